@@ -1,0 +1,43 @@
+//! Every bound that both ends agree on. Sizes are bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+/// The protocol this version speaks, oldest and newest.
+pub const PROTOCOL_MIN: u32 = 1;
+/// See [`PROTOCOL_MIN`].
+pub const PROTOCOL_MAX: u32 = 1;
+
+/// The largest message either side accepts: gRPC's own default, so that any client can read it.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Changes in one push. One push is one commit, so this also bounds a commit.
+pub const PUSH_ROWS_MAX: usize = 10_000;
+/// One row or change in its stored form.
+pub const ROW_BYTES_MAX: usize = 2 << 20;
+/// Where a page or a checkpoint chunk is closed; a single commit may exceed it.
+pub const PAGE_BYTES_TARGET: usize = 1 << 20;
+
+/// Bytes of a table, column or gateway name.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Bytes of a row id.
+pub const ROW_ID_BYTES_MAX: usize = 256;
+/// Bytes of a client id.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Tables of one gateway.
+pub const TABLES_MAX: usize = 1_000;
+/// Columns of one table. SQLite and Postgres stop near 2,000 and 1,600.
+pub const COLUMNS_MAX: usize = 1_000;
+/// Digits of a decimal, as in Postgres, MySQL, Iceberg and Arrow's 128-bit decimals.
+pub const DECIMAL_PRECISION_MAX: u32 = 38;
+/// Tables a pull or checkpoint may be narrowed to, and positions it may ask to leave out.
+pub const PULL_TABLES_MAX: usize = TABLES_MAX;
+/// See [`PULL_TABLES_MAX`].
+pub const SKIP_POSITIONS_MAX: usize = 10_000;
+/// Bytes of a cursor or resume token.
+pub const CURSOR_BYTES_MAX: usize = 2 << 10;
+
+/// How far ahead of the server's clock a stamp may be, unless configured otherwise.
+pub const CLOCK_DRIFT_MAX: Duration = Duration::from_secs(5);
+/// The longest silence on a followed pull.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a replica may stay away and still push everything it wrote, unless configured otherwise.
+pub const OFFLINE_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);

@@ -1,0 +1,164 @@
+//! The tables of a gateway: which columns there are and which values fit them.
+//!
+//! Table and column names are unique ignoring case, because the backends disagree about case.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::DECIMAL_PRECISION_MAX;
+use crate::name::{ColumnName, TableName};
+use crate::value::Value;
+
+mod evolve;
+
+pub use evolve::{EvolveError, Proposal};
+
+/// The logical type of a column. NULL fits every type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    /// A truth value.
+    Bool,
+    /// A signed 64-bit integer.
+    Int64,
+    /// An IEEE 754 binary64.
+    Double,
+    /// UTF-8 text.
+    String,
+    /// Raw bytes.
+    Bytes,
+    /// A JSON document.
+    Json,
+    /// An exact decimal.
+    Decimal {
+        /// Digits in all, 1 to 38.
+        precision: u32,
+        /// Digits behind the point, at most `precision`.
+        scale: u32,
+    },
+    /// Microseconds since the Unix epoch.
+    Timestamp,
+    /// Days since the Unix epoch.
+    Date,
+    /// A UUID.
+    Uuid,
+}
+
+impl ColumnType {
+    /// Whether `value` may stand in a column of this type.
+    pub fn fits(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null)
+            | (Self::Bool, Value::Bool(_))
+            | (Self::Int64, Value::Int64(_))
+            | (Self::Double, Value::Double(_))
+            | (Self::String, Value::String(_))
+            | (Self::Bytes, Value::Bytes(_))
+            | (Self::Timestamp, Value::Timestamp(_))
+            | (Self::Date, Value::Date(_))
+            | (Self::Uuid, Value::Uuid(_)) => true,
+            (Self::Json, Value::Json(text)) => {
+                serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+            }
+            (Self::Decimal { precision, scale }, Value::Decimal(text)) => {
+                decimal_fits(text, precision, scale)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool => f.write_str("bool"),
+            Self::Int64 => f.write_str("int64"),
+            Self::Double => f.write_str("double"),
+            Self::String => f.write_str("string"),
+            Self::Bytes => f.write_str("bytes"),
+            Self::Json => f.write_str("json"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision}, {scale})"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Date => f.write_str("date"),
+            Self::Uuid => f.write_str("uuid"),
+        }
+    }
+}
+
+/// Plain notation: an optional minus, digits, and perhaps a point with digits behind it.
+fn decimal_fits(text: &str, precision: u32, scale: u32) -> bool {
+    debug_assert!(precision <= DECIMAL_PRECISION_MAX);
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((_, "")) => return false,
+        Some(parts) => parts,
+        None => (digits, ""),
+    };
+    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let significant = whole.trim_start_matches('0').len();
+    !whole.is_empty()
+        && all_digits(whole)
+        && all_digits(fraction)
+        && fraction.len() <= scale as usize
+        && significant <= (precision - scale) as usize
+}
+
+/// One column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: ColumnName,
+    /// Its type.
+    pub kind: ColumnType,
+    /// Its permanent id, never reused: the lake's field id.
+    pub field_id: u32,
+}
+
+/// One table. Every row also has its row id, kept under `key` in SQL tables and in the lake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    /// Its name.
+    pub table: TableName,
+    /// Grows with every change of the table; the first is 1.
+    pub version: u32,
+    /// The name of the key column.
+    pub key: ColumnName,
+    /// The columns beside the key, in the order they were declared.
+    pub columns: Vec<Column>,
+}
+
+impl TableSchema {
+    /// The column of exactly this name.
+    pub fn column(&self, name: &ColumnName) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == *name)
+    }
+}
+
+/// All tables of a gateway, by name.
+///
+/// Grows by [`evolve`](Schema::evolve) only, which keeps field ids permanent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    tables: BTreeMap<TableName, Arc<TableSchema>>,
+}
+
+impl Schema {
+    /// The schema that stored tables make up.
+    pub fn from_stored(tables: impl IntoIterator<Item = TableSchema>) -> Self {
+        let keyed = tables.into_iter().map(|table| (table.table.clone(), Arc::new(table)));
+        Self { tables: keyed.collect() }
+    }
+
+    /// The table of exactly this name.
+    pub fn table(&self, name: &TableName) -> Option<&Arc<TableSchema>> {
+        self.tables.get(name)
+    }
+
+    /// All tables, in the order of their names.
+    pub fn tables(&self) -> impl ExactSizeIterator<Item = &Arc<TableSchema>> {
+        self.tables.values()
+    }
+}
+
+#[cfg(test)]
+mod tests;

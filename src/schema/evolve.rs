@@ -1,0 +1,214 @@
+//! Which changes of a schema are allowed: adding tables and columns, and widening types. Anything
+//! else is refused with what would break.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Column, ColumnType, Schema, TableSchema};
+use crate::error::{Classify, Reason};
+use crate::limits::{COLUMNS_MAX, DECIMAL_PRECISION_MAX, TABLES_MAX};
+use crate::name::{ColumnName, TableName};
+
+/// A table as an operator wishes it, before ids and versions are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its name.
+    pub table: TableName,
+    /// The name of its key column.
+    pub key: ColumnName,
+    /// All of its columns, old ones included.
+    pub columns: Vec<(ColumnName, ColumnType)>,
+}
+
+/// Why a schema was refused. A refused change has no effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvolveError {
+    /// Two columns, or the key and a column, that only case tells apart.
+    #[error("table {table}: column {column} is declared twice (names are compared ignoring case)")]
+    DuplicateColumn {
+        /// The table.
+        table: TableName,
+        /// The second of the two.
+        column: ColumnName,
+    },
+    /// Two tables that only case tells apart.
+    #[error("table {table} exists as {existing} (names are compared ignoring case)")]
+    DuplicateTable {
+        /// The one refused.
+        table: TableName,
+        /// The one before it.
+        existing: TableName,
+    },
+    /// A decimal that no backend can hold.
+    #[error(
+        "table {table}, column {column}: a decimal has a precision of 1 to {DECIMAL_PRECISION_MAX} \
+         and a scale of 0 to its precision, not ({precision}, {scale})"
+    )]
+    BadDecimal {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+        /// What was asked for.
+        precision: u32,
+        /// What was asked for.
+        scale: u32,
+    },
+    /// A column was left out. Replicas and backends still hold its cells.
+    #[error("table {table}: column {column} is missing; columns can be added but not removed")]
+    ColumnRemoved {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+    },
+    /// A type that does not hold every value of the old one.
+    #[error(
+        "table {table}, column {column}: {from} can't become {to}, which can't hold all of its values"
+    )]
+    Narrowed {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+        /// The type it has.
+        from: ColumnType,
+        /// The type that was asked for.
+        to: ColumnType,
+    },
+    /// Another key. Every row id would change its meaning.
+    #[error("table {table}: the key is {from} and can't become {to}")]
+    KeyChanged {
+        /// The table.
+        table: TableName,
+        /// The key it has.
+        from: ColumnName,
+        /// The key that was asked for.
+        to: ColumnName,
+    },
+    /// More than the protocol allows.
+    #[error("{count} {what}; the limit is {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many were asked for.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+}
+
+impl Classify for EvolveError {
+    fn reason(&self) -> Reason {
+        Reason::InvalidRequest
+    }
+}
+
+impl Schema {
+    /// This schema with `proposals` installed: new tables added, known ones evolved. Tables that
+    /// are not proposed stay. Proposing what is already there changes nothing, versions included.
+    pub fn evolve(&self, proposals: &[Proposal]) -> Result<Self, EvolveError> {
+        let mut evolved = self.clone();
+        for proposal in proposals {
+            let table = evolve_table(evolved.table_ignoring_case(proposal)?, proposal)?;
+            evolved.tables.insert(table.table.clone(), Arc::new(table));
+        }
+        at_most("tables in one gateway", evolved.tables.len(), TABLES_MAX)?;
+        Ok(evolved)
+    }
+
+    fn table_ignoring_case(
+        &self,
+        proposal: &Proposal,
+    ) -> Result<Option<&TableSchema>, EvolveError> {
+        let table = &proposal.table;
+        let same = |name: &&TableName| name.as_str().eq_ignore_ascii_case(table.as_str());
+        match self.tables.keys().find(same) {
+            Some(existing) if existing != table => Err(EvolveError::DuplicateTable {
+                table: table.clone(),
+                existing: existing.clone(),
+            }),
+            _ => Ok(self.tables.get(table).map(Arc::as_ref)),
+        }
+    }
+}
+
+fn evolve_table(old: Option<&TableSchema>, new: &Proposal) -> Result<TableSchema, EvolveError> {
+    check_columns(new)?;
+    let empty = TableSchema {
+        table: new.table.clone(),
+        version: 0,
+        key: new.key.clone(),
+        columns: Vec::new(),
+    };
+    let old = old.unwrap_or(&empty);
+    if old.key != new.key {
+        let (from, to) = (old.key.clone(), new.key.clone());
+        return Err(EvolveError::KeyChanged { table: new.table.clone(), from, to });
+    }
+    let mut columns = old.columns.clone();
+    let mut wished: HashMap<&ColumnName, ColumnType> =
+        new.columns.iter().map(|(name, kind)| (name, *kind)).collect();
+    for column in &mut columns {
+        let Some(kind) = wished.remove(&column.name) else {
+            let column = column.name.clone();
+            return Err(EvolveError::ColumnRemoved { table: new.table.clone(), column });
+        };
+        if !widens(column.kind, kind) {
+            let (from, to) = (column.kind, kind);
+            let column = column.name.clone();
+            return Err(EvolveError::Narrowed { table: new.table.clone(), column, from, to });
+        }
+        column.kind = kind;
+    }
+    // Columns are never dropped, so the count is the last id that was given.
+    for (name, kind) in &new.columns {
+        if wished.contains_key(name) {
+            let field_id = u32::try_from(columns.len() + 1).expect("BUG: columns are bounded");
+            columns.push(Column { name: name.clone(), kind: *kind, field_id });
+        }
+    }
+    let unchanged = columns == old.columns && old.version != 0;
+    let version = if unchanged { old.version } else { old.version + 1 };
+    Ok(TableSchema { version, columns, ..old.clone() })
+}
+
+fn check_columns(new: &Proposal) -> Result<(), EvolveError> {
+    at_most("columns in one table", new.columns.len(), COLUMNS_MAX)?;
+    let lower = |name: &ColumnName| name.as_str().to_ascii_lowercase();
+    let mut seen = std::collections::HashSet::from([lower(&new.key)]);
+    for (column, kind) in &new.columns {
+        let (table, column) = (new.table.clone(), column.clone());
+        if !seen.insert(lower(&column)) {
+            return Err(EvolveError::DuplicateColumn { table, column });
+        }
+        if let ColumnType::Decimal { precision, scale } = *kind
+            && !((1..=DECIMAL_PRECISION_MAX).contains(&precision) && scale <= precision)
+        {
+            return Err(EvolveError::BadDecimal { table, column, precision, scale });
+        }
+    }
+    Ok(())
+}
+
+fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EvolveError> {
+    if limit < count {
+        return Err(EvolveError::TooMany { what, count, limit });
+    }
+    Ok(())
+}
+
+/// Whether every value of `from` is, or has an exact form as, a value of `to`.
+fn widens(from: ColumnType, to: ColumnType) -> bool {
+    use ColumnType::{Date, Decimal, Double, Int64, Json, String, Timestamp};
+    match (from, to) {
+        _ if from == to => true,
+        (Int64, Double) | (Date, Timestamp) | (_, Json | String) => true,
+        // 19 digits hold every 64-bit integer.
+        (Int64, Decimal { precision, scale }) => 19 <= precision - scale.min(precision),
+        (Decimal { precision: p, scale: s }, Decimal { precision, scale }) => {
+            s <= scale && p - s <= precision - scale.min(precision)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,99 @@
+//! Evolution as a table of what is allowed, and which values fit which types.
+
+use super::*;
+use ColumnType::{
+    Bool, Bytes, Date, Decimal, Double, Int64, Json, String as Text, Timestamp, Uuid,
+};
+
+fn name(text: &str) -> ColumnName {
+    text.parse().expect("a legal name")
+}
+
+fn proposal(table: &str, columns: &[(&str, ColumnType)]) -> Proposal {
+    Proposal {
+        table: table.parse().expect("a legal name"),
+        key: name("id"),
+        columns: columns.iter().map(|(column, kind)| (name(column), *kind)).collect(),
+    }
+}
+
+fn decimal(precision: u32, scale: u32) -> ColumnType {
+    Decimal { precision, scale }
+}
+
+#[test]
+fn types_widen_and_never_narrow() {
+    for (from, to, allowed) in [
+        (Int64, Int64, true),
+        (Int64, Double, true),
+        (Int64, decimal(38, 2), true),
+        (Int64, decimal(20, 2), false),
+        (Date, Timestamp, true),
+        (Bool, Json, true),
+        (Bytes, Text, true),
+        (decimal(10, 2), decimal(12, 4), true),
+        (decimal(10, 2), decimal(10, 4), false),
+        (Double, Int64, false),
+        (Text, Int64, false),
+        (Timestamp, Date, false),
+        (Text, Uuid, false),
+    ] {
+        let old = Schema::default().evolve(&[proposal("t", &[("a", from)])]).expect("new table");
+        let got = old.evolve(&[proposal("t", &[("a", to)])]);
+        assert_eq!(got.is_ok(), allowed, "{from} to {to}: {got:?}");
+    }
+}
+
+#[test]
+fn ids_are_permanent_and_versions_grow_with_change_only() {
+    let first =
+        Schema::default().evolve(&[proposal("t", &[("a", Int64), ("b", Text)])]).expect("new");
+    let same = first.evolve(&[proposal("t", &[("b", Text), ("a", Int64)])]).expect("same");
+    assert_eq!(first, same);
+    let third =
+        same.evolve(&[proposal("t", &[("c", Bool), ("b", Text), ("a", Int64)])]).expect("wider");
+    let table = third.tables().next().expect("one table");
+    let ids: Vec<_> = table.columns.iter().map(|c| (c.name.as_str(), c.field_id)).collect();
+    assert_eq!(ids, [("a", 1), ("b", 2), ("c", 3)]);
+    assert_eq!(table.version, 2);
+}
+
+#[test]
+fn what_would_break_is_refused() {
+    let old = Schema::default().evolve(&[proposal("t", &[("a", Int64)])]).expect("new table");
+    for (refused, says) in [
+        (proposal("t", &[]), "column a is missing"),
+        (proposal("T", &[("a", Int64)]), "exists as t"),
+        (proposal("t", &[("a", Int64), ("A", Text)]), "declared twice"),
+        (proposal("u", &[("ID", Int64)]), "declared twice"),
+        (proposal("u", &[("x", decimal(39, 0))]), "(39, 0)"),
+        (proposal("u", &[("x", decimal(5, 6))]), "(5, 6)"),
+        (Proposal { key: name("pk"), ..proposal("t", &[("a", Int64)]) }, "the key is id"),
+    ] {
+        let error = old.evolve(&[refused]).expect_err(says).to_string();
+        assert!(error.contains(says), "{error:?} should say {says:?}");
+    }
+}
+
+#[test]
+fn values_fit_their_own_type_only() {
+    for (kind, value, fits) in [
+        (Int64, Value::Int64(1), true),
+        (Int64, Value::Null, true),
+        (Int64, Value::Double(1.0), false),
+        (Text, Value::Json("1".into()), false),
+        (Json, Value::Json("{\"a\":[1,null]}".into()), true),
+        (Json, Value::Json("{a:1}".into()), false),
+        (Json, Value::Json(String::new()), false),
+        (decimal(4, 2), Value::Decimal("-12.34".into()), true),
+        (decimal(4, 2), Value::Decimal("0012.3".into()), true),
+        (decimal(4, 2), Value::Decimal("123.4".into()), false),
+        (decimal(4, 2), Value::Decimal("1.234".into()), false),
+        (decimal(4, 2), Value::Decimal("1e1".into()), false),
+        (decimal(4, 2), Value::Decimal("1.".into()), false),
+        (decimal(4, 2), Value::Decimal("-".into()), false),
+        (decimal(2, 2), Value::Decimal("0.12".into()), true),
+    ] {
+        assert_eq!(kind.fits(&value), fits, "{value:?} in {kind}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Domain ⇄ protobuf: the only place that knows both. What comes in is checked here, once.
+
+mod push;
+mod row;
+mod schema;
+mod value;
+
+pub use push::{Offer, Refusal, decode_push, encode_commit, encode_push};
+pub use row::{Arrival, Incoming, decode_changes, encode_rows};
+pub use schema::{decode_proposals, decode_schema, encode_schema};
+pub use value::{decode_value, encode_value};
+
+use crate::error::{Classify, FieldViolation, Reason};
+
+/// A message that can't be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {description}")]
+pub struct WireError {
+    /// The field's path.
+    pub field: String,
+    /// What is wrong with it.
+    pub description: String,
+}
+
+impl WireError {
+    /// `description` is wrong with `field`.
+    pub fn new(field: impl Into<String>, description: impl ToString) -> Self {
+        Self { field: field.into(), description: description.to_string() }
+    }
+}
+
+impl Classify for WireError {
+    fn reason(&self) -> Reason {
+        Reason::InvalidRequest
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        let Self { field, description } = self.clone();
+        vec![FieldViolation { field, description }]
+    }
+}

@@ -1,0 +1,191 @@
+//! Changes on their way up, and commits: deltas of one client ⇄ `TableChanges`.
+//!
+//! Each change is understood or refused for itself: one bad change never blocks the rest.
+
+use crate::delta::{Cell, Delta, Op};
+use crate::error::Reason;
+use crate::hlc::Hlc;
+use crate::name::{ClientId, ColumnName, RowId, TableName};
+use crate::proto::v1::{self as proto, ChangeKind};
+use crate::stamp::Stamp;
+use crate::wire::{decode_value, encode_value};
+
+/// One pushed change: where it stood in the request, and what it says if it can be understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    /// Index into `PushRequest.tables`.
+    pub table: u32,
+    /// Index into `TableChanges.rows`.
+    pub row: u32,
+    /// The change, or why it is refused.
+    pub delta: Result<Delta, Refusal>,
+}
+
+/// Why one change is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// For developers, in English.
+    pub message: String,
+    /// The columns concerned, if single columns are.
+    pub columns: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal that concerns no single column.
+    pub fn new(reason: Reason, message: impl ToString) -> Self {
+        Self { reason, message: message.to_string(), columns: Vec::new() }
+    }
+
+    fn malformed(message: impl ToString) -> Self {
+        Self::new(Reason::InvalidRequest, message)
+    }
+
+    fn of_column(column: &str, message: impl ToString) -> Self {
+        let columns = vec![column.to_owned()];
+        Self { columns, ..Self::malformed(message) }
+    }
+}
+
+/// Understands the changes of a push, each for itself, in the order they were sent.
+pub fn decode_push(tables: Vec<proto::TableChanges>, client: &ClientId) -> Vec<Offer> {
+    let mut offers = Vec::with_capacity(tables.iter().map(|table| table.rows.len()).sum());
+    for (at, changes) in (0..).zip(tables) {
+        let names = Names::parse(&changes);
+        for (row, change) in (0..).zip(changes.rows) {
+            let delta = names.decode(change, client);
+            offers.push(Offer { table: at, row, delta });
+        }
+    }
+    offers
+}
+
+/// The dictionaries of one `TableChanges`, parsed once.
+struct Names {
+    table: Result<TableName, Refusal>,
+    columns: Vec<Result<ColumnName, Refusal>>,
+}
+
+impl Names {
+    fn parse(changes: &proto::TableChanges) -> Self {
+        let column = |text: &String| {
+            ColumnName::parse(text).map_err(|error| Refusal::of_column(text, error))
+        };
+        Self {
+            table: TableName::parse(&changes.table).map_err(Refusal::malformed),
+            columns: changes.columns.iter().map(column).collect(),
+        }
+    }
+
+    fn decode(&self, change: proto::RowChange, client: &ClientId) -> Result<Delta, Refusal> {
+        let table = self.table.clone()?;
+        let row_id = RowId::parse(&change.row_id).map_err(Refusal::malformed)?;
+        let stamp = change.stamp.ok_or_else(|| Refusal::malformed("the stamp is missing"))?;
+        if stamp.client != 0 {
+            return Err(Refusal::malformed(
+                "a pushed change is stamped by the client that pushes it",
+            ));
+        }
+        let op = match ChangeKind::try_from(change.kind) {
+            Ok(ChangeKind::Upsert) => Op::Upsert(self.cells(change.cells)?),
+            Ok(ChangeKind::Delete) if change.cells.is_empty() => Op::Delete,
+            Ok(ChangeKind::Delete) => return Err(Refusal::malformed("a delete has no cells")),
+            _ => return Err(Refusal::malformed("a pushed change is an upsert or a delete")),
+        };
+        let stamp = Stamp { hlc: Hlc(stamp.hlc), client: client.clone() };
+        let delta = Delta { table, row_id, stamp, op };
+        if !change.delta_id.is_empty() && change.delta_id != delta.id().0.as_slice() {
+            let message = format!("the change does not match its delta id; it is {}", delta.id());
+            return Err(Refusal::new(Reason::Corruption, message));
+        }
+        Ok(delta)
+    }
+
+    fn cells(&self, cells: Vec<proto::Cell>) -> Result<Vec<Cell>, Refusal> {
+        let mut seen = vec![false; self.columns.len()];
+        cells.into_iter().map(|cell| self.cell(cell, &mut seen)).collect()
+    }
+
+    fn cell(&self, cell: proto::Cell, seen: &mut [bool]) -> Result<Cell, Refusal> {
+        let at = cell.column as usize;
+        let column = self.columns.get(at).cloned().unwrap_or_else(|| {
+            let known = self.columns.len();
+            Err(Refusal::malformed(format!("column {at} of a dictionary of {known}")))
+        })?;
+        if std::mem::replace(&mut seen[at], true) {
+            return Err(Refusal::of_column(column.as_str(), "the column is written twice"));
+        }
+        if cell.stamp.is_some() {
+            return Err(Refusal::of_column(
+                column.as_str(),
+                "a pushed cell has no stamp of its own",
+            ));
+        }
+        match decode_value(cell.value) {
+            Ok(value) => Ok(Cell { column, value }),
+            Err(what) => Err(Refusal::of_column(column.as_str(), what)),
+        }
+    }
+}
+
+/// Changes as a push carries them: in order, grouped while the table stays the same. All are
+/// `deltas` of the pushing client, whom the request names.
+pub fn encode_push(deltas: impl IntoIterator<Item = Delta>) -> Vec<proto::TableChanges> {
+    encode(deltas, &[])
+}
+
+/// Changes as the log and pages carry them: what `client` wrote, and who that is.
+pub fn encode_commit(
+    client: &ClientId,
+    deltas: impl IntoIterator<Item = Delta>,
+) -> Vec<proto::TableChanges> {
+    encode(deltas, &[client.to_string()])
+}
+
+fn encode(deltas: impl IntoIterator<Item = Delta>, clients: &[String]) -> Vec<proto::TableChanges> {
+    let mut tables: Vec<proto::TableChanges> = Vec::new();
+    for delta in deltas {
+        if tables.last().is_none_or(|last| last.table != delta.table.as_str()) {
+            let (table, clients) = (delta.table.to_string(), clients.to_vec());
+            tables.push(proto::TableChanges { table, clients, ..Default::default() });
+        }
+        let changes = tables.last_mut().expect("BUG: just pushed");
+        let (kind, cells) = match delta.op {
+            Op::Delete => (ChangeKind::Delete, Vec::new()),
+            Op::Upsert(cells) => {
+                let columns = &mut changes.columns;
+                let cell = |(hint, cell): (usize, Cell)| proto::Cell {
+                    column: column_index(columns, cell.column.as_str(), hint),
+                    value: Some(encode_value(cell.value)),
+                    stamp: None,
+                };
+                (ChangeKind::Upsert, cells.into_iter().enumerate().map(cell).collect())
+            }
+        };
+        changes.rows.push(proto::RowChange {
+            row_id: delta.row_id.to_string(),
+            kind: kind.into(),
+            stamp: Some(proto::Stamp { hlc: delta.stamp.hlc.0, client: 0 }),
+            cells,
+            ..Default::default()
+        });
+    }
+    tables
+}
+
+/// The place of a column in a dictionary, where it is put if it is new. Changes of one table
+/// mostly list the same columns in the same order, so the place in the change is tried first.
+pub(super) fn column_index(columns: &mut Vec<String>, column: &str, hint: usize) -> u32 {
+    let at = match columns.get(hint) {
+        Some(known) if known == column => hint,
+        _ => columns.iter().position(|known| known == column).unwrap_or_else(|| {
+            columns.push(column.to_owned());
+            columns.len() - 1
+        }),
+    };
+    u32::try_from(at).expect("BUG: columns are bounded")
+}
+
+#[cfg(test)]
+mod tests;
