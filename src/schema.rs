@@ -42,6 +42,8 @@ pub enum ColumnType {
     Date,
     /// A UUID.
     Uuid,
+    /// A value of any kind, as SQLite's columns without a type hold.
+    Any,
 }
 
 impl ColumnType {
@@ -49,6 +51,7 @@ impl ColumnType {
     pub fn fits(self, value: &Value) -> bool {
         match (self, value) {
             (_, Value::Null)
+            | (Self::Any, _)
             | (Self::Bool, Value::Bool(_))
             | (Self::Int64, Value::Int64(_))
             | (Self::Double, Value::Double(_))
@@ -81,6 +84,7 @@ impl fmt::Display for ColumnType {
             Self::Timestamp => f.write_str("timestamp"),
             Self::Date => f.write_str("date"),
             Self::Uuid => f.write_str("uuid"),
+            Self::Any => f.write_str("any"),
         }
     }
 }
@@ -125,6 +129,9 @@ pub struct TableSchema {
     pub key: ColumnName,
     /// The columns beside the key, in the order they were declared.
     pub columns: Vec<Column>,
+    /// Which of the columns make up the row id, in order; none where the row id is a value of its
+    /// own. One column makes its text the row id, several an RFC 8785 array.
+    pub primary_key: Vec<ColumnName>,
 }
 
 impl TableSchema {

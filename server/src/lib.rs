@@ -1,1 +1,2 @@
-//! Stub.
+//! The gateway server.
+pub mod store;

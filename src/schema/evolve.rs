@@ -18,6 +18,8 @@ pub struct Proposal {
     pub key: ColumnName,
     /// All of its columns, old ones included.
     pub columns: Vec<(ColumnName, ColumnType)>,
+    /// Which of the columns make up the row id, if any do.
+    pub primary_key: Vec<ColumnName>,
 }
 
 /// Why a schema was refused. A refused change has no effect.
@@ -86,6 +88,14 @@ pub enum EvolveError {
         /// The key that was asked for.
         to: ColumnName,
     },
+    /// A primary key of other columns than before, or of columns that are not there.
+    #[error("table {table}: the primary key can't be ({})", join(.columns))]
+    BadPrimaryKey {
+        /// The table.
+        table: TableName,
+        /// The columns that were asked for.
+        columns: Vec<ColumnName>,
+    },
     /// More than the protocol allows.
     #[error("{count} {what}; the limit is {limit}")]
     TooMany {
@@ -140,8 +150,13 @@ fn evolve_table(old: Option<&TableSchema>, new: &Proposal) -> Result<TableSchema
         version: 0,
         key: new.key.clone(),
         columns: Vec::new(),
+        primary_key: new.primary_key.clone(),
     };
     let old = old.unwrap_or(&empty);
+    if old.primary_key != new.primary_key {
+        let columns = new.primary_key.clone();
+        return Err(EvolveError::BadPrimaryKey { table: new.table.clone(), columns });
+    }
     if old.key != new.key {
         let (from, to) = (old.key.clone(), new.key.clone());
         return Err(EvolveError::KeyChanged { table: new.table.clone(), from, to });
@@ -188,7 +203,16 @@ fn check_columns(new: &Proposal) -> Result<(), EvolveError> {
             return Err(EvolveError::BadDecimal { table, column, precision, scale });
         }
     }
+    let declared = |key: &ColumnName| new.columns.iter().any(|(column, _)| column == key);
+    if !new.primary_key.iter().all(declared) {
+        let columns = new.primary_key.clone();
+        return Err(EvolveError::BadPrimaryKey { table: new.table.clone(), columns });
+    }
     Ok(())
+}
+
+fn join(columns: &[ColumnName]) -> String {
+    columns.iter().map(ColumnName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EvolveError> {
@@ -200,10 +224,10 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EvolveE
 
 /// Whether every value of `from` is, or has an exact form as, a value of `to`.
 fn widens(from: ColumnType, to: ColumnType) -> bool {
-    use ColumnType::{Date, Decimal, Double, Int64, Json, String, Timestamp};
+    use ColumnType::{Any, Date, Decimal, Double, Int64, Json, String, Timestamp};
     match (from, to) {
         _ if from == to => true,
-        (Int64, Double) | (Date, Timestamp) | (_, Json | String) => true,
+        (Int64, Double) | (Date, Timestamp) | (_, Any | Json | String) => true,
         // 19 digits hold every 64-bit integer.
         (Int64, Decimal { precision, scale }) => 19 <= precision - scale.min(precision),
         (Decimal { precision: p, scale: s }, Decimal { precision, scale }) => {

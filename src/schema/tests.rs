@@ -14,6 +14,7 @@ fn proposal(table: &str, columns: &[(&str, ColumnType)]) -> Proposal {
         table: table.parse().expect("a legal name"),
         key: name("id"),
         columns: columns.iter().map(|(column, kind)| (name(column), *kind)).collect(),
+        primary_key: Vec::new(),
     }
 }
 
@@ -68,6 +69,14 @@ fn what_would_break_is_refused() {
         (proposal("u", &[("ID", Int64)]), "declared twice"),
         (proposal("u", &[("x", decimal(39, 0))]), "(39, 0)"),
         (proposal("u", &[("x", decimal(5, 6))]), "(5, 6)"),
+        (
+            Proposal { primary_key: vec![name("z")], ..proposal("u", &[("x", Int64)]) },
+            "can't be (z)",
+        ),
+        (
+            Proposal { primary_key: vec![name("a")], ..proposal("t", &[("a", Int64)]) },
+            "can't be (a)",
+        ),
         (Proposal { key: name("pk"), ..proposal("t", &[("a", Int64)]) }, "the key is id"),
     ] {
         let error = old.evolve(&[refused]).expect_err(says).to_string();

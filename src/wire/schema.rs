@@ -11,9 +11,9 @@ const DEFAULT_KEY: &str = "id";
 /// The tables an operator proposes. Versions and field ids are the server's to give, and ignored.
 pub fn decode_proposals(tables: &[proto::TableSchema]) -> Result<Vec<Proposal>, WireError> {
     let proposal = |(at, table)| {
-        let TableSchema { table, key, columns, .. } = decode_table(at, table)?;
+        let TableSchema { table, key, columns, primary_key, .. } = decode_table(at, table)?;
         let columns = columns.into_iter().map(|column| (column.name, column.kind)).collect();
-        Ok(Proposal { table, key, columns })
+        Ok(Proposal { table, key, columns, primary_key })
     };
     tables.iter().enumerate().map(proposal).collect()
 }
@@ -42,6 +42,12 @@ fn decode_table(at: usize, table: &proto::TableSchema) -> Result<TableSchema, Wi
         version: table.version,
         key: ColumnName::parse(key).map_err(|error| fault("key".into(), &error))?,
         columns: columns.collect::<Result<_, WireError>>()?,
+        primary_key: table
+            .primary_key
+            .iter()
+            .map(|column| ColumnName::parse(column))
+            .collect::<Result<_, _>>()
+            .map_err(|error| fault("primary_key".into(), &error))?,
     })
 }
 
@@ -60,6 +66,7 @@ fn decode_type(column: &proto::Column) -> Option<ColumnType> {
         proto::ColumnType::Timestamp => ColumnType::Timestamp,
         proto::ColumnType::Date => ColumnType::Date,
         proto::ColumnType::Uuid => ColumnType::Uuid,
+        proto::ColumnType::Any => ColumnType::Any,
     })
 }
 
@@ -78,6 +85,7 @@ pub fn encode_schema(table: &TableSchema) -> proto::TableSchema {
         version: table.version,
         key: table.key.to_string(),
         columns: table.columns.iter().map(column).collect(),
+        primary_key: table.primary_key.iter().map(ColumnName::to_string).collect(),
     }
 }
 
@@ -93,6 +101,7 @@ fn encode_type(kind: ColumnType) -> proto::ColumnType {
         ColumnType::Timestamp => proto::ColumnType::Timestamp,
         ColumnType::Date => proto::ColumnType::Date,
         ColumnType::Uuid => proto::ColumnType::Uuid,
+        ColumnType::Any => proto::ColumnType::Any,
     }
 }
 
@@ -113,6 +122,7 @@ mod tests {
             ColumnType::Timestamp,
             ColumnType::Date,
             ColumnType::Uuid,
+            ColumnType::Any,
         ];
         let columns = (1..).zip(kinds).map(|(field_id, kind)| {
             let name = format!("c{field_id}").parse().expect("a legal name");
@@ -123,6 +133,7 @@ mod tests {
             version: 3,
             key: "pk".parse().expect("a legal name"),
             columns: columns.collect(),
+            primary_key: vec!["c2".parse().expect("a legal name")],
         };
         assert_eq!(decode_schema(&[encode_schema(&table)]), Ok(vec![table]));
     }
