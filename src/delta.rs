@@ -7,7 +7,7 @@ use crate::value::Value;
 mod diff;
 mod id;
 
-pub use diff::diff;
+pub use diff::{Image, diff};
 pub use id::DeltaId;
 
 /// One client's change of one row: what happened, and when.
