@@ -135,7 +135,12 @@ async fn all(adapter: &dyn Adapter, table: &str, limit: usize) -> Vec<(RowId, Ro
         if page.is_empty() {
             return all;
         }
-        all.extend(page);
+        for (row_id, row) in page {
+            // A page that does not move on would go round for ever.
+            let last = all.last().map(|(last, _)| last);
+            assert!(last < Some(&row_id), "row id {row_id:?} follows {last:?}");
+            all.push((row_id, row));
+        }
     }
 }
 
