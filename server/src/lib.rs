@@ -1,2 +1,3 @@
 //! The gateway server.
+pub mod gateway;
 pub mod store;
