@@ -11,6 +11,8 @@ use std::path::Path;
 mod edges;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/lock.rs"]
+mod lock;
 
 const LINES_MAX: usize = 400;
 
