@@ -29,6 +29,17 @@ pub struct Gateways {
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
 }
 
+/// What all gateways of a process use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Gateways in memory.
+    pub open: usize,
+    /// Readers that follow.
+    pub followers: usize,
+    /// Bytes of pushes that wait.
+    pub queued_bytes: usize,
+}
+
 /// The place of one gateway: held while it opens or closes.
 type Slot = tokio::sync::Mutex<Option<Open>>;
 
@@ -88,6 +99,24 @@ impl Gateways {
         let dropped = self.store.drop_gateway(name).await;
         self.forget(name);
         dropped
+    }
+
+    /// What is in use right now. Gateways that are opening or closing are left out.
+    pub fn usage(&self) -> Usage {
+        let slots: Vec<_> = self.slots().values().map(Arc::clone).collect();
+        let mut usage = Usage::default();
+        for slot in slots {
+            if let Ok(slot) = slot.try_lock()
+                && let Some(open) = slot.as_ref()
+            {
+                usage.open += 1;
+                usage.followers += open.gateway.0.tail.followers();
+            }
+        }
+        let all = self.settings.queue_bytes_max / QUEUE_UNIT_BYTES;
+        let free = self.queue.available_permits();
+        usage.queued_bytes = all.saturating_sub(free) * QUEUE_UNIT_BYTES;
+        usage
     }
 
     /// Closes gateways that nobody uses.
