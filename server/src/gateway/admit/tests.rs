@@ -87,9 +87,9 @@ fn outcomes_tell_a_lost_conflict_from_a_repeated_push() {
     let mut rows = Rows::default();
     assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), []);
     let replayed = (0, "REPLAYED".to_owned());
-    assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), [replayed.clone()]);
+    assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), std::slice::from_ref(&replayed));
     let lost = (0, "KIND_SUPERSEDED".to_owned());
-    assert_eq!(said(&mut rows, &["bob@4 title=oats"]), [lost.clone()]);
+    assert_eq!(said(&mut rows, &["bob@4 title=oats"]), std::slice::from_ref(&lost));
     assert_eq!(said(&mut rows, &["bob@6 title=oats"]), []);
     let partly = (0, "KIND_PARTLY_SUPERSEDED".to_owned());
     assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), [partly], "one lost, one was there");
