@@ -91,7 +91,8 @@ impl Scan {
                 return Ok(());
             }
         }
-        let end = CheckpointEnd { cursor: self.start.encode(), rows: self.rows_done, complete: true };
+        let end =
+            CheckpointEnd { cursor: self.start.encode(), rows: self.rows_done, complete: true };
         self.out.send(CheckpointResponse { event: Some(Event::End(end)) }).await?;
         Ok(())
     }
@@ -156,7 +157,8 @@ impl Scan {
 }
 
 fn decode(key: &[u8], bytes: &[u8], prefix: &[u8]) -> Result<(RowId, Row), StoreError> {
-    let corrupt = |what: &dyn ToString| StoreError::Corrupt(format!("row {key:?}: {}", what.to_string()));
+    let corrupt =
+        |what: &dyn ToString| StoreError::Corrupt(format!("row {key:?}: {}", what.to_string()));
     let row_id = keys::row_id(key, prefix).ok_or_else(|| corrupt(&"illegal key"))?;
     Ok((row_id, Row::decode(bytes).map_err(|error| corrupt(&error))?))
 }

@@ -167,7 +167,8 @@ mod tests {
     fn cursors_and_resume_tokens_round_trip() {
         assert_eq!(Cursor::decode(&cursor().encode()), Ok(cursor()));
         let table = "todos".parse().expect("legal");
-        let resume = Resume { start: cursor(), rows_done: 9, table, after: b"todos\0r\xff".to_vec() };
+        let resume =
+            Resume { start: cursor(), rows_done: 9, table, after: b"todos\0r\xff".to_vec() };
         assert_eq!(Resume::decode(&resume.encode()), Ok(resume));
     }
 

@@ -120,7 +120,11 @@ mod tests {
             (5, 0, Some(vec![6])),
             (5, 10, Some(vec![6, 7])),
         ] {
-            assert_eq!(positions(tail.after(Position(after), bytes_max)), expected, "after {after}");
+            assert_eq!(
+                positions(tail.after(Position(after), bytes_max)),
+                expected,
+                "after {after}"
+            );
         }
     }
 

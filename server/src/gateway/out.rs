@@ -81,7 +81,10 @@ impl<T> Out<T> {
     }
 
     /// Awaits `work`, unless the token or the server ends first. `None` if the reader has gone.
-    pub(super) async fn unless_ended<F: Future>(&self, work: F) -> Result<Option<F::Output>, ReadError> {
+    pub(super) async fn unless_ended<F: Future>(
+        &self,
+        work: F,
+    ) -> Result<Option<F::Output>, ReadError> {
         let mut shutdown = self.stopped.shutdown.clone();
         tokio::select! {
             biased;

@@ -152,7 +152,10 @@ impl Reader {
         let stored = inner.store.log(inner.record.id, self.at, PAGE_BYTES_TARGET).await?;
         // Asked afterwards, so that a trim under way can't leave a silent gap.
         self.gateway.check_held(self.at).await?;
-        let commit = |entry: crate::store::LogEntry| Commit { position: entry.position, bytes: entry.commit };
+        let commit = |entry: crate::store::LogEntry| Commit {
+            position: entry.position,
+            bytes: entry.commit,
+        };
         let shown = stored.into_iter().filter(|entry| entry.position <= durable);
         Ok(shown.map(|entry| Arc::new(commit(entry))).collect())
     }

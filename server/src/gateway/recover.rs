@@ -59,7 +59,8 @@ pub(super) async fn counters(store: &dyn Store, id: GatewayId) -> Result<Counter
 /// Reads the schema, which a fresh gateway does not have yet.
 pub(super) async fn schema(store: &dyn Store, id: GatewayId) -> Result<Schema, StoreError> {
     let Some(bytes) = store.meta(id, keys::SCHEMA).await? else { return Ok(Schema::default()) };
-    let corrupt = |error: &dyn ToString| StoreError::Corrupt(format!("schema: {}", error.to_string()));
+    let corrupt =
+        |error: &dyn ToString| StoreError::Corrupt(format!("schema: {}", error.to_string()));
     let stored = GetSchemaResponse::decode(bytes).map_err(|error| corrupt(&error))?;
     let tables = wire::decode_schema(&stored.tables).map_err(|error| corrupt(&error))?;
     Ok(Schema::from_stored(tables))

@@ -145,7 +145,11 @@ impl Writer {
     }
 
     /// Whose client id this is, if it is anybody's yet.
-    async fn owner(&mut self, batch: &Batch, client: &ClientId) -> Result<Option<String>, StoreError> {
+    async fn owner(
+        &mut self,
+        batch: &Batch,
+        client: &ClientId,
+    ) -> Result<Option<String>, StoreError> {
         if let Some(subject) = batch.owners.get(client).or_else(|| self.subjects.get(client)) {
             return Ok(Some(subject.clone()));
         }
@@ -176,8 +180,7 @@ impl Writer {
         let wall_ms = self.wall.now_ms();
         let horizon = horizon(wall_ms, &self.settings);
         let rules = Rules { schema: &self.schema, clock: &self.clock, wall_ms, horizon };
-        let admitted =
-            admit::admit(&rules, rows, offers, atomic).map_err(PushError::Refused)?;
+        let admitted = admit::admit(&rules, rows, offers, atomic).map_err(PushError::Refused)?;
         // Every admitted stamp was checked against the same wall time.
         self.clock.observe(admitted.newest, wall_ms).expect("BUG: an admitted stamp drifts");
         let hlc = self.clock.now(wall_ms);
@@ -189,7 +192,8 @@ impl Writer {
             batch.counters.appended_bytes += bytes.len() as u64;
             batch.counters.rows = batch.counters.rows.saturating_add_signed(admitted.rows_gained);
             let tombstones = admitted.deleted.iter();
-            let tombstone = |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
+            let tombstone =
+                |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
             batch.meta.extend(tombstones.map(tombstone));
             batch.in_flight.commits.push(Arc::new(Commit { position, bytes }));
             if !self.subjects.contains_key(&client) {
