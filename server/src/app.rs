@@ -24,7 +24,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authenticator, KeyError, Secret};
+use crate::auth::{Authenticator, KeyError, SECRET_FILE, Secret};
 use crate::config::Config;
 use crate::gateway::Gateways;
 use crate::service::{AuthorizeLayer, Services};
@@ -86,8 +86,12 @@ pub enum RunError {
 impl App {
     /// Opens the data directory and binds the addresses.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let options =
-            Options { disk_reserve_bytes: config.disk_reserve_bytes, ..Options::default() };
+        let options = Options {
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            // `lakesync token` may have been here before the first start.
+            companions: vec![SECRET_FILE.to_owned()],
+            ..Options::default()
+        };
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
