@@ -1,3 +1,5 @@
 //! The promises, across crates, in one binary.
 
+mod harness;
+mod promises;
 mod vectors;
