@@ -155,6 +155,10 @@ impl Bench {
 }
 
 async fn start_server(data: &Path) -> Result<Side, Exit> {
+    let listen = OsString::from("127.0.0.1:0");
+    let arguments = ["serve".into(), "--data".into(), data.into(), "--listen".into(), listen];
+    let child = Child::start(arguments).await?;
+    // The server made its secret; nobody may touch its directory before it.
     let secret = Secret::load_or_create(data).map_err(Exit::input_output)?;
     let grant = Grant {
         subject: "bench".to_owned(),
@@ -164,9 +168,6 @@ async fn start_server(data: &Path) -> Result<Side, Exit> {
         ttl: TOKEN_TTL,
     };
     let token = grant.sign(&secret, SystemClock.now_ms()).map_err(Exit::config)?;
-    let listen = OsString::from("127.0.0.1:0");
-    let arguments = ["serve".into(), "--data".into(), data.into(), "--listen".into(), listen];
-    let child = Child::start(arguments).await?;
     let target = Target::new(child.address(), &token)?;
     Ok(Side { child, target })
 }
