@@ -4,6 +4,7 @@
 //! and how it ended into the exit code.
 
 mod backup;
+mod bench;
 mod exit;
 mod serve;
 mod token;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Copy the data directory of a stopped server, consistently and synced.
     Backup(backup::Arguments),
+    /// Measure pushes, pulls and checkpoints against a bare server of the same work.
+    Bench(bench::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Exit> {
     match command {
         Command::Backup(arguments) => backup::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Token(arguments) => token::run(arguments),
     }
