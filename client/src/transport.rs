@@ -12,7 +12,8 @@ use futures_util::stream::BoxStream;
 use lakesync::delta::Delta;
 use lakesync::hlc::Hlc;
 use lakesync::name::{ClientId, ColumnName, Gateway, Position, TableName};
-use lakesync::schema::TableSchema;
+use lakesync::proto::v1::Outcome;
+use lakesync::schema::{Proposal, TableSchema};
 use lakesync::status::Problem;
 use lakesync::wire::Arrival;
 
@@ -67,7 +68,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     async fn put_schema(
         &self,
         gateway: &Gateway,
-        tables: &[TableSchema],
+        tables: &[Proposal],
     ) -> Result<Vec<TableSchema>, Problem>;
 }
 
@@ -110,38 +111,13 @@ pub struct Push<'a> {
 pub struct Pushed {
     /// The commit, unless nothing changed.
     pub position: Option<Position>,
-    /// What became of the changes that did not simply take effect.
+    /// What became of the changes that did not simply take effect, indexed as `encode_push` groups
+    /// them. All of them name a change of the push, and a kind that is known.
     pub outcomes: Vec<Outcome>,
     /// The server's clock.
     pub server_hlc: Hlc,
     /// What the request weighed.
     pub bytes: u64,
-}
-
-/// What became of one pushed change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Which: its place in [`Push::deltas`].
-    pub index: usize,
-    /// What became of it.
-    pub kind: OutcomeKind,
-    /// The word a program may match on; perhaps one of a newer server.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-    /// The columns concerned, if single columns are.
-    pub columns: Vec<ColumnName>,
-}
-
-/// What became of one pushed change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OutcomeKind {
-    /// Refused, and it will be again unless mended.
-    Rejected,
-    /// Every cell had lost to a newer write, or been pushed before.
-    Superseded,
-    /// Some cells had lost.
-    PartlySuperseded,
 }
 
 /// What to pull.

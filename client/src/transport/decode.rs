@@ -11,9 +11,7 @@ use lakesync::status::Problem;
 use lakesync::wire::{Arrival, decode_changes};
 use prost::Message;
 
-use super::{
-    CheckpointEvent, Chunk, Outcome, OutcomeKind, Page, PullEvent, Pushed, ServerInfo, Shape,
-};
+use super::{CheckpointEvent, Chunk, Page, PullEvent, Pushed, ServerInfo, Shape};
 
 pub(super) fn server_info(info: proto::GetServerInfoResponse) -> ServerInfo {
     let limits = info.limits.unwrap_or_default();
@@ -42,31 +40,28 @@ pub(super) fn pushed(
     groups: &[usize],
     bytes: u64,
 ) -> Result<Pushed, Problem> {
-    let outcomes = response.outcomes.into_iter().map(|outcome| decode_outcome(outcome, groups));
+    for outcome in &response.outcomes {
+        check_outcome(outcome, groups)?;
+    }
     Ok(Pushed {
         position: (response.position != 0).then_some(Position(response.position)),
-        outcomes: outcomes.collect::<Result<_, _>>()?,
+        outcomes: response.outcomes,
         server_hlc: Hlc(response.server_hlc),
         bytes,
     })
 }
 
-fn decode_outcome(outcome: proto::Outcome, groups: &[usize]) -> Result<Outcome, Problem> {
+fn check_outcome(outcome: &proto::Outcome, groups: &[usize]) -> Result<(), Problem> {
     let (table, row) = (outcome.table as usize, outcome.row as usize);
     if groups.get(table).is_none_or(|rows| *rows <= row) {
         return Err(not_understood(format!("an outcome for tables[{table}].rows[{row}]")));
     }
-    let kind = match outcome::Kind::try_from(outcome.kind) {
-        Ok(outcome::Kind::Rejected) => OutcomeKind::Rejected,
-        Ok(outcome::Kind::Superseded) => OutcomeKind::Superseded,
-        Ok(outcome::Kind::PartlySuperseded) => OutcomeKind::PartlySuperseded,
-        _ => return Err(not_understood(format!("an outcome of kind {}", outcome.kind))),
-    };
-    // The server repeats our own names; one that is none concerns no column we have.
-    let columns = outcome.columns.iter().filter_map(|text| ColumnName::parse(text).ok()).collect();
-    let index = groups[..table].iter().sum::<usize>() + row;
-    let (reason, message) = (outcome.reason, outcome.message);
-    Ok(Outcome { index, kind, reason, message, columns })
+    match outcome::Kind::try_from(outcome.kind) {
+        Ok(outcome::Kind::Unspecified) | Err(_) => {
+            Err(not_understood(format!("an outcome of kind {}", outcome.kind)))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 pub(super) fn pull_event(response: proto::PullResponse) -> Result<PullEvent, Problem> {
@@ -144,18 +139,20 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_find_their_change() {
+    fn an_outcome_names_a_change_of_the_push_and_a_known_kind() {
         let groups = [2, 1, 3];
-        for (table, row, index) in [(0, 0, 0), (0, 1, 1), (1, 0, 2), (2, 2, 5)] {
-            let decoded = decode_outcome(outcome(table, row, outcome::Kind::Rejected), &groups);
-            assert_eq!(decoded.expect("within").index, index, "tables[{table}].rows[{row}]");
+        let rejected = outcome::Kind::Rejected;
+        for (table, row, kind, understood) in [
+            (0, 1, rejected, true),
+            (2, 2, rejected, true),
+            (0, 2, rejected, false),
+            (1, 1, rejected, false),
+            (3, 0, rejected, false),
+            (0, 0, outcome::Kind::Unspecified, false),
+        ] {
+            let checked = check_outcome(&outcome(table, row, kind), &groups);
+            assert_eq!(checked.is_ok(), understood, "{kind:?} of tables[{table}].rows[{row}]");
         }
-        for (table, row) in [(0, 2), (1, 1), (3, 0)] {
-            let decoded = decode_outcome(outcome(table, row, outcome::Kind::Rejected), &groups);
-            let problem = decoded.expect_err("beyond the request");
-            assert_eq!(problem.reason, Some(Reason::ProtocolUnsupported));
-        }
-        assert!(decode_outcome(outcome(0, 0, outcome::Kind::Unspecified), &groups).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
 use lakesync::proto::admin::v1::{self as admin};
 use lakesync::proto::v1::sync_service_client::SyncServiceClient;
 use lakesync::proto::v1::{self as proto};
-use lakesync::schema::TableSchema;
+use lakesync::schema::{Column, Proposal, TableSchema};
 use lakesync::status::{Problem, from_status};
 use lakesync::wire::{decode_schema, encode_push, encode_schema};
 use prost::Message;
@@ -102,6 +102,14 @@ impl Remote {
         });
         events.boxed()
     }
+}
+
+/// A table without what is the server's to give.
+fn declared(proposal: &Proposal) -> TableSchema {
+    let Proposal { table, key, columns, primary_key } = proposal.clone();
+    let column = |(name, kind)| Column { name, kind, field_id: 0 };
+    let columns = columns.into_iter().map(column).collect();
+    TableSchema { table, version: 0, key, columns, primary_key }
 }
 
 async fn attempt<Q, R, Fut>(
@@ -217,11 +225,11 @@ impl Transport for Remote {
     async fn put_schema(
         &self,
         gateway: &Gateway,
-        tables: &[TableSchema],
+        tables: &[Proposal],
     ) -> Result<Vec<TableSchema>, Problem> {
         let message = || admin::PutSchemaRequest {
             gateway: gateway.to_string(),
-            tables: tables.iter().map(encode_schema).collect(),
+            tables: tables.iter().map(|table| encode_schema(&declared(table))).collect(),
             dry_run: false,
         };
         let call = |request| {
