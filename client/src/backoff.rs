@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lakesync::error::ErrorKind;
+use lakesync::error::{ErrorKind, Reason};
 use lakesync::status::Problem;
 
 /// How the waits grow.
@@ -81,13 +81,10 @@ impl Failure {
             ErrorKind::Invalid
             | ErrorKind::Unauthenticated
             | ErrorKind::Denied
-            | ErrorKind::NotFound
-            | ErrorKind::AlreadyExists
-            | ErrorKind::Precondition
             | ErrorKind::Unsupported
-            | ErrorKind::Corrupt
-            | ErrorKind::Internal => Self::NeedsPerson,
-            ErrorKind::Expired | ErrorKind::Exhausted | ErrorKind::Unavailable => Self::Passing,
+            | ErrorKind::Corrupt => Self::NeedsPerson,
+            _ if problem.reason == Some(Reason::ProtocolUnsupported) => Self::NeedsPerson,
+            _ => Self::Passing,
         }
     }
 }

@@ -3,13 +3,12 @@
 //! Listening is optional: the queue is bounded and nothing waits for a listener. One that falls
 //! behind is told how many events it missed.
 
-use std::collections::BTreeSet;
-
-use futures_util::Stream;
-use futures_util::stream::unfold;
-use lakesync::name::{ColumnName, Position, RowId, TableName};
+use futures_util::stream::{BoxStream, unfold};
+use lakesync::name::{Position, RowId, TableName};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+
+use crate::db::{Migration, Parked, Rejected, Superseded};
 
 /// Events a listener may be behind.
 const EVENTS_MAX: usize = 1_024;
@@ -20,42 +19,28 @@ pub enum Event {
     /// Rows of these tables changed, because others changed them.
     Applied {
         /// The tables.
-        tables: BTreeSet<TableName>,
+        tables: Vec<TableName>,
     },
     /// Local changes are durable at the gateway.
     Pushed {
         /// The commit, unless nothing changed.
         position: Option<Position>,
         /// How many there were.
-        rows: u64,
+        rows: usize,
     },
     /// A local write had lost to a newer one; the newer is shown.
-    Superseded {
-        /// The row's table.
-        table: TableName,
-        /// The row.
-        row_id: RowId,
-        /// The columns that lost.
-        columns: Vec<ColumnName>,
-    },
+    Superseded(Superseded),
     /// The gateway refused a local change: it was taken back and is kept in `_lakesync_rejected`.
-    Rejected {
+    Rejected(Rejected),
+    /// A row arrived that a constraint of the local table refuses. It waits in `_lakesync_parked`.
+    Parked(Parked),
+    /// A row that waited is in its table.
+    Unparked {
         /// The row's table.
         table: TableName,
         /// The row.
         row_id: RowId,
-        /// The word a program may match on.
-        reason: String,
-        /// For people.
-        message: String,
     },
-    /// Rows that arrived and that local constraints keep out of their tables for now.
-    Parked {
-        /// How many there are, all in all.
-        rows: u64,
-    },
-    /// The last parked row is in its table.
-    Unparked,
     /// Rows of a checkpoint arrived.
     CheckpointProgress {
         /// Rows so far.
@@ -63,11 +48,8 @@ pub enum Event {
         /// Rows expected.
         total: u64,
     },
-    /// Tables were created or changed, as the gateway's schema asks.
-    Migrated {
-        /// The tables.
-        tables: BTreeSet<TableName>,
-    },
+    /// The gateway's schema was taken over.
+    Migrated(Migration),
     /// The local clock was off; unsent changes were stamped again.
     ClockCorrected {
         /// How much is added to the local clock now, in milliseconds.
@@ -95,7 +77,7 @@ impl Bell {
     }
 
     /// The events from now on. Ends when the replica is closed.
-    pub(crate) fn listen(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
+    pub(crate) fn listen(&self) -> BoxStream<'static, Event> {
         Box::pin(unfold(self.0.subscribe(), |mut events| async {
             let event = match events.recv().await {
                 Ok(event) => event,
@@ -118,12 +100,12 @@ mod tests {
         let bell = Bell::new();
         let mut events = bell.listen();
         let extra = 3;
-        for rows in 0..(EVENTS_MAX as u64 + extra) {
-            bell.tell(Event::Parked { rows });
+        for done in 0..(EVENTS_MAX as u64 + extra) {
+            bell.tell(Event::CheckpointProgress { done, total: 0 });
         }
         drop(bell);
         assert_eq!(events.next().await, Some(Event::Missed { count: extra }));
-        assert_eq!(events.next().await, Some(Event::Parked { rows: extra }));
+        assert_eq!(events.next().await, Some(Event::CheckpointProgress { done: extra, total: 0 }));
         assert_eq!(events.count().await, EVENTS_MAX - 1);
     }
 }

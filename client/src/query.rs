@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::stream::unfold;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::TryStreamExt;
+use futures_util::stream::{BoxStream, unfold};
 use sqlx::sqlite::{SqliteArguments, SqliteRow, SqliteValueRef};
 use sqlx::{
     Arguments, AssertSqlSafe, Column, Decode, Row, Sqlite, SqliteConnection, TypeInfo, ValueRef,
@@ -64,7 +64,7 @@ pub(crate) fn watch(
     pulse: &Pulse,
     sql: String,
     params: Vec<SqlValue>,
-) -> impl Stream<Item = Result<Rows, QueryError>> + Send + Unpin + use<> {
+) -> BoxStream<'static, Result<Rows, QueryError>> {
     let changes = pulse.subscribe();
     let live = Live { path, sql: sql.into(), params, changes, connection: None, shown: None };
     Box::pin(unfold(live, |mut live| async { live.next().await.map(|result| (result, live)) }))

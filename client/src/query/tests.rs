@@ -22,7 +22,7 @@ fn live(
     path: &Path,
     sql: &str,
     params: Vec<SqlValue>,
-) -> impl Stream<Item = Result<Rows, QueryError>> + Unpin + use<> {
+) -> BoxStream<'static, Result<Rows, QueryError>> {
     let pulse = Pulse::new(path, Duration::from_millis(1));
     watch(path.to_owned(), &pulse, sql.to_owned(), params)
 }
