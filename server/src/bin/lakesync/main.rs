@@ -1,1 +1,48 @@
-fn main() {}
+//! The command line: the one place that knows server and client.
+//!
+//! What a command found out goes to standard output, what went wrong to standard error as one line,
+//! and how it ended into the exit code.
+
+mod exit;
+mod serve;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Local-first sync: SQLite replicas, a gateway, and the backend of your choice.
+#[derive(Debug, Parser)]
+#[command(name = "lakesync", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a gateway server.
+    Serve(serve::Arguments),
+    /// Print a token that the server of a data directory accepts, and nothing else.
+    Token(token::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::of_arguments(&error),
+    };
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
+    }
+}

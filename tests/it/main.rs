@@ -1,0 +1,3 @@
+//! The promises, across crates, in one binary.
+
+mod vectors;
