@@ -62,10 +62,7 @@ pub struct Traffic {
 impl Status {
     /// Whether a gateway answers.
     pub fn is_connected(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Checkpoint | Phase::Pulling | Phase::Pushing | Phase::Following
-        )
+        matches!(self.phase, Phase::Checkpoint | Phase::Pulling | Phase::Pushing | Phase::Following)
     }
 
     /// How long ago, at `now_ms`, the replica last knew that it had seen everything: what it shows

@@ -18,6 +18,8 @@ use lakesync::status::Problem;
 use lakesync::wire::Arrival;
 
 mod bearer;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod decode;
 mod grpc;
 mod line;

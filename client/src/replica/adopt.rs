@@ -100,10 +100,7 @@ fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, Ado
 
 /// What the gateway lacks of a table: nothing, or the table with all that it has and will have.
 /// Types that the gateway has chosen stay.
-fn missing(
-    declared: &[TableSchema],
-    proposal: Proposal,
-) -> Result<Option<Proposal>, AdoptError> {
+fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Proposal>, AdoptError> {
     let Some(known) = declared.iter().find(|known| known.table == proposal.table) else {
         return Ok(Some(proposal));
     };
@@ -145,8 +142,10 @@ mod tests {
 
     fn declared(columns: &[&str], key: &[&str]) -> TableSchema {
         let Proposal { table, key, primary_key, .. } = wish(&[], key);
-        let column = |(field_id, text): (u32, &&str)| {
-            Column { name: name(text), kind: ColumnType::Any, field_id }
+        let column = |(field_id, text): (u32, &&str)| Column {
+            name: name(text),
+            kind: ColumnType::Any,
+            field_id,
         };
         let columns = (1..).zip(columns).map(column).collect();
         TableSchema { table, version: 1, key, columns, primary_key }

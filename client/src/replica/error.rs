@@ -28,7 +28,9 @@ pub enum SyncError {
         server_max: u32,
     },
     /// Stamps stayed ahead of the server's clock although they were corrected by it.
-    #[error("the server found the clock ahead {attempts} times in a row, each time corrected by it")]
+    #[error(
+        "the server found the clock ahead {attempts} times in a row, each time corrected by it"
+    )]
     Drift {
         /// How often it was tried.
         attempts: u32,

@@ -6,17 +6,18 @@
 use std::convert::Infallible;
 use std::pin::pin;
 
+use futures_util::FutureExt;
 use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::BoxStream;
-use futures_util::FutureExt;
-use lakesync::error::ErrorKind;
 use lakesync::name::Position;
 use lakesync::status::Problem;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::desk::Request;
 use super::error::broken;
-use super::pull::heard;
+use super::pull::heard_by;
 use super::{Core, Round, SyncError};
 use crate::backoff::{Backoff, Failure};
 use crate::status::Phase;
@@ -96,10 +97,10 @@ impl Core {
     async fn attend(
         &self,
         mut events: BoxStream<'static, Result<PullEvent, Problem>>,
-        mut changes: tokio::sync::watch::Receiver<u64>,
+        mut changes: watch::Receiver<u64>,
         requests: &mut Requests,
     ) -> Result<Infallible, Setback> {
-        let silence_max = self.silence_max();
+        let mut deadline = Instant::now() + self.silence_max();
         let mut sending = pin!(Fuse::terminated());
         let mut dirty = true;
         loop {
@@ -110,9 +111,10 @@ impl Core {
             tokio::select! {
                 biased;
                 sent = &mut sending, if !sending.is_terminated() => sent?,
-                event = heard(&mut events, silence_max) => {
+                event = heard_by(&mut events, deadline) => {
                     let event = event.map_err(passing)?;
                     self.take(event, sending.is_terminated()).await?;
+                    deadline = Instant::now() + self.silence_max();
                 }
                 _ = changes.changed() => dirty = true,
                 Some(request) = requests.recv() => {
@@ -152,10 +154,10 @@ impl Core {
     /// Runs a round for somebody who asked.
     async fn serve(&self, request: Request) -> Result<(), Setback> {
         let outcome = self.round().await;
-        let failed = outcome.as_ref().err().map(|error| Setback {
-            failure: error.failure(),
-            words: error.to_string(),
-        });
+        let failed = outcome
+            .as_ref()
+            .err()
+            .map(|error| Setback { failure: error.failure(), words: error.to_string() });
         // Whoever asked may have left; the round was worth it all the same.
         let _ = request.send(outcome);
         failed.map_or(Ok(()), Err)

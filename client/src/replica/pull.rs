@@ -9,6 +9,7 @@ use lakesync::error::ErrorKind;
 use lakesync::hlc::Hlc;
 use lakesync::name::Position;
 use lakesync::status::Problem;
+use tokio::time::Instant;
 
 use super::error::broken;
 use super::{Core, Round, SyncError};
@@ -132,12 +133,7 @@ impl Core {
         }
     }
 
-    async fn receive(
-        &self,
-        resume: &str,
-        since: &str,
-        round: &mut Round,
-    ) -> Result<(), SyncError> {
+    async fn receive(&self, resume: &str, since: &str, round: &mut Round) -> Result<(), SyncError> {
         let checkpoint = Checkpoint { gateway: &self.gateway, resume, since };
         let mut events = self.transport.checkpoint(checkpoint).await?;
         while let Some(event) = heard(&mut events, self.silence_max()).await? {
@@ -178,15 +174,20 @@ fn can_not_resume(error: &SyncError) -> bool {
 }
 
 /// The next event of a stream that may not be silent for longer than `silence_max`.
-pub(super) async fn heard<E>(
+async fn heard<E>(
     events: &mut BoxStream<'static, Result<E, Problem>>,
     silence_max: Duration,
 ) -> Result<Option<E>, SyncError> {
-    match tokio::time::timeout(silence_max, events.next()).await {
+    heard_by(events, Instant::now() + silence_max).await
+}
+
+/// The next event of a stream that may not be silent beyond `deadline`.
+pub(super) async fn heard_by<E>(
+    events: &mut BoxStream<'static, Result<E, Problem>>,
+    deadline: Instant,
+) -> Result<Option<E>, SyncError> {
+    match tokio::time::timeout_at(deadline, events.next()).await {
         Ok(event) => Ok(event.transpose()?),
-        Err(_) => {
-            let seconds = silence_max.as_secs_f32();
-            Err(broken(format!("the server has been silent for {seconds} s")))
-        }
+        Err(_) => Err(broken("the server has been silent for three heartbeats")),
     }
 }

@@ -94,11 +94,9 @@ pub(super) fn checkpoint_event(
             let (resume, done, total) = (chunk.resume, chunk.rows_done, chunk.rows_total);
             Ok(CheckpointEvent::Chunk(Chunk { arrivals, shapes, resume, done, total, bytes }))
         }
-        Some(checkpoint_response::Event::End(end)) => Ok(CheckpointEvent::End {
-            cursor: end.cursor,
-            rows: end.rows,
-            complete: end.complete,
-        }),
+        Some(checkpoint_response::Event::End(end)) => {
+            Ok(CheckpointEvent::End { cursor: end.cursor, rows: end.rows, complete: end.complete })
+        }
         None => Err(not_understood("an event of a checkpoint")),
     }
 }

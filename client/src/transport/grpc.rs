@@ -28,8 +28,10 @@ pub enum EndpointError {
         what: String,
     },
     /// A URL of another kind.
-    #[error("{url:?}: {scheme} is not supported; use http://HOST:PORT, behind a tunnel or a proxy \
-             that speaks TLS where the network is not trusted")]
+    #[error(
+        "{url:?}: {scheme} is not supported; use http://HOST:PORT, behind a tunnel or a proxy \
+             that speaks TLS where the network is not trusted"
+    )]
     Scheme {
         /// What was given.
         url: String,

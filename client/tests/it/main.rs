@@ -1,0 +1,4 @@
+//! The client against a gateway in memory: both transports, and whole replicas under faults.
+
+mod fake;
+mod transports;
