@@ -59,6 +59,7 @@ impl Core {
             let Err(setback) = self.stay_in_step(requests, &mut backoff).await;
             let wait = backoff.after(&setback.failure, (self.config.random)());
             let wait_ms = wait.as_millis();
+            self.forget_server();
             match setback.failure {
                 Failure::NeedsPerson => tracing::error!(error = setback.words, wait_ms, "sync"),
                 _ => tracing::warn!(error = setback.words, wait_ms, "out of step"),
@@ -137,6 +138,9 @@ impl Core {
                 self.caught_up(&cursor, position, quiet.then_some(server_hlc)).await
             }
             Some(PullEvent::Heartbeat { cursor, server_hlc }) => {
+                if 0 < self.board.read().parked {
+                    self.retry_parked().await?;
+                }
                 let server_hlc = quiet.then_some(server_hlc);
                 self.caught_up(&cursor, Position::START, server_hlc).await
             }

@@ -87,7 +87,7 @@ impl Core {
         self.keep_up(&page.shapes).await?;
         let rows = page.arrivals.len();
         let applied = self.db.apply_page(page.arrivals, &page.cursor).await?;
-        self.tell_applied(applied);
+        self.tell_applied(applied).await?;
         self.received(rows, page.bytes);
         self.board.reach(page.position);
         Ok(rows)
@@ -141,7 +141,7 @@ impl Core {
                 CheckpointEvent::Chunk(chunk) => round.pulled += self.apply_chunk(chunk).await?,
                 CheckpointEvent::End { cursor, complete, .. } => {
                     let applied = self.db.end_checkpoint(&cursor, complete).await?;
-                    self.tell_applied(applied);
+                    self.tell_applied(applied).await?;
                     return Ok(());
                 }
             }
@@ -153,7 +153,7 @@ impl Core {
         self.keep_up(&chunk.shapes).await?;
         let rows = chunk.arrivals.len();
         let applied = self.db.apply_chunk(chunk.arrivals, &chunk.resume).await?;
-        self.tell_applied(applied);
+        self.tell_applied(applied).await?;
         self.received(rows, chunk.bytes);
         self.bell.tell(Event::CheckpointProgress { done: chunk.done, total: chunk.total });
         Ok(rows)

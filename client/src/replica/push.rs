@@ -84,10 +84,9 @@ impl Core {
     ) -> Result<(), SyncError> {
         // What has taken effect is found to be there already when the batch is sent again.
         let misfit = pushed.outcomes.iter().any(is_misfit);
-        if misfit && !std::mem::replace(&mut sending.schema_fetched, true) {
-            if self.refresh_schema().await? {
-                return Ok(());
-            }
+        let first = misfit && !std::mem::replace(&mut sending.schema_fetched, true);
+        if first && self.refresh_schema().await? {
+            return Ok(());
         }
         let rows = batch.deltas.len();
         let settled = self.db.settle(batch, &pushed.outcomes).await?;

@@ -30,6 +30,9 @@ impl Core {
     pub(super) async fn round(&self) -> Result<Round, SyncError> {
         let outcome = self.try_round().await;
         let last_error = outcome.as_ref().err().map(ToString::to_string);
+        if last_error.is_some() {
+            self.forget_server();
+        }
         self.board.note(|status| {
             status.phase = Phase::Idle;
             status.last_error = last_error;
@@ -49,8 +52,7 @@ impl Core {
         if !committed.is_empty() {
             self.pull_to_head(&committed, &mut round).await?;
         }
-        let applied = self.db.retry_parked().await?;
-        self.tell_applied(applied);
+        self.retry_parked().await?;
         self.count().await?;
         round.position = self.board.read().position;
         Ok(round)
@@ -66,7 +68,9 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn tell_applied(&self, applied: Applied) {
+    /// Tells what applying changed.
+    pub(super) async fn tell_applied(&self, applied: Applied) -> Result<(), DbError> {
+        let recount = !applied.parked.is_empty() || !applied.unparked.is_empty();
         if !applied.tables.is_empty() {
             self.bell.tell(Event::Applied { tables: applied.tables });
         }
@@ -76,5 +80,15 @@ impl Core {
         for (table, row_id) in applied.unparked {
             self.bell.tell(Event::Unparked { table, row_id });
         }
+        if recount {
+            self.count().await?;
+        }
+        Ok(())
+    }
+
+    /// Tries the parked rows again.
+    pub(super) async fn retry_parked(&self) -> Result<(), DbError> {
+        let applied = self.db.retry_parked().await?;
+        self.tell_applied(applied).await
     }
 }

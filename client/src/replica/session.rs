@@ -51,6 +51,11 @@ impl Core {
         Ok(())
     }
 
+    /// Greets again next time: behind a fault there may be another server.
+    pub(super) fn forget_server(&self) {
+        self.session().info = None;
+    }
+
     /// Fetches the schema and takes it over. Whether the gateway has changed it.
     pub(super) async fn refresh_schema(&self) -> Result<bool, SyncError> {
         let tables = self.transport.schema(&self.gateway).await?;

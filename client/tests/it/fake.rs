@@ -26,14 +26,14 @@ mod harness;
 mod streams;
 mod sync;
 
-pub use harness::{Line, local, socket};
+pub(crate) use harness::{Line, local, socket};
 
 /// The token that opens everything.
-pub const TOKEN: &str = "open-sesame";
+pub(crate) const TOKEN: &str = "open-sesame";
 
 /// A fake gateway. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Fake(Arc<Shared>);
+pub(crate) struct Fake(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -44,35 +44,36 @@ struct Shared {
 
 /// What the fake knows and how it misbehaves.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     /// None before it is created.
-    pub schema: Option<Schema>,
-    pub commits: Vec<Commit>,
-    pub rows: BTreeMap<(TableName, RowId), Row>,
+    pub(crate) schema: Option<Schema>,
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) rows: BTreeMap<(TableName, RowId), Row>,
     /// Grows when the log is restored: older cursors expire.
-    pub life: u64,
+    pub(crate) life: u64,
     clock: Clock,
     /// How far this server's clock is from the real one.
-    pub offset_ms: i64,
-    pub heartbeat: Duration,
-    pub push_rows_max: usize,
-    pub commits_per_page: usize,
-    pub rows_per_chunk: usize,
+    pub(crate) offset_ms: i64,
+    pub(crate) heartbeat: Duration,
+    pub(crate) protocol: (u32, u32),
+    pub(crate) push_rows_max: usize,
+    pub(crate) commits_per_page: usize,
+    pub(crate) rows_per_chunk: usize,
     /// Rows that nobody may write.
-    pub forbidden: Vec<String>,
+    pub(crate) forbidden: Vec<String>,
     faults: VecDeque<(Call, Fault)>,
     /// Every call so far.
-    pub calls: Vec<Call>,
+    pub(crate) calls: Vec<Call>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Commit {
-    pub client: ClientId,
-    pub tables: Vec<TableChanges>,
+pub(crate) struct Commit {
+    pub(crate) client: ClientId,
+    pub(crate) tables: Vec<TableChanges>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     Info,
     Schema,
     Push,
@@ -83,7 +84,7 @@ pub enum Call {
 
 /// What goes wrong with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Refused before anything happens.
     Refuse(Reason),
     /// The work is done and the answer lost.
@@ -104,6 +105,7 @@ impl Default for Fake {
             clock: Clock::new(CLOCK_DRIFT_MAX),
             offset_ms: 0,
             heartbeat: Duration::from_secs(15),
+            protocol: (1, 1),
             push_rows_max: 10_000,
             commits_per_page: 2,
             rows_per_chunk: 2,
@@ -117,46 +119,46 @@ impl Default for Fake {
 
 impl Fake {
     /// A gateway with these tables.
-    pub fn with_tables(tables: &[Proposal]) -> Self {
+    pub(crate) fn with_tables(tables: &[Proposal]) -> Self {
         let fake = Self::default();
         fake.declare(tables);
         fake
     }
 
     /// Declares tables or adds to them.
-    pub fn declare(&self, tables: &[Proposal]) {
+    pub(crate) fn declare(&self, tables: &[Proposal]) {
         let mut world = self.world();
         let schema = world.schema.clone().unwrap_or_default();
         world.schema = Some(schema.evolve(tables).expect("fits"));
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.0.world.lock().expect("no test panicked")
     }
 
     /// Makes the next such call go wrong.
-    pub fn fail(&self, call: Call, fault: Fault) {
+    pub(crate) fn fail(&self, call: Call, fault: Fault) {
         self.world().faults.push_back((call, fault));
     }
 
     /// How often this was called.
-    pub fn count(&self, call: Call) -> usize {
+    pub(crate) fn count(&self, call: Call) -> usize {
         self.world().calls.iter().filter(|made| **made == call).count()
     }
 
     /// Forgets where everybody was, as a restored server does.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         self.world().life += 1;
     }
 
     /// Writes as another client, as of now.
-    pub fn write(&self, client: &str, row_id: &str, cells: &[Cell]) -> u64 {
+    pub(crate) fn write(&self, client: &str, row_id: &str, cells: &[Cell]) -> u64 {
         let op = Op::Upsert(cells.to_vec());
         self.commit(client, row_id, op)
     }
 
     /// Deletes as another client, as of now.
-    pub fn delete(&self, client: &str, row_id: &str) -> u64 {
+    pub(crate) fn delete(&self, client: &str, row_id: &str) -> u64 {
         self.commit(client, row_id, Op::Delete)
     }
 
@@ -192,7 +194,7 @@ impl Fake {
 }
 
 impl World {
-    pub fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.commits.len() as u64
     }
 

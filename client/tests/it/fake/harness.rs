@@ -20,13 +20,13 @@ use super::{Fake, TOKEN};
 
 /// Both services of a fake behind one door.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     sync: SyncServiceServer<Fake>,
     admin: AdminServiceServer<Fake>,
 }
 
 impl Line {
-    pub fn new(fake: &Fake) -> Self {
+    pub(crate) fn new(fake: &Fake) -> Self {
         let (sync, admin) =
             (SyncServiceServer::new(fake.clone()), AdminServiceServer::new(fake.clone()));
         Self { sync, admin }
@@ -52,7 +52,7 @@ impl Service<http::Request<Body>> for Line {
 }
 
 /// A fake in this process.
-pub async fn local() -> impl Server {
+pub(crate) async fn local() -> impl Server {
     InProcess(Fake::default())
 }
 
@@ -70,7 +70,7 @@ impl Server for InProcess {
 }
 
 /// A fake behind a socket of its own.
-pub async fn socket() -> impl Server {
+pub(crate) async fn socket() -> impl Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let incoming = tonic::transport::server::TcpIncoming::from(listener);

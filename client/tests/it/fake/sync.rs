@@ -28,8 +28,8 @@ impl SyncService for Fake {
         };
         Ok(Response::new(GetServerInfoResponse {
             server_version: "fake".into(),
-            min_protocol: 1,
-            max_protocol: 1,
+            min_protocol: world.protocol.0,
+            max_protocol: world.protocol.1,
             limits: Some(limits),
             server_hlc: world.now().0,
         }))
