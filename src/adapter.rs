@@ -34,7 +34,7 @@ pub use batch::{BadBatch, Batch, Commit};
 ///   far as the backend promises. The watermark is read from there, never from memory.
 /// - **Bounded.** A call takes memory for what it was given or asked for, not for what is stored.
 ///
-/// [`conformance`](crate::adapter::conformance) checks these. Every adapter passes it, and so does
+/// [`conformance`] checks these. Every adapter passes it, and so does
 /// every wrapper around one.
 ///
 /// # Wrappers

@@ -68,3 +68,15 @@ fn an_error_says_what_is_wrong_and_where() {
     let missing = Texts::defaults().file(&dir.path().join("none.toml")).expect_err("missing");
     assert!(missing.to_string().contains("none.toml"));
 }
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    let page = include_str!("../../../docs/OPERATIONS.md");
+    for Key { name, default, .. } in KEYS {
+        let shown = if default.is_empty() { "| |".to_owned() } else { format!("| `{default}` |") };
+        assert!(
+            page.contains(&format!("| `{name}` {shown}")),
+            "docs/OPERATIONS.md lacks {name} {shown}"
+        );
+    }
+}

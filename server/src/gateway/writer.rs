@@ -36,12 +36,13 @@ const SUBJECTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) enum Message {
     Push(Push),
-    PutSchema {
-        proposals: Vec<Proposal>,
-        dry_run: bool,
-        reply: oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>,
-    },
+    PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
 }
+
+/// What a push is answered.
+pub(super) type PushAnswer = Result<Ack, PushError>;
+/// What a change of schema is answered.
+pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
 
 /// One push in the queue.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Push {
     pub(super) client: ClientId,
     pub(super) offers: Vec<Offer>,
     pub(super) atomic: bool,
-    pub(super) reply: oneshot::Sender<Result<Ack, PushError>>,
+    pub(super) reply: oneshot::Sender<PushAnswer>,
     /// Its share of the queue, given back when it has been admitted.
     pub(super) _room: OwnedSemaphorePermit,
 }
@@ -76,8 +77,8 @@ pub(super) struct Writer {
 pub(super) struct InFlight {
     receipt: Option<Receipt>,
     commits: Vec<Arc<Commit>>,
-    answers: Vec<(oneshot::Sender<Result<Ack, PushError>>, Result<Ack, PushError>)>,
-    schema: Option<(Arc<Schema>, oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>)>,
+    answers: Vec<(oneshot::Sender<PushAnswer>, PushAnswer)>,
+    schema: Option<(Arc<Schema>, oneshot::Sender<SchemaAnswer>)>,
 }
 
 impl Writer {
@@ -245,7 +246,7 @@ impl Writer {
         &mut self,
         proposals: &[Proposal],
         dry_run: bool,
-        reply: oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>,
+        reply: oneshot::Sender<SchemaAnswer>,
     ) -> Result<(), StoreError> {
         let evolved = match self.schema.evolve(proposals) {
             Ok(evolved) => Arc::new(evolved),

@@ -3,6 +3,7 @@
 use lakesync::clock::ManualClock;
 
 use super::*;
+use crate::auth::Access;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
