@@ -17,7 +17,7 @@ use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
-const MAILBOX_MAX: usize = 256;
+const MAILBOX_MAX: usize = 1_024;
 
 /// All gateways of a process.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 
 use super::{NotOffered, Services, enter, principal, refuse};
-use crate::store::GatewayRecord;
+use crate::auth::Principal;
+use crate::store::{GatewayRecord, StoreError};
 
 /// How many gateways a page lists where the caller does not say.
 const PAGE_DEFAULT: u32 = 100;
@@ -46,12 +47,12 @@ impl AdminService for Services {
             0 => PAGE_DEFAULT,
             size => size.min(PAGE_MAX),
         } as usize;
-        let records = self.gateways.list(after.as_ref(), size).await.map_err(refuse)?;
-        let last = records.last().filter(|_| records.len() == size);
+        let opened = self.opened(&caller, after, size).await.map_err(refuse)?;
+        // The token names a gateway of this page, so it tells the caller nothing new.
+        let last = opened.last().filter(|_| opened.len() == size);
         let next_page_token = last.map(|record| URL_SAFE_NO_PAD.encode(record.name.as_str()));
-        let opened = records.iter().filter(|record| caller.opens(&record.name));
         Ok(Response::new(proto::ListGatewaysResponse {
-            gateways: opened.map(describe).collect(),
+            gateways: opened.iter().map(describe).collect(),
             next_page_token: next_page_token.unwrap_or_default(),
         }))
     }
@@ -131,6 +132,28 @@ impl AdminService for Services {
         _: Request<proto::CompactRequest>,
     ) -> Result<Response<Self::CompactStream>, Status> {
         Err(refuse(NotOffered { method: "Compact" }))
+    }
+}
+
+impl Services {
+    /// Up to `size` gateways after `after` that the caller may enter.
+    async fn opened(
+        &self,
+        caller: &Principal,
+        mut after: Option<Gateway>,
+        size: usize,
+    ) -> Result<Vec<GatewayRecord>, StoreError> {
+        let mut opened = Vec::new();
+        loop {
+            let listed = self.gateways.list(after.as_ref(), PAGE_MAX as usize).await?;
+            let Some(last) = listed.last() else { return Ok(opened) };
+            after = Some(last.name.clone());
+            let entered = listed.into_iter().filter(|record| caller.opens(&record.name));
+            opened.extend(entered.take(size - opened.len()));
+            if opened.len() == size {
+                return Ok(opened);
+            }
+        }
     }
 }
 
