@@ -1,3 +1,4 @@
 //! The promises, across crates, in one binary.
 
+mod transports;
 mod vectors;
