@@ -1,14 +1,13 @@
 //! Staying in step: commits are applied as they happen, local changes sent as they are noticed.
 //!
-//! A fault ends the stream, never the follower: it waits, with growing pauses, and begins with a
-//! round. Uploads and downloads do not wait for each other.
+//! A fault ends the stream, never the follower: it waits, with growing pauses, and catches up.
+//! Uploads and downloads do not wait for each other: a push that fails is tried again by itself.
 
 use std::convert::Infallible;
 use std::pin::pin;
 
 use futures_util::FutureExt;
 use futures_util::future::{Fuse, FusedFuture};
-use futures_util::stream::BoxStream;
 use lakesync::name::Position;
 use lakesync::status::Problem;
 use tokio::sync::mpsc::Receiver;
@@ -19,9 +18,9 @@ use super::desk::Request;
 use super::error::broken;
 use super::pull::heard_by;
 use super::{Core, Round, SyncError};
-use crate::backoff::{Backoff, Failure};
+use crate::backoff::{Backoff, Failure, Pace};
 use crate::status::Phase;
-use crate::transport::PullEvent;
+use crate::transport::{PullEvent, PullStream};
 
 type Requests = Receiver<Request>;
 
@@ -71,9 +70,7 @@ impl Core {
             // Somebody who asks for a round does not wait for the pause to end.
             tokio::select! {
                 biased;
-                Some(request) = requests.recv() => {
-                    let _ = self.serve(request).await;
-                }
+                Some(request) = requests.recv() => self.serve(request).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -85,48 +82,67 @@ impl Core {
         requests: &mut Requests,
         backoff: &mut Backoff,
     ) -> Result<Infallible, Setback> {
-        // Before the round, so that no edit falls between the round and the first look.
         let changes = self.pulse.subscribe();
-        self.round().await?;
+        self.catch_up(&mut Round::default()).await?;
         let cursor = self.db.cursor().await?;
         let events = self.transport.pull(self.pull(&cursor, &[], true)).await.map_err(lost)?;
         backoff.reset();
-        self.board.enter(Phase::Following);
+        self.board.note(|status| {
+            status.phase = Phase::Following;
+            status.last_error = None;
+        });
         self.attend(events, changes, requests).await
     }
 
     async fn attend(
         &self,
-        mut events: BoxStream<'static, Result<PullEvent, Problem>>,
+        mut events: PullStream,
         mut changes: watch::Receiver<u64>,
         requests: &mut Requests,
     ) -> Result<Infallible, Setback> {
         let mut deadline = Instant::now() + self.silence_max();
+        let mut uploads = Uploads::new(self.config.pace);
         let mut sending = pin!(Fuse::terminated());
-        let mut dirty = true;
         loop {
-            if dirty && sending.is_terminated() {
-                dirty = false;
+            if sending.is_terminated() && uploads.begin() {
                 sending.set(self.send_pending().fuse());
             }
             tokio::select! {
                 biased;
-                sent = &mut sending, if !sending.is_terminated() => sent?,
+                sent = &mut sending, if !sending.is_terminated() => self.sent(sent, &mut uploads),
                 event = heard_by(&mut events, deadline) => {
                     let event = event.map_err(passing)?;
                     self.take(event, sending.is_terminated()).await?;
                     deadline = Instant::now() + self.silence_max();
                 }
-                _ = changes.changed() => dirty = true,
+                _ = changes.changed() => uploads.dirty = true,
+                () = uploads.pause() => uploads.resume(),
                 Some(request) = requests.recv() => {
                     if !sending.is_terminated() {
-                        (&mut sending).await?;
+                        let sent = (&mut sending).await;
+                        self.sent(sent, &mut uploads);
                     }
-                    self.serve(request).await?;
+                    self.serve(request).await;
+                    uploads.resume();
                     self.board.enter(Phase::Following);
                 }
             }
         }
+    }
+
+    /// Notes how an upload ended. One that failed is tried again after a pause of its own.
+    fn sent(&self, sent: Result<(), SyncError>, uploads: &mut Uploads) {
+        let Err(error) = sent else {
+            uploads.backoff.reset();
+            return self.board.note(|status| status.last_error = None);
+        };
+        let wait = uploads.backoff.after(&error.failure(), (self.config.random)());
+        uploads.paused_until = Some(Instant::now() + wait);
+        tracing::warn!(%error, wait_ms = wait.as_millis(), "changes could not be sent");
+        self.board.note(|status| {
+            status.phase = Phase::Following;
+            status.last_error = Some(error.to_string());
+        });
     }
 
     /// Takes one event of the followed log. `quiet` says that no push is under way.
@@ -155,16 +171,44 @@ impl Core {
         Ok(())
     }
 
-    /// Runs a round for somebody who asked.
-    async fn serve(&self, request: Request) -> Result<(), Setback> {
+    /// Runs a round for somebody who asked, and who is told if it fails.
+    async fn serve(&self, request: Request) {
         let outcome = self.round().await;
-        let failed = outcome
-            .as_ref()
-            .err()
-            .map(|error| Setback { failure: error.failure(), words: error.to_string() });
         // Whoever asked may have left; the round was worth it all the same.
         let _ = request.send(outcome);
-        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// When local changes are sent.
+struct Uploads {
+    /// Whether there may be some.
+    dirty: bool,
+    backoff: Backoff,
+    paused_until: Option<Instant>,
+}
+
+impl Uploads {
+    /// Edits may have been made before anybody looked.
+    fn new(pace: Pace) -> Self {
+        Self { dirty: true, backoff: Backoff::new(pace), paused_until: None }
+    }
+
+    /// Whether to send now.
+    fn begin(&mut self) -> bool {
+        self.paused_until.is_none() && std::mem::take(&mut self.dirty)
+    }
+
+    /// Done when the pause is over; without one, never.
+    async fn pause(&self) {
+        match self.paused_until {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn resume(&mut self) {
+        self.paused_until = None;
+        self.dirty = true;
     }
 }
 

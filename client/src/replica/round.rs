@@ -44,18 +44,24 @@ impl Core {
     /// step may be repeated, so a failed round needs no clean-up.
     async fn try_round(&self) -> Result<Round, SyncError> {
         let mut round = Round::default();
-        self.board.enter(Phase::Connecting);
-        self.greet().await?;
-        self.refresh_schema().await?;
-        self.pull_to_head(&[], &mut round).await?;
+        self.catch_up(&mut round).await?;
         let committed = self.push_all(&mut round).await?;
         if !committed.is_empty() {
             self.pull_to_head(&committed, &mut round).await?;
         }
-        self.retry_parked().await?;
         self.count().await?;
         round.position = self.board.read().position;
         Ok(round)
+    }
+
+    /// Takes everything that others wrote by now.
+    pub(super) async fn catch_up(&self, round: &mut Round) -> Result<(), SyncError> {
+        self.board.enter(Phase::Connecting);
+        self.greet().await?;
+        self.refresh_schema().await?;
+        self.pull_to_head(&[], round).await?;
+        self.retry_parked().await?;
+        Ok(())
     }
 
     /// Corrects the clock by the server's. Never while a push is under way: unsent changes may be

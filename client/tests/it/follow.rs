@@ -120,6 +120,23 @@ async fn what_needs_a_person_is_told_and_tried_again_when_asked() {
 }
 
 #[tokio::test]
+async fn downloads_do_not_wait_for_uploads_that_are_refused() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    fake.fail(Call::Push, Fault::Refuse(Reason::ScopeMissing));
+    site.run("INSERT INTO todos VALUES ('a', 'mine', 1)").await;
+    site.is(|status| status.last_error.is_some()).await;
+    fake.write("other", "b", &title("theirs"));
+    site.shows(&["a=mine", "b=theirs"]).await;
+    assert_eq!((fake.count(Call::Push), fake.count(Call::Follow)), (1, 1));
+    site.replica.sync().await.expect("the right was granted");
+    assert_eq!(fake.world().head(), 2);
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn rounds_are_run_by_the_follower_while_there_is_one() {
     let fake = gateway();
     let mut site = Site::new(&fake).await;
