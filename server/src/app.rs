@@ -3,6 +3,7 @@
 //! Sockets are bound before anything is said to be ready, and health tells the truth: it says
 //! SERVING only while calls can succeed.
 
+pub mod listener;
 mod ops;
 
 use std::io;
@@ -18,13 +19,11 @@ use lakesync::proto::v1::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authenticator, KeyError, Secret};
+use crate::auth::{Authenticator, KeyError, SECRET_FILE, Secret};
 use crate::config::Config;
 use crate::gateway::Gateways;
 use crate::service::{AuthorizeLayer, Services};
@@ -86,8 +85,12 @@ pub enum RunError {
 impl App {
     /// Opens the data directory and binds the addresses.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let options =
-            Options { disk_reserve_bytes: config.disk_reserve_bytes, ..Options::default() };
+        let options = Options {
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            // `lakesync token` may have been here before the first start.
+            companions: vec![SECRET_FILE.to_owned()],
+            ..Options::default()
+        };
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
@@ -163,8 +166,8 @@ impl App {
             // A server that is gone has stopped.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        let incoming = TcpListenerStream::new(self.listener);
-        let serving = listener_settings()
+        let incoming = listener::incoming(self.listener);
+        let serving = listener::settings()
             .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
             .layer(AuthorizeLayer::new(Arc::clone(&self.auth)))
             .add_routes(routes)
@@ -235,20 +238,6 @@ impl App {
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| StartError::Bind { setting, address, source })
-}
-
-/// The listener's bounds: tonic's own defaults are none.
-fn listener_settings() -> Server {
-    Server::builder()
-        .max_concurrent_streams(100)
-        .initial_stream_window_size(64 << 10)
-        .initial_connection_window_size(1 << 20)
-        .http2_max_header_list_size(16 << 10)
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_max_local_error_reset_streams(Some(128))
-        .tcp_nodelay(true)
 }
 
 fn limits_of(config: &Config) -> Limits {

@@ -1,4 +1,6 @@
 //! The promises, across crates, in one binary.
 
 mod transports;
+mod harness;
+mod promises;
 mod vectors;

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 /// The secret's name in the data directory.
-const FILE: &str = "token-secret";
+pub const SECRET_FILE: &str = "token-secret";
 /// HS256 wants as many bytes as its hash has.
 const SECRET_BYTES: usize = 32;
 
@@ -28,7 +28,7 @@ pub struct KeyError {
 impl Secret {
     /// Reads the secret of a data directory, which is created with a fresh one if it has none.
     pub fn load_or_create(data: &Path) -> Result<Self, KeyError> {
-        let path = data.join(FILE);
+        let path = data.join(SECRET_FILE);
         let failed =
             |what: &dyn fmt::Display| KeyError { path: path.clone(), what: what.to_string() };
         match read(&path).map_err(|error| failed(&error))? {
@@ -75,7 +75,7 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
 fn create(data: &Path, path: &Path) -> io::Result<()> {
     let mut bytes = [0; SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let draft = data.join(format!(".{FILE}-{}", std::process::id()));
+    let draft = data.join(format!(".{SECRET_FILE}-{}", std::process::id()));
     write_private(&draft, &format!("{}\n", STANDARD.encode(bytes)))?;
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
@@ -112,7 +112,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(data.join(FILE)).expect("a file").permissions().mode();
+            let mode = fs::metadata(data.join(SECRET_FILE)).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
         assert!(!format!("{first:?}").contains(&STANDARD.encode(first.as_bytes())));
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn a_bad_secret_is_named_and_kept() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join(FILE);
+        let path = dir.path().join(SECRET_FILE);
         for bad in ["short", "c2hvcnQ=", "§"] {
             fs::write(&path, bad).expect("written");
             let error = Secret::load_or_create(dir.path()).expect_err("refused").to_string();
-            assert!(error.contains(FILE), "{error}");
+            assert!(error.contains(SECRET_FILE), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("still there"), bad);
         }
     }

@@ -3,6 +3,8 @@
 //! What a command found out goes to standard output, what went wrong to standard error as one line,
 //! and how it ended into the exit code.
 
+mod backup;
+mod bench;
 mod exit;
 mod serve;
 mod token;
@@ -23,6 +25,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copy the data directory of a stopped server, consistently and synced.
+    Backup(backup::Arguments),
+    /// Measure pushes, pulls and checkpoints against a bare server of the same work.
+    Bench(bench::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
@@ -42,6 +48,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Exit> {
     match command {
+        Command::Backup(arguments) => backup::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Token(arguments) => token::run(arguments),
     }

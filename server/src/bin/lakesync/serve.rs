@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lakesync::clock::{SystemClock, WallClock};
+use lakesync::hlc::Hlc;
 use lakesync::name::Gateway;
 use lakesync_server::app::{App, RunError, StartError};
 use lakesync_server::auth::Grant;
@@ -123,6 +124,10 @@ async fn prepare_dev(app: &App, config: &Config) -> Result<String, Exit> {
     let token = grant.sign(app.secret(), SystemClock.now_ms()).map_err(Exit::config)?;
     let (address, data) = (app.address(), config.data.display());
     let table = r#"{"table": "todos", "columns": [{"name": "title", "type": "COLUMN_TYPE_STRING"}, {"name": "done", "type": "COLUMN_TYPE_BOOL"}]}"#;
+    let hlc = Hlc::from_ms(SystemClock.now_ms());
+    let change = format!(
+        r#"{{"table": "todos", "columns": ["title"], "rows": [{{"row_id": "1", "kind": "CHANGE_KIND_UPSERT", "stamp": {{"hlc": "{hlc}"}}, "cells": [{{"column": 0, "value": {{"string_value": "milk"}}}}]}}]}}"#
+    );
     Ok(format!(
         r#"
 The gateway {gateway} is there. In another terminal:
@@ -132,6 +137,7 @@ The gateway {gateway} is there. In another terminal:
   grpcurl -plaintext {address} list
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{{"gateway": "{gateway}", "tables": [{table}]}}' {address} lakesync.admin.v1.AdminService/PutSchema
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{{"gateway": "{gateway}"}}' {address} lakesync.v1.SyncService/GetSchema
+  grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{{"gateway": "{gateway}", "client_id": "shell", "tables": [{change}]}}' {address} lakesync.v1.SyncService/Push
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{{"gateway": "{gateway}"}}' {address} lakesync.admin.v1.AdminService/GetStats
   grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{{"gateway": "{gateway}", "follow": true}}' {address} lakesync.v1.SyncService/Pull
 
