@@ -1,6 +1,6 @@
 //! The promises, across crates, in one binary.
 
-mod transports;
 mod harness;
 mod promises;
+mod transports;
 mod vectors;
