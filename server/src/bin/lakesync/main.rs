@@ -3,8 +3,11 @@
 //! What a command found out goes to standard output, what went wrong to standard error as one line,
 //! and how it ended into the exit code.
 
+mod demo;
 mod exit;
 mod serve;
+mod show;
+mod sync;
 mod token;
 
 use std::process::ExitCode;
@@ -23,8 +26,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the main job, start to end, on a copy of a real database.
+    Demo(demo::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
+    /// Keep any SQLite file in step with a gateway.
+    Sync(sync::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
     Token(token::Arguments),
 }
@@ -42,7 +49,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Exit> {
     match command {
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Sync(arguments) => sync::run(arguments),
         Command::Token(arguments) => token::run(arguments),
     }
 }
