@@ -19,6 +19,9 @@ pub(crate) fn line(text: impl Display) -> Result<(), Exit> {
 
 /// Prints which tables take part and which do not, each with its reason.
 pub(crate) fn candidates(candidates: &[Candidate]) -> Result<(), Exit> {
+    // SQLite's own tables are nobody's business.
+    let candidates: Vec<_> =
+        candidates.iter().filter(|candidate| !candidate.table.starts_with("sqlite_")).collect();
     let width =
         candidates.iter().map(|candidate| candidate.table.chars().count()).max().unwrap_or(0);
     for Candidate { table, verdict } in candidates {

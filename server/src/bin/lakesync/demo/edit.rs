@@ -82,14 +82,18 @@ async fn first_key(
     if columns.is_empty() {
         columns.push(proposal.key.to_string());
     }
+    let known = sqlx::query("SELECT name FROM pragma_table_info(?)").bind(&candidate.table);
+    let known = known.fetch_all(&mut *connection).await.map_err(Exit::input_output)?;
+    let names: Vec<String> = known.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    // A table without a key has one that only LakeSync knows; another table serves.
+    if !columns.iter().all(|column| names.contains(column)) {
+        return Ok(None);
+    }
     let list = columns.iter().map(|column| format!("quote({})", quoted(column)));
     let table = quoted(&candidate.table);
     let sql = format!("SELECT {} FROM {table} LIMIT 1", list.collect::<Vec<_>>().join(", "));
-    // A table without a key has one that only LakeSync knows; another table serves.
-    let Ok(row) = sqlx::query(AssertSqlSafe(sql)).fetch_optional(connection).await else {
-        return Ok(None);
-    };
-    let Some(row) = row else { return Ok(None) };
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_optional(connection).await;
+    let Some(row) = row.map_err(Exit::input_output)? else { return Ok(None) };
     let literal = |at: usize| row.try_get::<String, _>(at).map_err(Exit::input_output);
     let literals = (0..columns.len()).map(literal).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(columns.into_iter().zip(literals).collect()))
