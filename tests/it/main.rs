@@ -2,4 +2,5 @@
 
 mod harness;
 mod promises;
+mod transports;
 mod vectors;
