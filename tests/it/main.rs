@@ -1,5 +1,6 @@
 //! The promises, across crates, in one binary.
 
+mod bad_input;
 mod harness;
 mod promises;
 mod transports;
