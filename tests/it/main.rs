@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod harness;
+mod processes;
 mod promises;
 mod transports;
 mod vectors;
