@@ -1,6 +1,8 @@
 //! The promises, across crates, in one binary.
 
+mod bad_input;
 mod harness;
+mod processes;
 mod promises;
 mod transports;
 mod vectors;
