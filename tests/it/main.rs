@@ -2,5 +2,6 @@
 
 mod harness;
 mod promises;
+mod replicas;
 mod transports;
 mod vectors;
