@@ -1,6 +1,8 @@
 //! Replicas and the applications beside them against the real server, end to end: whatever is
 //! written, by whomever, wherever a process dies, every file comes to hold the same rows.
 
+mod adopt;
+mod capture;
 mod converge;
 mod dice;
 mod flaky;

@@ -78,9 +78,8 @@ impl Replica {
 
     /// The rows of a table that exist.
     pub(crate) fn rows_of(&self, table: &str) -> impl Iterator<Item = (&RowId, &Row)> {
-        let live = self.rows.iter().filter(move |((of, _), row)| {
-            of.as_str() == table && row.is_live()
-        });
+        let live =
+            self.rows.iter().filter(move |((of, _), row)| of.as_str() == table && row.is_live());
         live.map(|((_, row_id), row)| (row_id, row))
     }
 

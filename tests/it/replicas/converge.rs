@@ -19,8 +19,18 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Keys are few, so that devices meet on the same rows.
 const KEYS: [&str; 6] = ["a", "b", "c", "D", "é", "🦀"];
 const VALUES: [&str; 12] = [
-    "NULL", "''", "'milk'", "'🥛'", "0", "1", "-9223372036854775808", "1.0", "1e300", "-0.5",
-    "x''", "x'00ff'",
+    "NULL",
+    "''",
+    "'milk'",
+    "'🥛'",
+    "0",
+    "1",
+    "-9223372036854775808",
+    "1.0",
+    "1e300",
+    "-0.5",
+    "x''",
+    "x'00ff'",
 ];
 const TABLES: [(&str, &str); 4] = [
     ("todos", "id, title, rank, extra"),
@@ -44,7 +54,8 @@ struct Device {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_converge_whatever_happens_on_the_way() {
-    let seeds = std::env::var("LAKESYNC_SEEDS").map_or(SEEDS, |text| text.parse().expect("a number"));
+    let seeds =
+        std::env::var("LAKESYNC_SEEDS").map_or(SEEDS, |text| text.parse().expect("a number"));
     for seed in 0..seeds {
         Simulation::start(seed).await.run().await;
     }
@@ -78,8 +89,7 @@ impl Simulation {
 
     /// The first device brings the tables; the others have them from the gateway.
     async fn adopt(&mut self) {
-        let names: Vec<_> =
-            TABLES.iter().map(|(name, _)| name.parse().expect("a name")).collect();
+        let names: Vec<_> = TABLES.iter().map(|(name, _)| name.parse().expect("a name")).collect();
         for device in &mut self.devices {
             // What the dice refuse is tried again.
             for _ in 0..100 {
@@ -134,7 +144,9 @@ impl Simulation {
         let (key, value) = (dice.pick(&KEYS), dice.pick(&VALUES));
         let (number, text) = (dice.below(4), format!("'text {}'", dice.below(1_000)));
         match dice.below(16) {
-            0..=1 => format!("INSERT OR REPLACE INTO todos VALUES ('{key}', {text}, {number}, {value});"),
+            0..=1 => {
+                format!("INSERT OR REPLACE INTO todos VALUES ('{key}', {text}, {number}, {value});")
+            }
             2 => format!("INSERT OR IGNORE INTO todos (id, title) VALUES ('{key}', {text});"),
             3 => format!(
                 "INSERT INTO todos (id, rank) VALUES ('{key}', {number}) \
@@ -142,7 +154,10 @@ impl Simulation {
             ),
             4..=5 => format!("UPDATE todos SET title = {text} WHERE id = '{key}';"),
             6 => format!("UPDATE todos SET extra = {value};"),
-            7 => format!("UPDATE OR IGNORE todos SET id = '{}' WHERE id = '{key}';", dice.pick(&KEYS)),
+            7 => format!(
+                "UPDATE OR IGNORE todos SET id = '{}' WHERE id = '{key}';",
+                dice.pick(&KEYS)
+            ),
             8 => format!("DELETE FROM todos WHERE id = '{key}';"),
             9 => format!("INSERT OR REPLACE INTO pairs VALUES ({number}, '{key}', {value});"),
             10 => format!("UPDATE OR REPLACE pairs SET a = {number} WHERE b = '{key}';"),
@@ -150,7 +165,9 @@ impl Simulation {
             12 => format!("INSERT INTO notes (body) VALUES ({text});"),
             13 => "DELETE FROM notes WHERE body = (SELECT min(body) FROM notes);".to_owned(),
             14 => format!("INSERT INTO tallies (body) VALUES ({text});"),
-            _ => format!("UPDATE tallies SET body = {text} WHERE id = (SELECT min(id) FROM tallies);"),
+            _ => format!(
+                "UPDATE tallies SET body = {text} WHERE id = (SELECT min(id) FROM tallies);"
+            ),
         }
     }
 

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use lakesync_client::transport::{Transport, connect};
 use lakesync_client::{Config, Event, Pace, Replica, Round, Status};
+use lakesync_server::auth::Grant;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
-use crate::harness::{MAIN, Server, grant, within};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use lakesync_server::auth::Grant;
+use crate::harness::process::{self, command};
+use crate::harness::{MAIN, Server, grant, skip, within};
 
 /// A device.
 pub(crate) struct Site {
@@ -147,6 +148,20 @@ impl Site {
     pub(crate) fn status(&self) -> Status {
         self.replica.status().borrow().clone()
     }
+}
+
+/// The head of the log, as the server counts.
+pub(crate) async fn head(server: &Server) -> u64 {
+    server.client("operator").await.stats().await.expect("figures").head
+}
+
+/// Whether SQLite's shell is here. Says so if it is not, and fails where nothing may be skipped.
+pub(crate) async fn shell() -> bool {
+    let found = process::run(command(Path::new("sh"), ["-c", "command -v sqlite3"])).await;
+    if !found.status.success() {
+        skip("the sqlite3 shell");
+    }
+    found.status.success()
 }
 
 /// The events that were told by now.
