@@ -263,5 +263,3 @@ fn bytes_of(delta: &Delta) -> usize {
     CHANGE_BYTES + delta.row_id.as_str().len() + cells
 }
 
-#[cfg(test)]
-mod tests;

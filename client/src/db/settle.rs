@@ -238,5 +238,3 @@ async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests;
