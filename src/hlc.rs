@@ -64,6 +64,11 @@ impl Clock {
         Self { last: Hlc::default(), drift_max_ms }
     }
 
+    /// A clock that goes on after `last`, which was read before a restart.
+    pub fn resume(last: Hlc, drift_max: Duration) -> Self {
+        Self { last, ..Self::new(drift_max) }
+    }
+
     /// The next reading at wall time `wall_ms`.
     pub fn now(&mut self, wall_ms: u64) -> Hlc {
         self.last = self.last.next().max(Hlc::from_ms(wall_ms));

@@ -16,6 +16,8 @@ pub struct Effect {
     /// Whether anybody could ever tell: false for a change that changed nothing, and for an upsert
     /// older than the row's delete.
     pub effective: bool,
+    /// Whether the row had been deleted since: nothing of an upsert can be seen.
+    pub hidden: bool,
     /// The columns that had lost to a newer write or delete.
     pub lost: Vec<ColumnName>,
     /// The columns that the row held already with this very stamp and value.
@@ -55,6 +57,7 @@ impl Row {
         }
         // A delete hides what was written before it, and only that.
         if Some(stamp) <= self.deleted.as_ref() {
+            effect.hidden = true;
             effect.lost = cells.iter().map(|cell| cell.column.clone()).collect();
             return effect;
         }

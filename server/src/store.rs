@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod embedded;
+mod identity;
 pub mod memory;
 
 /// The number of a gateway in its store: given at creation, never given again.
@@ -133,7 +134,11 @@ impl Classify for StoreError {
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Creates a gateway, durably.
-    async fn create_gateway(&self, name: &Gateway, now_ms: u64) -> Result<GatewayRecord, StoreError>;
+    async fn create_gateway(
+        &self,
+        name: &Gateway,
+        now_ms: u64,
+    ) -> Result<GatewayRecord, StoreError>;
 
     /// The gateway of this name.
     async fn gateway(&self, name: &Gateway) -> Result<Option<GatewayRecord>, StoreError>;

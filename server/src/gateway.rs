@@ -1,0 +1,206 @@
+//! The gateway: the single writer of one log, and its readers. It has never heard of gRPC.
+//!
+//! Pushes queue for one task, which admits them in batches, makes each batch durable with one sync,
+//! shows it to readers, and only then answers. Readers never queue behind writers.
+//!
+//! Invariant: `trimmed <= durable`, and readers see nothing past `durable`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lakesync::clock::WallClock;
+use lakesync::hlc::Hlc;
+use lakesync::limits;
+use lakesync::name::{ClientId, Position};
+use lakesync::schema::{Proposal, Schema};
+use lakesync::wire::Offer;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+mod admit;
+mod checkpoint;
+mod commit;
+mod cursor;
+mod error;
+mod followers;
+mod keys;
+mod out;
+mod reader;
+mod recover;
+mod registry;
+mod retain;
+mod writer;
+
+pub use admit::REPLAYED;
+pub use checkpoint::CheckpointOptions;
+pub use error::{PushError, ReadError, SchemaChangeError};
+pub use out::{Answers, Stopped};
+pub use reader::PullOptions;
+pub use registry::{Gateways, Usage};
+
+use crate::store::{GatewayRecord, Store, StoreError};
+use followers::Tail;
+use writer::{Message, Push};
+
+/// What all gateways of a process share.
+#[derive(Debug)]
+pub struct Settings {
+    /// How far ahead of the server's clock a stamp may be.
+    pub clock_drift_max: Duration,
+    /// How long deletes are remembered, and a replica may stay away.
+    pub offline_max: Duration,
+    /// How large a log may grow before its oldest commits are forgotten, in bytes. Rows stay.
+    pub log_bytes_max: u64,
+    /// The longest silence on a followed pull.
+    pub heartbeat: Duration,
+    /// How long a reader may take nothing before its stream is cut.
+    pub stall_max: Duration,
+    /// How much all queued pushes may hold, in bytes.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            clock_drift_max: limits::CLOCK_DRIFT_MAX,
+            offline_max: limits::OFFLINE_MAX,
+            log_bytes_max: 4 << 30,
+            heartbeat: limits::HEARTBEAT,
+            stall_max: Duration::from_secs(60),
+            queue_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// A handle to an open gateway. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Gateway(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    record: GatewayRecord,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn WallClock>,
+    settings: Arc<Settings>,
+    mailbox: mpsc::Sender<Message>,
+    queue: Arc<Semaphore>,
+    tail: Arc<Tail>,
+    gauges: Arc<Gauges>,
+    schema: watch::Receiver<Arc<Schema>>,
+}
+
+/// Figures that the writer keeps for everybody to read.
+#[derive(Debug, Default)]
+struct Gauges {
+    /// The newest position handed to the store, durable or not.
+    committed: AtomicU64,
+    rows: AtomicU64,
+    log_bytes: AtomicU64,
+    /// The newest reading of the gateway's clock.
+    hlc: AtomicU64,
+}
+
+/// What a push came to. Everything it says is durable.
+#[derive(Clone, Debug)]
+pub struct Ack {
+    /// The position of the commit; zero if nothing changed.
+    pub position: Position,
+    /// What is said of changes that did not simply take effect.
+    pub outcomes: Vec<lakesync::proto::v1::Outcome>,
+    /// The gateway's clock.
+    pub hlc: Hlc,
+}
+
+/// A gateway's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// The newest durable commit.
+    pub head: Position,
+    /// The oldest commit a cursor may still name.
+    pub tail: Position,
+    /// Rows that exist.
+    pub rows: u64,
+    /// The size of the log in bytes.
+    pub log_bytes: u64,
+    /// Readers that follow.
+    pub followers: usize,
+}
+
+/// How much of the queue a permit stands for.
+const QUEUE_UNIT_BYTES: usize = 1024;
+
+impl Gateway {
+    /// Offers `offers` as one commit and returns once they are durable. `bytes` is the size of the
+    /// request, which counts against the queue while it waits.
+    pub async fn push(
+        &self,
+        subject: &str,
+        client: ClientId,
+        offers: Vec<Offer>,
+        atomic: bool,
+        bytes: usize,
+    ) -> Result<Ack, PushError> {
+        if limits::PUSH_ROWS_MAX < offers.len() {
+            return Err(PushError::TooManyChanges { count: offers.len() });
+        }
+        let units = u32::try_from(1 + bytes / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX);
+        let queue = Arc::clone(&self.0.queue);
+        let room = queue.try_acquire_many_owned(units).map_err(|_| PushError::Full)?;
+        let (reply, answer) = oneshot::channel();
+        let subject = subject.to_owned();
+        let push = Push { subject, client, offers, atomic, reply, _room: room };
+        // A full mailbox means overload: refuse now, cheaply, rather than let callers pile up.
+        self.0.mailbox.try_send(Message::Push(push)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PushError::Full,
+            mpsc::error::TrySendError::Closed(_) => PushError::Stopped,
+        })?;
+        match answer.await {
+            Ok(answer) => answer,
+            // Unanswered: either the store failed, which the head tells, or the gateway closed.
+            Err(_) => Err(self.0.tail.head().err().map_or(PushError::Stopped, PushError::Store)),
+        }
+    }
+
+    /// Installs or evolves tables; with `dry_run`, only says what would come of it.
+    pub async fn put_schema(
+        &self,
+        proposals: Vec<Proposal>,
+        dry_run: bool,
+    ) -> Result<Arc<Schema>, SchemaChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::PutSchema { proposals, dry_run, reply };
+        self.0.mailbox.send(message).await.map_err(|_| SchemaChangeError::Stopped)?;
+        answer.await.unwrap_or(Err(SchemaChangeError::Stopped))
+    }
+
+    /// The tables.
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.0.schema.borrow())
+    }
+
+    /// The gateway's identity in its store.
+    pub fn record(&self) -> &GatewayRecord {
+        &self.0.record
+    }
+
+    /// What time the gateway says it is: never behind a stamp it admitted.
+    pub fn hlc(&self) -> Hlc {
+        let wall = Hlc::from_ms(self.0.clock.now_ms());
+        wall.max(Hlc(self.0.gauges.hlc.load(Ordering::Acquire)))
+    }
+
+    /// The gateway's figures.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        let gauges = &self.0.gauges;
+        Ok(Stats {
+            head: self.0.tail.head()?,
+            tail: self.0.store.trimmed(self.0.record.id).await?,
+            rows: gauges.rows.load(Ordering::Acquire),
+            log_bytes: gauges.log_bytes.load(Ordering::Acquire),
+            followers: self.0.tail.followers(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

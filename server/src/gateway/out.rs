@@ -1,0 +1,109 @@
+//! A stream of answers to one reader, bounded in memory and in time.
+//!
+//! It ends with the caller's token, with the server, or when the reader takes nothing for too long;
+//! why it ended is its last word, whether or not there was room for one.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::Stream;
+use prost_types::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Gateway, ReadError};
+
+/// How many answers may wait for the reader: enough to overlap reading and sending.
+const PENDING_MAX: usize = 2;
+
+/// What ends a stream from outside.
+#[derive(Clone, Debug)]
+pub struct Stopped {
+    /// When the caller's token runs out, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Turns true when the server stops.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Answers<T> {
+    pending: mpsc::Receiver<T>,
+    last_word: LastWord,
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub(super) struct Out<T> {
+    pending: mpsc::Sender<T>,
+    last_word: LastWord,
+    stopped: Stopped,
+    expires: Instant,
+    stall_max: Duration,
+}
+
+type LastWord = Arc<Mutex<Option<ReadError>>>;
+
+impl<T> Stream for Answers<T> {
+    type Item = Result<T, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.pending.poll_recv(context)).map(Ok);
+        let last = || self.last_word.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err);
+        Poll::Ready(next.or_else(last))
+    }
+}
+
+impl<T> Out<T> {
+    pub(super) fn new(gateway: &Gateway, stopped: Stopped) -> (Self, Answers<T>) {
+        let (sender, pending) = mpsc::channel(PENDING_MAX);
+        let last_word = LastWord::default();
+        let left_ms = stopped.expires_ms.saturating_sub(gateway.0.clock.now_ms());
+        // A token that outlives the timer's range outlives the connection as well.
+        let expires = Instant::now() + Duration::from_millis(left_ms.min(u64::from(u32::MAX)));
+        let answers = Answers { pending, last_word: Arc::clone(&last_word) };
+        let stall_max = gateway.0.settings.stall_max;
+        (Self { pending: sender, last_word, stopped, expires, stall_max }, answers)
+    }
+
+    /// Sends one answer. False if the reader has gone.
+    pub(super) async fn send(&self, answer: T) -> Result<bool, ReadError> {
+        match self.unless_ended(timeout(self.stall_max, self.pending.reserve())).await? {
+            Some(Ok(Ok(room))) => {
+                room.send(answer);
+                Ok(true)
+            }
+            Some(Err(_)) => Err(ReadError::SlowConsumer(self.stall_max)),
+            None | Some(Ok(Err(_))) => Ok(false),
+        }
+    }
+
+    /// Awaits `work`, unless the token or the server ends first. `None` if the reader has gone.
+    pub(super) async fn unless_ended<F: Future>(
+        &self,
+        work: F,
+    ) -> Result<Option<F::Output>, ReadError> {
+        let mut shutdown = self.stopped.shutdown.clone();
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stopping| *stopping) => Err(ReadError::ShuttingDown),
+            () = sleep_until(self.expires) => Err(ReadError::TokenExpired),
+            () = self.pending.closed() => Ok(None),
+            output = work => Ok(Some(output)),
+        }
+    }
+
+    /// Ends the stream: `error` follows what the reader has yet to take.
+    pub(super) fn end(self, error: ReadError) {
+        *self.last_word.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// When the stream will end for want of a fresh token.
+    pub(super) fn expires_at(&self) -> Timestamp {
+        let ms = i64::try_from(self.stopped.expires_ms).unwrap_or(i64::MAX);
+        let nanos = i32::try_from(ms % 1_000 * 1_000_000).expect("BUG: less than a second");
+        Timestamp { seconds: ms / 1_000, nanos }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a gateway knows of itself when it opens: its schema, its counters and its clock.
+
+use bytes::Bytes;
+use lakesync::proto::v1::GetSchemaResponse;
+use lakesync::schema::Schema;
+use lakesync::wire;
+use prost::Message;
+
+use super::keys;
+use crate::store::{GatewayId, Store, StoreError};
+
+/// Figures that are stored with every commit, so that they are exact after any crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// Rows that exist.
+    pub(super) rows: u64,
+    /// Bytes of commits ever appended.
+    pub(super) appended_bytes: u64,
+    /// Bytes of commits trimmed since.
+    pub(super) trimmed_bytes: u64,
+    /// The newest reading of the clock.
+    pub(super) hlc: u64,
+}
+
+impl Counters {
+    /// The size of the log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.appended_bytes.saturating_sub(self.trimmed_bytes)
+    }
+
+    /// The counters in their stored form: four big-endian integers.
+    pub(super) fn encode(&self) -> Bytes {
+        let fields = [self.rows, self.appended_bytes, self.trimmed_bytes, self.hlc];
+        fields.map(u64::to_be_bytes).concat().into()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let (fields, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
+        match (fields, rest) {
+            ([rows, appended, trimmed, hlc], []) => Ok(Self {
+                rows: u64::from_be_bytes(*rows),
+                appended_bytes: u64::from_be_bytes(*appended),
+                trimmed_bytes: u64::from_be_bytes(*trimmed),
+                hlc: u64::from_be_bytes(*hlc),
+            }),
+            _ => Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len()))),
+        }
+    }
+}
+
+/// Reads the counters, which a fresh gateway does not have yet.
+pub(super) async fn counters(store: &dyn Store, id: GatewayId) -> Result<Counters, StoreError> {
+    match store.meta(id, keys::COUNTERS).await? {
+        Some(bytes) => Counters::decode(&bytes),
+        None => Ok(Counters::default()),
+    }
+}
+
+/// Reads the schema, which a fresh gateway does not have yet.
+pub(super) async fn schema(store: &dyn Store, id: GatewayId) -> Result<Schema, StoreError> {
+    let Some(bytes) = store.meta(id, keys::SCHEMA).await? else { return Ok(Schema::default()) };
+    let corrupt =
+        |error: &dyn ToString| StoreError::Corrupt(format!("schema: {}", error.to_string()));
+    let stored = GetSchemaResponse::decode(bytes).map_err(|error| corrupt(&error))?;
+    let tables = wire::decode_schema(&stored.tables).map_err(|error| corrupt(&error))?;
+    Ok(Schema::from_stored(tables))
+}
+
+/// The schema in its stored form.
+pub(super) fn encode_schema(schema: &Schema) -> Bytes {
+    let tables = schema.tables().map(|table| wire::encode_schema(table)).collect();
+    GetSchemaResponse { tables }.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_round_trip() {
+        let counters = Counters { rows: 1, appended_bytes: 2, trimmed_bytes: 3, hlc: u64::MAX };
+        assert_eq!(Counters::decode(&counters.encode()).expect("whole"), counters);
+        assert!(Counters::decode(&counters.encode()[1..]).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! A consistent copy of a store, made while it is written to.
+//!
+//! The newest overlay is sealed at one moment; it, those before it and a snapshot of the tables are
+//! that moment. They are copied into the tables of a new directory, which becomes a store only when
+//! all of it is durable, and which is marked so that opening it gives every log a new id.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::directory::identity::mark_restored;
+use super::directory::{Directory, sync_directory};
+use super::engine::Engine;
+use super::journal::Journal;
+use super::reads::View;
+use super::record::full_key;
+use super::tables::{Content, Ordered, Space, Tables, Touched};
+use super::{OpenError, Options, open};
+use crate::store::StoreError;
+
+/// Copies the store to `to`, which must not exist.
+pub(super) async fn backup(engine: &Arc<Engine>, to: &Path) -> Result<(), StoreError> {
+    let (durable, moment) = View::freeze(engine).await?;
+    durable.durable().await?;
+    let (to, writer) = (to.to_owned(), Arc::clone(engine));
+    // A copy that fails is the copy's matter: the store goes on.
+    let copied = tokio::task::spawn_blocking(move || write(&writer, &moment, &to)).await;
+    copied.unwrap_or_else(|_| Err(StoreError::Corrupt("a table can't be read".to_owned())))
+}
+
+fn write(engine: &Engine, moment: &[View], to: &Path) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", to.display()));
+    let opening = |error: OpenError| StoreError::Failed(error.to_string());
+    fs::create_dir(to).map_err(io)?;
+    let mut copy = Directory::open(to, &[]).map_err(opening)?;
+    mark_restored(to).map_err(io)?;
+    copy.incarnation().map_err(opening)?;
+    let journal_dir = copy.store().join(open::JOURNAL);
+    fs::create_dir_all(&journal_dir).map_err(io)?;
+    let tables = Tables::open(&copy.store().join(open::TABLES), Options::default().cache_bytes)?;
+    fill(engine, moment, &tables)?;
+    drop(tables);
+    Journal::create(&journal_dir, 1, Arc::new(|file| file.sync_data())).map_err(io)?;
+    for dir in [&copy.store(), to, to.parent().unwrap_or(to)] {
+        sync_directory(dir).map_err(io)?;
+    }
+    mark_restored(to).map_err(io)?;
+    copy.make().map_err(opening)
+}
+
+fn fill(engine: &Engine, moment: &[View], tables: &Tables) -> Result<(), StoreError> {
+    let space = |space| -> Ordered<'_> {
+        let items = moment.iter().flat_map(move |view| view.everything(space));
+        Box::new(stoppable(engine, items).map(|item| item.map(|(key, value)| (key, Some(value)))))
+    };
+    let log = moment.iter().flat_map(|view| {
+        let entries = view.log(view.life.trimmed);
+        entries.map(|entry| {
+            let entry = entry?;
+            let key = full_key(view.life.id, &entry.position.0.to_be_bytes());
+            Ok((Bytes::from(key), entry.commit))
+        })
+    });
+    let log = stoppable(engine, log).map(|item| item.map(|(key, value)| (key, Some(value))));
+    let lives = moment.iter().map(|view| (view.life.id, Some(view.life.clone()))).collect();
+    let next = moment.iter().map(|view| view.life.id.0 + 1).max().unwrap_or(1);
+    let content =
+        Content { log: Box::new(log), rows: space(Space::Rows), meta: space(Space::Meta) };
+    tables.ingest(0, content, &Touched { lives, next })
+}
+
+/// Ends with an error when the store is closed meanwhile.
+fn stoppable<T>(
+    engine: &Engine,
+    items: impl Iterator<Item = Result<T, StoreError>>,
+) -> impl Iterator<Item = Result<T, StoreError>> {
+    items.map(|item| if engine.is_stopped() { Err(StoreError::Closed) } else { item })
+}

@@ -1,0 +1,137 @@
+//! The data directory: whose it is, which format it has, that nobody else has it open, and whether
+//! it is the original or a copy.
+//!
+//! ```text
+//! DIR/LOCK       held by the process that has the directory open
+//! DIR/format     "lakesync data directory, format 1": written last when a directory is made
+//! DIR/identity   the incarnation of the store, and the file's own inode number
+//! DIR/RESTORED   left by a backup, or by whoever restored a volume: take a new incarnation
+//! DIR/store/     tables and journal
+//! ```
+//!
+//! A directory that is refused is left as it was.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+
+pub(super) mod identity;
+
+/// The format this version reads and writes.
+const FORMAT: u32 = 1;
+const FORMAT_PREFIX: &str = "lakesync data directory, format ";
+
+const LOCK: &str = "LOCK";
+const FORMAT_FILE: &str = "format";
+const STORE: &str = "store";
+
+/// What may lie in a directory that is not yet ours: the beginnings of one, and what a file system
+/// puts at the root of a new volume.
+const OWN_NAMES: [&str; 6] = [LOCK, "identity", "identity.new", "format.new", STORE, "lost+found"];
+
+/// An open data directory. Its lock is let go when this is dropped, or when the process ends.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    made: bool,
+    _lock: File,
+}
+
+impl Directory {
+    /// Opens or begins a directory. A new one is ours only once [`made`](Self::made) was called.
+    pub(super) fn open(path: &Path, companions: &[String]) -> Result<Self, OpenError> {
+        check_ours(path, companions)?;
+        fs::create_dir_all(path).map_err(OpenError::io("create", path))?;
+        let lock = lock(path)?;
+        // Somebody may have made it ours, or another's, while we had no lock.
+        let made = check_ours(path, companions)?;
+        Ok(Self { path: path.to_owned(), made, _lock: lock })
+    }
+
+    /// Where the engine keeps its files.
+    pub(super) fn store(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the directory held a store before.
+    pub(super) fn is_made(&self) -> bool {
+        self.made
+    }
+
+    /// Declares a new directory whole: from now on whatever misses in it is damage.
+    pub(super) fn make(&mut self) -> Result<(), OpenError> {
+        if !self.made {
+            write_file(&self.path, FORMAT_FILE, format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())
+                .map_err(OpenError::io("write the format of", &self.path))?;
+            self.made = true;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a store was made here; an error if the directory is somebody else's.
+fn check_ours(path: &Path, companions: &[String]) -> Result<bool, OpenError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(OpenError::io("read", path)(error)),
+    };
+    match fs::read_to_string(path.join(FORMAT_FILE)) {
+        Ok(text) => return check_format(path, &text).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(OpenError::io("read the format of", path)(error)),
+    }
+    for entry in entries {
+        let name = entry.map_err(OpenError::io("read", path))?.file_name();
+        let name = name.to_string_lossy();
+        if !OWN_NAMES.contains(&&*name) && !companions.iter().any(|companion| *companion == name) {
+            return Err(OpenError::Foreign { dir: path.to_owned(), found: name.into_owned() });
+        }
+    }
+    Ok(false)
+}
+
+fn check_format(path: &Path, text: &str) -> Result<(), OpenError> {
+    let number = text.strip_prefix(FORMAT_PREFIX).map(str::trim_end).map(str::parse::<u32>);
+    let dir = path.to_owned();
+    match number {
+        Some(Ok(FORMAT)) => Ok(()),
+        Some(Ok(found)) => Err(OpenError::Format { dir, found, known: FORMAT }),
+        _ => Err(OpenError::Foreign { dir, found: FORMAT_FILE.to_owned() }),
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let at = path.join(LOCK);
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&at);
+    let file = options.map_err(OpenError::io("open", &at))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(OpenError::io("lock", &at)(error)),
+    }
+}
+
+/// Puts a file in place whole and durably, or not at all.
+pub(super) fn write_file(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(new, dir.join(name))?;
+    sync_directory(dir)
+}
+
+/// Makes durable which files a directory holds.
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Opening a store: whose directory it is, what the tables have, and what the journal adds to that.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::directory::Directory;
+use super::disk::Disk;
+use super::engine::{Engine, Sealed, apply};
+use super::gateways::Gateways;
+use super::journal::replay::{End, ReplayError, replay};
+use super::journal::{self, Journal};
+use super::overlay::Overlay;
+use super::record::Operation;
+use super::tables::Tables;
+use super::{OpenError, Options, Seams, threads};
+use crate::store::StoreError;
+
+pub(super) const TABLES: &str = "tables";
+pub(super) const JOURNAL: &str = "journal";
+
+/// An open store: its shared state, its threads, and the directory they hold.
+pub(super) struct Opened {
+    pub(super) engine: Arc<Engine>,
+    pub(super) threads: Vec<std::thread::JoinHandle<()>>,
+    pub(super) directory: Directory,
+}
+
+/// What the journal adds to the tables.
+struct Replayed {
+    gateways: Gateways,
+    /// Complete overlays, oldest first.
+    sealed: Vec<Sealed>,
+    active: Arc<Overlay>,
+    journal: Journal,
+}
+
+pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opened, OpenError> {
+    let mut directory = Directory::open(dir, &options.companions)?;
+    let store = directory.store();
+    let journal_dir = store.join(JOURNAL);
+    fs::create_dir_all(&journal_dir).map_err(OpenError::io("create", &journal_dir))?;
+    let incarnation = directory.incarnation()?;
+    let in_dir = |error| OpenError::store(dir, error);
+    let tables = Tables::open(&store.join(TABLES), options.cache_bytes).map_err(in_dir)?;
+    let (gateways, applied) = tables.load().map_err(in_dir)?;
+    let replayed = Replay { dir, journal_dir: &journal_dir, seams }.run(
+        gateways,
+        applied,
+        directory.is_made(),
+    )?;
+    directory.make()?;
+    let disk = Disk::new(dir, options.disk_reserve_bytes, Arc::clone(&seams.free_bytes))
+        .map_err(OpenError::io("ask for the free space of", dir))?;
+    let Replayed { gateways, sealed, active, journal } = replayed;
+    let mut overlays: Vec<_> = sealed.iter().map(|sealed| Arc::clone(&sealed.overlay)).collect();
+    overlays.push(active);
+    let overlay_bytes = options.overlay_bytes;
+    let engine = Engine::new(incarnation, disk, tables.clone(), overlay_bytes, gateways, overlays);
+    let engine = Arc::new(engine);
+    let threads = threads::start(&engine, journal, journal_dir, tables, sealed)
+        .map_err(OpenError::io("start the threads for", dir))?;
+    Ok(Opened { engine, threads, directory })
+}
+
+struct Replay<'a> {
+    dir: &'a Path,
+    journal_dir: &'a Path,
+    seams: &'a Seams,
+}
+
+impl Replay<'_> {
+    fn run(&self, mut gateways: Gateways, applied: u64, made: bool) -> Result<Replayed, OpenError> {
+        let numbers = self.numbers(applied, made)?;
+        let mut sealed = Vec::new();
+        let (last, complete) = numbers.split_last().expect("BUG: there is at least one number");
+        for number in complete {
+            let (overlay, end) = self.overlay(*number, &mut gateways)?;
+            if end != End::Finished {
+                let what = format!("journal {number} ends early, although another follows");
+                return Err(self.corrupt(what));
+            }
+            sealed.push(Sealed { touched: gateways.touched(&overlay), overlay: Arc::new(overlay) });
+        }
+        let (overlay, end) = self.overlay(*last, &mut gateways)?;
+        let sync = Arc::clone(&self.seams.sync);
+        let (overlay, journal) = match end {
+            End::Unborn => (overlay, Journal::create(self.journal_dir, *last, sync)),
+            End::Open(at) => (overlay, Journal::reopen(self.journal_dir, *last, at, sync)),
+            End::Finished => {
+                // Killed between the end of one file and the beginning of the next.
+                let touched = gateways.touched(&overlay);
+                sealed.push(Sealed { touched, overlay: Arc::new(overlay) });
+                let next = last + 1;
+                (Overlay::new(next), Journal::create(self.journal_dir, next, sync))
+            }
+        };
+        let journal = journal.map_err(OpenError::io("write the journal in", self.journal_dir))?;
+        Ok(Replayed { gateways, sealed, active: Arc::new(overlay), journal })
+    }
+
+    /// The journal files that the tables do not have, without a gap, and one at least.
+    fn numbers(&self, applied: u64, made: bool) -> Result<Vec<u64>, OpenError> {
+        let mut numbers = Vec::new();
+        let read = || OpenError::io("read", self.journal_dir);
+        for entry in fs::read_dir(self.journal_dir).map_err(read())? {
+            let path = entry.map_err(read())?.path();
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            let Some(number) =
+                number.filter(|number| journal::path(self.journal_dir, *number) == path)
+            else {
+                return Err(self.corrupt(format!("{} is no journal", path.display())));
+            };
+            if number <= applied {
+                // The tables have it: killed before it was removed.
+                fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+            } else {
+                numbers.push(number);
+            }
+        }
+        numbers.sort_unstable();
+        if numbers.is_empty() && !made {
+            numbers.push(applied + 1);
+        }
+        for (number, expected) in numbers.iter().zip(applied + 1..) {
+            if *number != expected {
+                return Err(self.corrupt(format!("journal {expected} is missing")));
+            }
+        }
+        if numbers.is_empty() {
+            return Err(self.corrupt(format!("journal {} is missing", applied + 1)));
+        }
+        Ok(numbers)
+    }
+
+    fn overlay(&self, number: u64, gateways: &mut Gateways) -> Result<(Overlay, End), OpenError> {
+        let overlay = Overlay::new(number);
+        let path = journal::path(self.journal_dir, number);
+        if !path.try_exists().map_err(OpenError::io("look for", &path))? {
+            return Ok((overlay, End::Unborn));
+        }
+        let end = replay(&path, number, |record| {
+            let bytes = record.len();
+            let operation = Operation::decode(record)?;
+            gateways.apply(&operation)?;
+            apply(&overlay, operation, bytes);
+            Ok(())
+        });
+        let end = end.map_err(|error| match error {
+            ReplayError::Io(error) => OpenError::io("read", &path)(error),
+            error => self.corrupt(format!("{}: {error}", path.display())),
+        })?;
+        Ok((overlay, end))
+    }
+
+    fn corrupt(&self, what: String) -> OpenError {
+        OpenError::Corrupt { dir: self.dir.to_owned(), what }
+    }
+}
+
+impl OpenError {
+    /// What could not be done to `path`.
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path: PathBuf = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    fn store(dir: &Path, error: StoreError) -> Self {
+        let dir = dir.to_owned();
+        match error {
+            StoreError::Corrupt(what) => Self::Corrupt { dir, what },
+            other => Self::Failed { dir, what: other.to_string() },
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The tables: what was committed before the overlays, sorted and on disk, kept by fjall.
+//!
+//! Everything enters by ingestion, one overlay at a time, and fjall's own journal stays empty: rows
+//! and log first, and last, in one atomic step, meta entries, the gateways' records and the number
+//! of the journal file that is thereby applied. Killed before that step, the same overlay comes
+//! again from the journal and is ingested over what is there already, which changes nothing.
+//!
+//! Space of trimmed and dropped data comes back without tombstones: tables that hold nothing else
+//! are dropped whole, and compaction leaves out the rest.
+
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::config::{FilterPolicy, FilterPolicyEntry};
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot,
+};
+
+use self::reclaim::Reclaim;
+use super::gateways::{Gateways, Life};
+use super::record::{Change, full_key, gateway_of};
+use crate::store::{GatewayId, StoreError};
+
+pub(super) mod reclaim;
+
+/// Level-0 runs beyond which the next overlay waits for compaction, since each slows every look-up.
+const RUNS_MAX: usize = 16;
+/// Logs whose whole tables are looked for after one ingestion; compaction gets the others.
+const DROPS_MAX: usize = 32;
+
+/// What the tables keep for themselves lies under the number that no gateway has.
+const OWN: GatewayId = GatewayId(0);
+const APPLIED: &[u8] = b"applied";
+const GATEWAY: &[u8] = b"gateway";
+const NEXT: &[u8] = b"next";
+
+#[derive(Clone)]
+pub(super) struct Tables {
+    database: Database,
+    rows: Keyspace,
+    meta: Keyspace,
+    log: Keyspace,
+    reclaim: Arc<Reclaim>,
+}
+
+/// Which keys a range or look-up is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space {
+    Rows,
+    Meta,
+}
+
+/// What becomes of the gateways when an overlay is applied: those that it touched, as they were when
+/// it was sealed. `None` was dropped.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) lives: Vec<(GatewayId, Option<Life>)>,
+    pub(super) next: u32,
+}
+
+/// Changes in the order of their full keys.
+pub(super) type Ordered<'a> = Box<dyn Iterator<Item = Result<Change, StoreError>> + Send + 'a>;
+
+/// What is added to the tables at once. Log keys end with the position.
+pub(super) struct Content<'a> {
+    pub(super) log: Ordered<'a>,
+    pub(super) rows: Ordered<'a>,
+    pub(super) meta: Ordered<'a>,
+}
+
+impl Tables {
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let reclaim = Arc::new(Reclaim::default());
+        // fjall panics at some damage; whoever opens a store deserves an error.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            Self::open_with(path, cache_bytes, reclaim)
+        }));
+        match opened {
+            Ok(opened) => opened.map_err(fault),
+            Err(_) => Err(StoreError::Corrupt(format!("{} can't be opened", path.display()))),
+        }
+    }
+
+    fn open_with(path: &Path, cache_bytes: u64, reclaim: Arc<Reclaim>) -> fjall::Result<Self> {
+        let filters = Arc::clone(&reclaim);
+        let database = Database::builder(path)
+            .cache_size(cache_bytes)
+            .worker_threads(1)
+            .with_compaction_filter_factories(Arc::new(move |name| filters.factory(name)))
+            .open()?;
+        let scanned = || KeyspaceCreateOptions::default().filter_policy(no_filter());
+        Ok(Self {
+            rows: database.keyspace("rows", KeyspaceCreateOptions::default)?,
+            meta: database.keyspace("meta", KeyspaceCreateOptions::default)?,
+            log: database.keyspace(reclaim::LOG, scanned)?,
+            database,
+            reclaim,
+        })
+    }
+
+    /// The gateways as of the last overlay applied, and the number of its journal file.
+    pub(super) fn load(&self) -> Result<(Gateways, u64), StoreError> {
+        let own = |key: &[u8]| self.meta.get(full_key(OWN, key)).map_err(fault);
+        let number = |value: Option<fjall::Slice>| match value {
+            Some(value) => value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
+            None => Some(0),
+        };
+        let damaged = || StoreError::Corrupt("the tables' own records can't be understood".into());
+        let applied = number(own(APPLIED)?).ok_or_else(damaged)?;
+        let next =
+            number(own(NEXT)?).and_then(|next| u32::try_from(next).ok()).ok_or_else(damaged)?;
+        let mut gateways = Gateways::new(next.max(1));
+        for item in self.meta.prefix(full_key(OWN, GATEWAY)) {
+            let (key, value) = item.into_inner().map_err(fault)?;
+            let id = gateway_of(&key[full_key(OWN, GATEWAY).len()..]).ok_or_else(damaged)?;
+            gateways.put(Life::decode(id, &value).ok_or_else(damaged)?);
+        }
+        self.reclaim.load(&gateways);
+        Ok((gateways, applied))
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.database.snapshot()
+    }
+
+    /// Whether anything is in them; if not, no look-up is needed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.meta.tree.table_count() == 0
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::Rows => &self.rows,
+            Space::Meta => &self.meta,
+        }
+    }
+
+    pub(super) fn get(
+        &self,
+        snapshot: &Snapshot,
+        space: Space,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        let found = snapshot.get(self.keyspace(space), key).map_err(fault)?;
+        Ok(found.map(Bytes::from))
+    }
+
+    /// Keys and values from `from` on, before `to`.
+    pub(super) fn range(
+        &self,
+        snapshot: &Snapshot,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send + use<> {
+        items(snapshot.range(self.keyspace(space), from..to))
+    }
+
+    /// Entries of a gateway's log at positions from `from` on, before `to`; keys are full.
+    pub(super) fn log(
+        &self,
+        snapshot: &Snapshot,
+        gateway: GatewayId,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send + use<> {
+        let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
+        items(snapshot.range(&self.log, full_key(gateway, &from)..full_key(gateway, &to)))
+    }
+
+    /// Adds what was committed through journal `number`, all of which is durable. Repeating it
+    /// changes nothing.
+    pub(super) fn ingest(
+        &self,
+        number: u64,
+        content: Content<'_>,
+        touched: &Touched,
+    ) -> Result<(), StoreError> {
+        ingest(&self.log, content.log)?;
+        ingest(&self.rows, content.rows)?;
+        // The tables' own records come before every gateway's, and make the rest count.
+        let own = own_records(number, touched).into_iter().map(Ok);
+        ingest(&self.meta, Box::new(own.chain(content.meta)))?;
+        self.reclaim.note(touched);
+        self.drop_tables(touched).map_err(fault)
+    }
+
+    /// Drops tables that hold nothing but what is trimmed or dropped.
+    fn drop_tables(&self, touched: &Touched) -> fjall::Result<()> {
+        for (gateway, life) in self.reclaim.due(touched).into_iter().take(DROPS_MAX) {
+            let start = full_key(gateway, &[]);
+            match life {
+                Some(trimmed) => {
+                    let end = full_key(gateway, &trimmed.0.to_be_bytes());
+                    self.log.tree.drop_range(start..=end)?;
+                }
+                None => {
+                    let end = full_key(GatewayId(gateway.0.saturating_add(1)), &[]);
+                    for keyspace in [&self.log, &self.rows, &self.meta] {
+                        keyspace.tree.drop_range(start.clone()..end.clone())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether compaction has kept up, so that another overlay may come; an error if it gave up.
+    pub(super) fn has_room(&self) -> Result<bool, StoreError> {
+        // fjall says that a background thread of its failed only when asked to write.
+        self.database.persist(PersistMode::Buffer).map_err(fault)?;
+        let spaces = [&self.rows, &self.meta, &self.log];
+        Ok(spaces.iter().all(|keyspace| keyspace.tree.l0_run_count() < RUNS_MAX))
+    }
+}
+
+fn ingest(keyspace: &Keyspace, changes: Ordered<'_>) -> Result<(), StoreError> {
+    let mut changes = changes.peekable();
+    if changes.peek().is_none() {
+        return Ok(());
+    }
+    let mut ingestion = keyspace.start_ingestion().map_err(fault)?;
+    for change in changes {
+        let (key, value) = change?;
+        let written = match value {
+            Some(value) => ingestion.write(key, value),
+            None => ingestion.write_tombstone(key),
+        };
+        written.map_err(fault)?;
+    }
+    ingestion.finish().map_err(fault)
+}
+
+fn no_filter() -> FilterPolicy {
+    FilterPolicy::all(FilterPolicyEntry::None)
+}
+
+fn own_records(number: u64, touched: &Touched) -> Vec<Change> {
+    let record = |key: &[u8], value: Vec<u8>| (full_key(OWN, key).into(), Some(value.into()));
+    let mut own = vec![record(APPLIED, number.to_be_bytes().to_vec())];
+    for (id, life) in &touched.lives {
+        let key = full_key(OWN, &[GATEWAY, &id.0.to_be_bytes()].concat());
+        own.push((key.into(), life.as_ref().map(|life| life.encode().into())));
+    }
+    own.push(record(NEXT, u64::from(touched.next).to_be_bytes().to_vec()));
+    own
+}
+
+fn items(
+    range: fjall::Iter,
+) -> impl Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Send + use<> {
+    range.map(|item| {
+        let (key, value) = item.into_inner().map_err(fault)?;
+        Ok((Bytes::from(key), Bytes::from(value)))
+    })
+}
+
+/// What an error of fjall means to us: the disk said no, or what it holds is wrong.
+fn fault(error: fjall::Error) -> StoreError {
+    let disk = match &error {
+        fjall::Error::Io(_) | fjall::Error::Poisoned | fjall::Error::Locked => true,
+        fjall::Error::Storage(fjall::LsmError::Io(io)) => !matches!(
+            io.kind(),
+            std::io::ErrorKind::UnexpectedEof
+                | std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::InvalidData
+        ),
+        _ => false,
+    };
+    match disk {
+        true => StoreError::Failed(format!("the tables: {error}")),
+        false => StoreError::Corrupt(format!("the tables: {error}")),
+    }
+}

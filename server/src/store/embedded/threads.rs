@@ -1,0 +1,147 @@
+//! The two threads of an open store: one makes commits durable, one moves complete overlays into the
+//! tables. Either stops the store when it fails, and nothing is tried twice: after a failed sync
+//! nobody knows what is on the disk.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::directory::sync_directory;
+use super::engine::{Engine, Sealed, Step, Write};
+use super::journal::{self, Journal};
+use super::tables::{Content, Tables};
+use crate::store::StoreError;
+
+/// Overlays on their way between the threads. Commits wait long before.
+const SEALED_QUEUE_MAX: usize = 8;
+/// How often a thread that waits for compaction looks whether there is room.
+const COMPACTION_POLL: Duration = Duration::from_millis(20);
+
+/// Starts both threads. `backlog` are overlays that were complete before.
+pub(super) fn start(
+    engine: &Arc<Engine>,
+    journal: Journal,
+    journal_dir: PathBuf,
+    tables: Tables,
+    backlog: Vec<Sealed>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (to_tables, sealed) = sync_channel(SEALED_QUEUE_MAX.max(backlog.len()));
+    for overlay in backlog {
+        to_tables.send(overlay).expect("BUG: the receiver is at hand");
+    }
+    let sync = journal.sync_seam();
+    let committer =
+        Committer { engine: Arc::clone(engine), journal_dir: journal_dir.clone(), sync };
+    let ingester = Ingester { engine: Arc::clone(engine), journal_dir, tables };
+    Ok(vec![
+        spawn("lakesync-commit", engine, move || committer.run(journal, &to_tables))?,
+        spawn("lakesync-ingest", engine, move || ingester.run(&sealed))?,
+    ])
+}
+
+fn spawn(
+    name: &str,
+    engine: &Arc<Engine>,
+    run: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (engine, thread) = (Arc::clone(engine), name.to_owned());
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => engine.fail(&error),
+            Err(_) => engine.fail(&StoreError::Failed(format!("the thread {thread} panicked"))),
+        }
+    })
+}
+
+struct Committer {
+    engine: Arc<Engine>,
+    journal_dir: PathBuf,
+    sync: journal::Sync,
+}
+
+impl Committer {
+    fn run(self, mut journal: Journal, to_tables: &SyncSender<Sealed>) -> Result<(), StoreError> {
+        while let Some(steps) = self.engine.take_work() {
+            let mut writes = Vec::with_capacity(steps.len());
+            for step in steps {
+                match step {
+                    Step::Write(write) => writes.push(write),
+                    Step::Seal(sealed) => {
+                        commit(&mut journal, std::mem::take(&mut writes))?;
+                        journal = self.next(journal).map_err(failed)?;
+                        // Once the other thread has stopped, the journal keeps the overlay.
+                        let _ = to_tables.send(sealed);
+                    }
+                }
+            }
+            commit(&mut journal, writes)?;
+            self.engine.disk.refresh()?;
+            if self.engine.is_idle() {
+                journal.confirm().map_err(failed)?;
+            }
+        }
+        journal.confirm().map_err(failed)
+    }
+
+    fn next(&self, journal: Journal) -> io::Result<Journal> {
+        let number = journal.number() + 1;
+        journal.finish()?;
+        Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))
+    }
+}
+
+/// Makes all of `writes` durable with one sync, then says so, in order.
+fn commit(journal: &mut Journal, writes: Vec<Write>) -> Result<(), StoreError> {
+    let records: Vec<_> = writes
+        .iter()
+        .map(|write| write.record.clone())
+        .filter(|record| !record.is_empty())
+        .collect();
+    let outcome =
+        if records.is_empty() { Ok(()) } else { journal.append(&records).map_err(failed) };
+    for write in writes {
+        // A caller that hung up learns nothing; its group is durable all the same.
+        let _ = write.done.send(outcome.clone());
+    }
+    outcome
+}
+
+fn failed(error: io::Error) -> StoreError {
+    StoreError::Failed(format!("the journal: {error}"))
+}
+
+struct Ingester {
+    engine: Arc<Engine>,
+    journal_dir: PathBuf,
+    tables: Tables,
+}
+
+impl Ingester {
+    fn run(self, sealed: &Receiver<Sealed>) -> Result<(), StoreError> {
+        for Sealed { overlay, touched } in sealed {
+            while !self.engine.is_stopped() && !self.tables.has_room()? {
+                std::thread::park_timeout(COMPACTION_POLL);
+            }
+            if self.engine.is_stopped() {
+                return Ok(()); // The journal keeps what the tables do not have yet.
+            }
+            let content = Content {
+                log: Box::new(overlay.whole_log().map(Ok)),
+                rows: Box::new(overlay.rows.whole().map(Ok)),
+                meta: Box::new(overlay.meta.whole().map(Ok)),
+            };
+            self.tables.ingest(overlay.number, content, &touched)?;
+            // In this order: files that are missing then are always the oldest.
+            fs::remove_file(journal::path(&self.journal_dir, overlay.number)).map_err(failed)?;
+            sync_directory(&self.journal_dir).map_err(failed)?;
+            self.engine.settle(overlay.number);
+        }
+        Ok(())
+    }
+}
