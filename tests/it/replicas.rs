@@ -3,7 +3,9 @@
 
 mod adopt;
 mod capture;
+mod constraints;
 mod converge;
 mod dice;
 mod flaky;
+mod refused;
 mod site;
