@@ -4,5 +4,6 @@ mod bad_input;
 mod harness;
 mod processes;
 mod promises;
+mod replicas;
 mod transports;
 mod vectors;

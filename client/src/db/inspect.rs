@@ -264,5 +264,3 @@ fn affinity(declared: &str) -> Option<(ColumnType, &'static str)> {
     }
 }
 
-#[cfg(test)]
-mod tests;
