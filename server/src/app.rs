@@ -197,7 +197,10 @@ impl App {
             // A store that failed has nothing more to make durable.
             let _ = timeout(self.config.drain_max, self.gateways.close()).await;
         }
-        if let Err(error) = self.store.close().await {
+        let closed = timeout(self.config.drain_max, self.store.close()).await;
+        // What hangs now was never answered; whoever waits for this process must not hang as well.
+        let hangs = || StoreError::Failed("it did not close in the time to drain".to_owned());
+        if let Err(error) = closed.unwrap_or_else(|_| Err(hangs())) {
             return outcome.and(Err(RunError::Store(error)));
         }
         match served {

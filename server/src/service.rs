@@ -2,6 +2,7 @@
 
 mod admin;
 mod authorize;
+mod foreign;
 mod sync;
 
 use std::sync::Arc;

@@ -41,7 +41,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What servers of one test share, so that one can follow another.
 pub(crate) struct Setup {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     store: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<ManualClock>,
     settings: Vec<(&'static str, String)>,
@@ -54,12 +54,14 @@ pub(crate) struct Server {
     secret: Secret,
     stop: oneshot::Sender<()>,
     running: JoinHandle<Result<(), RunError>>,
+    /// The data directory stays for as long as anybody may use it.
+    _dir: Arc<TempDir>,
 }
 
 impl Setup {
     /// A fresh data directory, in which the embedded engine keeps its state.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let clock = Arc::new(ManualClock::at(NOW_MS));
         Self { dir, store: None, clock, settings: Vec::new() }
     }
@@ -91,7 +93,8 @@ impl Setup {
             // A test that ends without a word stops its server as well.
             let _ = stopped.await;
         }));
-        Server { address, clock: Arc::clone(&self.clock), secret, stop, running }
+        let (clock, dir) = (Arc::clone(&self.clock), Arc::clone(&self.dir));
+        Server { address, clock, secret, stop, running, _dir: dir }
     }
 
     /// Starts a server and makes the gateway [`MAIN`] with the tables of [`changes::tables`].

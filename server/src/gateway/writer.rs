@@ -25,8 +25,11 @@ use super::recover::{Counters, encode_schema};
 use super::{Ack, Gauges, PushError, SchemaChangeError, Settings, keys};
 use crate::store::{GatewayId, Group, LogEntry, Receipt, Store, StoreError};
 
-/// How many messages one group may answer.
+/// How many messages are taken from the queue at once.
 const BATCH_MAX: usize = 64;
+/// A group is handed over once it offers this many changes: while it is on its way to the disk and
+/// back to its callers, the next is admitted.
+const GROUP_CHANGES_TARGET: usize = 1_000;
 /// How many groups may be on their way to the disk.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// How many clients' subjects are remembered before the store is asked again.
@@ -96,10 +99,17 @@ impl Writer {
     }
 
     async fn serve(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), StoreError> {
-        let mut pushes = Vec::new();
+        let (mut pushes, mut changes) = (Vec::new(), 0);
         for message in messages {
             match message {
-                Message::Push(push) => pushes.push(push),
+                Message::Push(push) => {
+                    changes += push.offers.len();
+                    pushes.push(push);
+                    if GROUP_CHANGES_TARGET <= changes {
+                        self.commit(std::mem::take(&mut pushes)).await?;
+                        changes = 0;
+                    }
+                }
                 Message::PutSchema { proposals, dry_run, reply } => {
                     // Pushes before a change of schema are judged by the old one.
                     self.commit(std::mem::take(&mut pushes)).await?;
@@ -189,7 +199,7 @@ impl Writer {
         if !admitted.effective.is_empty() {
             position = batch.head.next();
             batch.head = position;
-            let bytes = commit::encode(&client, hlc, admitted.effective);
+            let bytes = commit::encode(&client, hlc, &admitted.effective);
             batch.counters.appended_bytes += bytes.len() as u64;
             batch.counters.rows = batch.counters.rows.saturating_add_signed(admitted.rows_gained);
             let tombstones = admitted.deleted.iter();

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::foreign::explain;
 use super::{NotOffered, refuse};
 use crate::auth::{Access, AuthError, Authenticator, Principal, access};
 
@@ -69,7 +70,8 @@ where
                 // A request can't bring a principal of its own.
                 request.extensions_mut().remove::<Principal>();
                 request.extensions_mut().extend(principal.map(extension).unwrap_or_default());
-                Box::pin(self.inner.call(request))
+                let answer = self.inner.call(request);
+                Box::pin(async move { answer.await.map(explain) })
             }
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }

@@ -1,25 +1,30 @@
 //! The smallest replica there can be: rows, and where the next pull begins.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use lakesync::delta::Delta;
 use lakesync::name::{RowId, TableName};
 use lakesync::proto::v1::TableChanges;
-use lakesync::row::Row;
+use lakesync::row::{Row, StampedCell};
+use lakesync::stamp::Stamp;
 use lakesync::value::Value;
 use lakesync::wire::{self, Incoming};
 use tonic::Status;
 
 use super::Client;
 
-/// Rows by table and id.
-pub(crate) type Rows = BTreeMap<(TableName, RowId), Row>;
-
+/// A replica.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replica {
-    rows: Rows,
+    rows: BTreeMap<(TableName, RowId), Row>,
     pub(crate) cursor: String,
 }
+
+/// The rows that exist: what has to be the same everywhere. Of a delete before that, a replica which
+/// began with a checkpoint need not know.
+#[derive(PartialEq)]
+pub(crate) struct Live(BTreeMap<(TableName, RowId), (Vec<StampedCell>, Option<Stamp>)>);
 
 impl Replica {
     /// A replica that took a checkpoint, then pulled.
@@ -64,10 +69,11 @@ impl Replica {
         }
     }
 
-    /// The rows that exist, with every stamp: what has to be the same everywhere.
-    pub(crate) fn live(&self) -> Rows {
+    /// The rows that exist.
+    pub(crate) fn live(&self) -> Live {
         let live = self.rows.iter().filter(|(_, row)| row.is_live());
-        live.map(|(key, row)| (key.clone(), row.clone())).collect()
+        let seen = |row: &Row| (row.cells().to_vec(), row.written().cloned());
+        Live(live.map(|(key, row)| (key.clone(), seen(row))).collect())
     }
 
     /// What an application reads in a row's column, if the row exists and has it.
@@ -79,5 +85,26 @@ impl Replica {
             Value::String(text) => Some(text.clone()),
             other => Some(format!("{other:?}")),
         }
+    }
+}
+
+impl Live {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A line a row, long values cut.
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((table, row_id), (cells, _)) in &self.0 {
+            write!(f, "\n  {table}/{row_id}:")?;
+            for cell in cells {
+                let value: String = format!("{:?}", cell.value).chars().take(40).collect();
+                write!(f, " {}={value}@{:?}{}", cell.column, cell.stamp.hlc, cell.stamp.client)?;
+            }
+        }
+        Ok(())
     }
 }

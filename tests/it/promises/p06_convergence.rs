@@ -99,11 +99,10 @@ async fn converge(deltas: Vec<Delta>, orders: Vec<Vec<(String, Vec<Delta>)>>) {
     let reader = server.client("reader").await;
     // One follows from the start, one reads in the middle, one comes afterwards.
     let mut followed = reader.follow("").await.expect("followed");
-    let (first, second) = orders.split_at(orders.len() / 2);
-    push_all(&server, first).await;
+    let half: Vec<_> = orders.iter().map(|order| order[..order.len() / 3].to_vec()).collect();
+    push_all(&server, &half).await;
     let mut early = Replica::by_checkpoint(&reader).await.expect("read");
-    push_all(&server, second).await;
-    push_all(&server, &orders[..1]).await;
+    push_all(&server, &orders).await;
     early.pull(&reader).await.expect("pulled");
 
     let head = reader.stats().await.expect("figures").head;

@@ -2,6 +2,7 @@
 
 use lakesync::delta::Delta;
 use lakesync::proto::v1::pull_response::Event;
+use lakesync::status::from_status;
 use lakesync_server::store::StoreError;
 use lakesync_server::store::memory::MemoryStore;
 use tokio::task::JoinSet;
@@ -102,7 +103,8 @@ async fn p16_after_a_failed_disk_and_a_restart_a_repetition_of_everything_conver
         for answer in within(pushes.join_all()).await {
             match answer {
                 Ok(_) => {}
-                Err(status) if life < 3 && refusal(&status).0 == Code::Unavailable => {}
+                // Unanswered, or not even asked: a client goes on trying.
+                Err(status) if life < 3 && from_status(&status).kind.is_retryable() => {}
                 Err(status) => panic!("life {life}: {status:?}"),
             }
         }

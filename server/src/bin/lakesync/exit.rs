@@ -22,6 +22,11 @@ impl Exit {
         Self { code: 69, message: message.to_string() }
     }
 
+    /// A promise was broken: a bug of ours (EX_SOFTWARE).
+    pub(crate) fn software(message: impl Display) -> Self {
+        Self { code: 70, message: message.to_string() }
+    }
+
     /// A disk or a data directory said no (EX_IOERR).
     pub(crate) fn input_output(message: impl Display) -> Self {
         Self { code: 74, message: message.to_string() }

@@ -5,8 +5,11 @@
 
 mod backup;
 mod bench;
+mod demo;
 mod exit;
 mod serve;
+mod show;
+mod sync;
 mod token;
 
 use std::process::ExitCode;
@@ -29,8 +32,12 @@ enum Command {
     Backup(backup::Arguments),
     /// Measure pushes, pulls and checkpoints against a bare server of the same work.
     Bench(bench::Arguments),
+    /// Show the main job, start to end, on a copy of a real database.
+    Demo(demo::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
+    /// Keep any SQLite file in step with a gateway.
+    Sync(sync::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
     Token(token::Arguments),
 }
@@ -50,7 +57,9 @@ fn run(command: Command) -> Result<(), Exit> {
     match command {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Sync(arguments) => sync::run(arguments),
         Command::Token(arguments) => token::run(arguments),
     }
 }

@@ -1,8 +1,8 @@
 //! P-13: deletes are kept for as long as a replica may be away; what comes later than that can't
 //! bring a row back.
 
-use std::sync::Arc;
-
+use lakesync::clock::WallClock;
+use lakesync::hlc::Hlc;
 use lakesync::proto::v1::GetServerInfoRequest;
 use lakesync::proto::v1::outcome::Kind;
 use lakesync_server::store::Store;
@@ -15,7 +15,7 @@ use crate::harness::{Client, MAIN, NOW_MS, Replica, Setup, assert_refused, withi
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// What the store keeps: rows, deleted or not, and the entries of the index of tombstones.
-async fn kept(store: &Arc<MemoryStore>) -> (usize, usize) {
+async fn kept(store: &MemoryStore) -> (usize, usize) {
     let name = MAIN.parse().expect("a name");
     let record = store.gateway(&name).await.expect("open").expect("there");
     let rows = store.scan(record.id, b"", None, usize::MAX).await.expect("rows");
@@ -24,28 +24,27 @@ async fn kept(store: &Arc<MemoryStore>) -> (usize, usize) {
 }
 
 /// Any push gives the gateway the occasion to forget what is due.
-async fn some_push(client: &Client, nth: u64) {
-    let delta = upsert(&client.id, at(nth), "notes/n", &[("body", &nth.to_string())]);
-    client.push([delta]).await.expect("answered");
+async fn some_push(setup: &Setup, client: &Client, nth: u64) {
+    let now = Hlc(Hlc::from_ms(setup.clock.now_ms()).0 + nth);
+    let delta = upsert(&client.id, now, "notes/n", &[("body", &nth.to_string())]);
+    assert_eq!(client.push([delta]).await.expect("answered").outcomes, []);
 }
 
 #[tokio::test]
 async fn p13_a_delete_is_kept_for_ninety_days_and_forgotten_after_that() {
-    let (store, setup) = {
-        let store = MemoryStore::new();
-        (Arc::new(store.clone()), Setup::new().on(store))
-    };
+    let store = MemoryStore::new();
+    let setup = Setup::new().on(store.clone());
     let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
-    some_push(&ann, 0).await;
+    some_push(&setup, &ann, 0).await;
     ann.push([upsert("ann", at(1), "todos/a", &[("title", "x")])]).await.expect("answered");
     ann.push([delete("ann", at(2), "todos/a")]).await.expect("answered");
     assert_eq!(kept(&store).await, (2, 1));
 
     setup.clock.set(NOW_MS + 90 * DAY_MS);
     let ann = server.client("ann").await;
-    some_push(&ann, 1).await;
-    some_push(&ann, 2).await;
+    some_push(&setup, &ann, 1).await;
+    some_push(&setup, &ann, 2).await;
     assert_eq!(kept(&store).await, (2, 1), "forgotten too early");
     // The delete still does its work: what was written before it stays hidden.
     let late = server.client("late").await;
@@ -53,8 +52,8 @@ async fn p13_a_delete_is_kept_for_ninety_days_and_forgotten_after_that() {
     assert_eq!(hidden.outcomes[0].kind(), Kind::Superseded);
 
     setup.clock.set(NOW_MS + 90 * DAY_MS + 120_000);
-    some_push(&ann, 3).await;
-    some_push(&ann, 4).await;
+    some_push(&setup, &ann, 3).await;
+    some_push(&setup, &ann, 4).await;
     assert_eq!(kept(&store).await, (1, 0), "never forgotten");
     let rows = ann.stats().await.expect("figures").rows;
     assert_eq!(rows, 1);
@@ -71,8 +70,8 @@ async fn p13_what_is_older_than_deletes_are_kept_brings_no_row_back() {
 
     setup.clock.set(NOW_MS + 91 * DAY_MS);
     let (ann, late) = (server.client("ann").await, server.client("late").await);
-    some_push(&ann, 5).await;
-    some_push(&ann, 6).await;
+    some_push(&setup, &ann, 5).await;
+    some_push(&setup, &ann, 6).await;
     let old = [
         upsert("late", at(2), "todos/gone", &[("title", "back from the dead")]),
         upsert("late", at(2), "todos/never-there", &[("title", "who knows")]),
@@ -106,8 +105,8 @@ async fn p13_a_row_that_came_back_keeps_what_its_delete_hides() {
     ann.push([upsert("ann", at(6), "todos/a", &[("title", "back")])]).await.expect("answered");
     setup.clock.set(NOW_MS + 91 * DAY_MS);
     let (ann, late) = (server.client("ann").await, server.client("late").await);
-    some_push(&ann, 7).await;
-    some_push(&ann, 8).await;
+    some_push(&setup, &ann, 7).await;
+    some_push(&setup, &ann, 8).await;
     let answer = late.push([upsert("late", at(4), "todos/a", &[("extra", "old")])]).await.unwrap();
     assert_eq!(answer.position, 0, "the sweep took the delete of a row that is there: {answer:?}");
     let read = Replica::by_checkpoint(&ann).await.expect("read");
@@ -119,7 +118,6 @@ async fn p13_a_row_that_came_back_keeps_what_its_delete_hides() {
 async fn p13_many_tombstones_are_swept_piece_by_piece() {
     let store = MemoryStore::new();
     let setup = Setup::new().on(store.clone());
-    let store = Arc::new(store);
     let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
     let deletes = (0..1_000).map(|nth| delete("ann", at(nth), &format!("todos/{nth}")));
@@ -129,7 +127,7 @@ async fn p13_many_tombstones_are_swept_piece_by_piece() {
     let ann = server.client("ann").await;
     for nth in 0..8 {
         let before = kept(&store).await.1;
-        some_push(&ann, nth).await;
+        some_push(&setup, &ann, nth).await;
         let (_, after) = kept(&store).await;
         assert!(before - after <= 512, "{} at once", before - after);
     }
