@@ -266,5 +266,3 @@ fn affinity(declared: &str) -> Option<(ColumnType, &'static str)> {
     }
 }
 
-#[cfg(test)]
-mod tests;
