@@ -1,2 +1,137 @@
-//! The port through which rows leave LakeSync for a backend. Flushing is not wired yet; the
-//! contract and its suite come first.
+//! The port through which commits leave LakeSync for a backend.
+//!
+//! A gateway hands its log over in batches. The backend keeps the rows that the log makes and,
+//! with them, how far it has come: so each commit counts exactly once, whatever fails in between.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::error::{Classify, Reason};
+use crate::name::{ColumnName, LogId, Position, RowId, TableName};
+use crate::row::Row;
+use crate::schema::{ColumnType, Schema};
+
+mod batch;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+
+pub use batch::{BadBatch, Batch, Commit};
+
+/// A backend that keeps the rows of one gateway.
+///
+/// # Contract
+///
+/// - **Atomic.** After [`write`](Adapter::write) returned `Ok`, readers see the whole batch and
+///   the watermark at its end. After `Err`, they see all of that or none of it.
+/// - **Exactly once.** Commits at or below the watermark of their log are passed over. A caller
+///   that can't tell whether a write landed reads the watermark, or writes the batch again.
+/// - **In order.** A batch that does not connect to the watermark is refused with
+///   [`AdapterError::Gap`], and nothing of it is kept.
+/// - **Convergent.** A row equals the [merge](Row::merge) of every delta written for it, stamps,
+///   delete and all; so a gateway can be rebuilt from its backend.
+/// - **Durable.** What `Ok` acknowledged survives a crash of this process, and of the backend as
+///   far as the backend promises. The watermark is read from there, never from memory.
+/// - **Bounded.** A call takes memory for what it was given or asked for, not for what is stored.
+///
+/// [`conformance`] checks these. Every adapter passes it, and so does
+/// every wrapper around one.
+///
+/// # Wrappers
+///
+/// Every method is required: a default body would let a wrapper bypass the adapter it wraps.
+/// `Display` names the backend to operators, without its credentials.
+#[async_trait]
+pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// Makes room for rows of these tables. New columns and widened types keep the rows there are.
+    /// A table of a version that the backend has seen, and a table left out, stay as they are.
+    ///
+    /// What the backend holds in another shape is refused with [`AdapterError::Mismatch`]: nothing
+    /// of anybody's is ever altered or dropped to fit.
+    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError>;
+
+    /// Writes the commits of `batch` that are new, and moves the watermark of its log to its end.
+    async fn write(&self, batch: &Batch) -> Result<(), AdapterError>;
+
+    /// How far the backend has come in a log: [`Position::START`] if it knows nothing of it.
+    ///
+    /// Positions of two logs can't be compared, so each has its own: a gateway restored from a
+    /// copy starts a new log, and none of its commits is taken for one of the old.
+    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError>;
+
+    /// Up to `limit` rows of a table after the row id `after`, ordered bytewise by row id. Deleted
+    /// rows are among them, as long as their deletes are remembered. Empty means there are no more.
+    ///
+    /// A row written between two calls is seen in one of its states; one that was there all along
+    /// is never missed.
+    async fn rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, AdapterError>;
+
+    /// Whether the backend answers, now. Cheap, and changes nothing.
+    async fn health(&self) -> Result<(), AdapterError>;
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdapterError {
+    /// The backend is away or failed. Whether a write landed is unknown: back off, then repeat it.
+    #[error("the backend is unavailable: {0}")]
+    Unavailable(String),
+    /// The batch begins beyond the watermark, as it does for a backend put back to an older state.
+    /// Read the watermark and resume from there.
+    #[error("the batch begins at {first}, but the backend's watermark is {watermark}")]
+    Gap {
+        /// How far the backend has come.
+        watermark: Position,
+        /// Where the batch begins.
+        first: Position,
+    },
+    /// The table was never prepared.
+    #[error("table {0} was not prepared")]
+    UnknownTable(TableName),
+    /// The column was never prepared.
+    #[error("table {table}: column {column} was not prepared")]
+    UnknownColumn {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+    },
+    /// A value of another kind than its column's.
+    #[error("table {table}, row {row_id}: column {column} is {wanted} and can't hold {found}")]
+    Unfit {
+        /// The table.
+        table: TableName,
+        /// The row.
+        row_id: RowId,
+        /// The column.
+        column: ColumnName,
+        /// The column's type.
+        wanted: ColumnType,
+        /// The value's kind.
+        found: &'static str,
+    },
+    /// The backend holds something of that name in another shape.
+    #[error("the backend does not fit the schema: {0}")]
+    Mismatch(String),
+    /// What the backend holds can't be understood.
+    #[error("the backend is corrupt: {0}")]
+    Corrupt(String),
+}
+
+impl Classify for AdapterError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Unavailable(_) | Self::Gap { .. } => Reason::StoreUnavailable,
+            Self::UnknownTable(_)
+            | Self::UnknownColumn { .. }
+            | Self::Unfit { .. }
+            | Self::Mismatch(_) => Reason::SchemaMismatch,
+            Self::Corrupt(_) => Reason::Corruption,
+        }
+    }
+}

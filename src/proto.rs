@@ -3,7 +3,7 @@
 
 /// `lakesync.v1`: what replicas talk to.
 pub mod v1 {
-    #![allow(missing_docs, clippy::all, reason = "generated")]
+    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, reason = "generated")]
     tonic::include_proto!("lakesync.v1");
 }
 
@@ -11,7 +11,7 @@ pub mod v1 {
 pub mod admin {
     /// The first version.
     pub mod v1 {
-        #![allow(missing_docs, clippy::all, reason = "generated")]
+        #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, reason = "generated")]
         tonic::include_proto!("lakesync.admin.v1");
     }
 }

@@ -29,6 +29,21 @@ pub struct StampedCell {
 }
 
 impl Row {
+    /// The row these parts make: cells that `deleted` hides are left out, and of two cells of one
+    /// column the winner stays. For stores that keep the parts in columns of their own.
+    pub fn assemble(
+        mut cells: Vec<StampedCell>,
+        written: Option<Stamp>,
+        deleted: Option<Stamp>,
+    ) -> Self {
+        cells.retain(|cell| deleted.as_ref() < Some(&cell.stamp));
+        let key = |cell: &StampedCell| (cell.stamp.clone(), cell.value.clone());
+        cells.sort_by(|a, b| a.column.cmp(&b.column).then_with(|| key(b).cmp(&key(a))));
+        cells.dedup_by(|next, first| next.column == first.column);
+        let newest = cells.iter().map(|cell| cell.stamp.clone()).max();
+        Self { written: written.max(newest), deleted, cells }
+    }
+
     /// Whether the row exists: it was written since it was last deleted. A tie is a delete.
     pub fn is_live(&self) -> bool {
         self.deleted < self.written
@@ -56,5 +71,32 @@ impl Row {
 
     pub(crate) fn find(&self, column: &ColumnName) -> Result<usize, usize> {
         self.cells.binary_search_by(|cell| cell.column.cmp(column))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing;
+
+    proptest! {
+        #[test]
+        fn a_row_is_the_sum_of_its_parts(deltas in testing::deltas(), more in testing::deltas()) {
+            let row = testing::fold(&deltas);
+            let (written, deleted) = (row.written.clone(), row.deleted.clone());
+            let mut cells = row.cells.clone();
+            cells.reverse();
+            prop_assert_eq!(&Row::assemble(cells, written, deleted.clone()), &row);
+
+            // Parts of two rows make what joining them makes, as long as both know the delete.
+            let mut joined = row.clone();
+            joined.join(&testing::fold(&more));
+            let other = testing::fold(&more);
+            let cells = row.cells.into_iter().chain(other.cells).collect();
+            let parts = Row::assemble(cells, row.written.max(other.written), deleted.max(other.deleted));
+            prop_assert_eq!(parts, joined);
+        }
     }
 }

@@ -67,8 +67,14 @@ pub fn from_status(status: &Status) -> Problem {
     let details = status.get_error_details();
     let info = details.error_info().filter(|info| info.domain == DOMAIN);
     let reason = info.and_then(|info| info.reason.parse::<Reason>().ok());
+    let kind = match (reason, info) {
+        (Some(reason), _) => reason.kind(),
+        // A connection that broke, or was let go of by a server that stops: no server's own error.
+        (None, None) if status.code() == Code::Internal => ErrorKind::Unavailable,
+        (None, _) => kind(status.code()),
+    };
     Problem {
-        kind: reason.map_or_else(|| kind(status.code()), Reason::kind),
+        kind,
         reason,
         message: status.message().to_owned(),
         retry_after: details.retry_info().and_then(|info| info.retry_delay),
@@ -132,5 +138,7 @@ mod tests {
         let problem = from_status(&Status::unavailable("no route"));
         assert_eq!((problem.kind, problem.reason), (ErrorKind::Unavailable, None));
         assert_eq!(from_status(&Status::cancelled("")).kind, ErrorKind::Unavailable);
+        let broken = Status::internal("h2 protocol error: http2 error");
+        assert_eq!(from_status(&broken).kind, ErrorKind::Unavailable, "gRPC's word for a reset");
     }
 }

@@ -11,6 +11,8 @@ use std::path::Path;
 mod edges;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/lock.rs"]
+mod lock;
 
 const LINES_MAX: usize = 400;
 
@@ -141,8 +143,9 @@ fn words(file: &File) -> Vec<String> {
 fn says(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + word.len()..]);
-        !(word.starts_with(is_word) && before.ends_with(is_word))
-            && !(word.ends_with(is_word) && after.starts_with(is_word))
+        let starts_inside = word.starts_with(is_word) && before.ends_with(is_word);
+        let ends_inside = word.ends_with(is_word) && after.starts_with(is_word);
+        !starts_inside && !ends_inside
     })
 }
 

@@ -36,7 +36,7 @@ pub use checkpoint::CheckpointOptions;
 pub use error::{PushError, ReadError, SchemaChangeError};
 pub use out::{Answers, Stopped};
 pub use reader::PullOptions;
-pub use registry::Gateways;
+pub use registry::{Gateways, Usage};
 
 use crate::store::{GatewayRecord, Store, StoreError};
 use followers::Tail;

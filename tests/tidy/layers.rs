@@ -35,6 +35,7 @@ fn imports_of_the_core_point_downward() {
     check(downward, "src/delta.rs", tests, &[]);
     check(downward, "src/delta.rs", "use crate::testing;\n", &["`testing` is for tests"]);
     check(downward, "src/adapter/conformance.rs", "use crate::testing;\n", &[]);
+    check(downward, "src/adapter/conformance/rows.rs", "use crate::testing;\n", &[]);
     check(downward, "server/src/app.rs", "use crate::gateway::Gateway;\n", &[]);
 }
 
@@ -43,7 +44,7 @@ fn downward(file: &File) -> Vec<String> {
     let Some(own_layer) = layer(own) else { return vec![format!("`{own}` has no layer")] };
     let mut faults = Vec::new();
     let (product, tests) = file.product_and_tests();
-    let suite = file.path.ends_with("/conformance.rs");
+    let suite = file.path.contains("/conformance");
     for (code, may_use_testing) in [(product.as_str(), suite), (tests.as_str(), true)] {
         for used in crate_paths(code) {
             match layer(used) {

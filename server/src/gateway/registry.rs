@@ -17,7 +17,7 @@ use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
-const MAILBOX_MAX: usize = 256;
+const MAILBOX_MAX: usize = 1_024;
 
 /// All gateways of a process.
 #[derive(Debug)]
@@ -27,6 +27,17 @@ pub struct Gateways {
     settings: Arc<Settings>,
     queue: Arc<Semaphore>,
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
+}
+
+/// What all gateways of a process use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Gateways in memory.
+    pub open: usize,
+    /// Readers that follow.
+    pub followers: usize,
+    /// Bytes of pushes that wait.
+    pub queued_bytes: usize,
 }
 
 /// The place of one gateway: held while it opens or closes.
@@ -88,6 +99,24 @@ impl Gateways {
         let dropped = self.store.drop_gateway(name).await;
         self.forget(name);
         dropped
+    }
+
+    /// What is in use right now. Gateways that are opening or closing are left out.
+    pub fn usage(&self) -> Usage {
+        let slots: Vec<_> = self.slots().values().map(Arc::clone).collect();
+        let mut usage = Usage::default();
+        for slot in slots {
+            if let Ok(slot) = slot.try_lock()
+                && let Some(open) = slot.as_ref()
+            {
+                usage.open += 1;
+                usage.followers += open.gateway.0.tail.followers();
+            }
+        }
+        let all = self.settings.queue_bytes_max / QUEUE_UNIT_BYTES;
+        let free = self.queue.available_permits();
+        usage.queued_bytes = all.saturating_sub(free) * QUEUE_UNIT_BYTES;
+        usage
     }
 
     /// Closes gateways that nobody uses.

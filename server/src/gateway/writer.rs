@@ -25,8 +25,11 @@ use super::recover::{Counters, encode_schema};
 use super::{Ack, Gauges, PushError, SchemaChangeError, Settings, keys};
 use crate::store::{GatewayId, Group, LogEntry, Receipt, Store, StoreError};
 
-/// How many messages one group may answer.
+/// How many messages are taken from the queue at once.
 const BATCH_MAX: usize = 64;
+/// A group is handed over once it offers this many changes: while it is on its way to the disk and
+/// back to its callers, the next is admitted.
+const GROUP_CHANGES_TARGET: usize = 1_000;
 /// How many groups may be on their way to the disk.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// How many clients' subjects are remembered before the store is asked again.
@@ -36,12 +39,13 @@ const SUBJECTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) enum Message {
     Push(Push),
-    PutSchema {
-        proposals: Vec<Proposal>,
-        dry_run: bool,
-        reply: oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>,
-    },
+    PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
 }
+
+/// What a push is answered.
+pub(super) type PushAnswer = Result<Ack, PushError>;
+/// What a change of schema is answered.
+pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
 
 /// One push in the queue.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ pub(super) struct Push {
     pub(super) client: ClientId,
     pub(super) offers: Vec<Offer>,
     pub(super) atomic: bool,
-    pub(super) reply: oneshot::Sender<Result<Ack, PushError>>,
+    pub(super) reply: oneshot::Sender<PushAnswer>,
     /// Its share of the queue, given back when it has been admitted.
     pub(super) _room: OwnedSemaphorePermit,
 }
@@ -76,8 +80,8 @@ pub(super) struct Writer {
 pub(super) struct InFlight {
     receipt: Option<Receipt>,
     commits: Vec<Arc<Commit>>,
-    answers: Vec<(oneshot::Sender<Result<Ack, PushError>>, Result<Ack, PushError>)>,
-    schema: Option<(Arc<Schema>, oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>)>,
+    answers: Vec<(oneshot::Sender<PushAnswer>, PushAnswer)>,
+    schema: Option<(Arc<Schema>, oneshot::Sender<SchemaAnswer>)>,
 }
 
 impl Writer {
@@ -95,10 +99,17 @@ impl Writer {
     }
 
     async fn serve(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), StoreError> {
-        let mut pushes = Vec::new();
+        let (mut pushes, mut changes) = (Vec::new(), 0);
         for message in messages {
             match message {
-                Message::Push(push) => pushes.push(push),
+                Message::Push(push) => {
+                    changes += push.offers.len();
+                    pushes.push(push);
+                    if GROUP_CHANGES_TARGET <= changes {
+                        self.commit(std::mem::take(&mut pushes)).await?;
+                        changes = 0;
+                    }
+                }
                 Message::PutSchema { proposals, dry_run, reply } => {
                     // Pushes before a change of schema are judged by the old one.
                     self.commit(std::mem::take(&mut pushes)).await?;
@@ -245,7 +256,7 @@ impl Writer {
         &mut self,
         proposals: &[Proposal],
         dry_run: bool,
-        reply: oneshot::Sender<Result<Arc<Schema>, SchemaChangeError>>,
+        reply: oneshot::Sender<SchemaAnswer>,
     ) -> Result<(), StoreError> {
         let evolved = match self.schema.evolve(proposals) {
             Ok(evolved) => Arc::new(evolved),

@@ -1,1 +1,65 @@
-fn main() {}
+//! The command line: the one place that knows server and client.
+//!
+//! What a command found out goes to standard output, what went wrong to standard error as one line,
+//! and how it ended into the exit code.
+
+mod backup;
+mod bench;
+mod demo;
+mod exit;
+mod serve;
+mod show;
+mod sync;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Local-first sync: SQLite replicas, a gateway, and the backend of your choice.
+#[derive(Debug, Parser)]
+#[command(name = "lakesync", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy the data directory of a stopped server, consistently and synced.
+    Backup(backup::Arguments),
+    /// Measure pushes, pulls and checkpoints against a bare server of the same work.
+    Bench(bench::Arguments),
+    /// Show the main job, start to end, on a copy of a real database.
+    Demo(demo::Arguments),
+    /// Run a gateway server.
+    Serve(serve::Arguments),
+    /// Keep any SQLite file in step with a gateway.
+    Sync(sync::Arguments),
+    /// Print a token that the server of a data directory accepts, and nothing else.
+    Token(token::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::of_arguments(&error),
+    };
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Exit> {
+    match command {
+        Command::Backup(arguments) => backup::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Sync(arguments) => sync::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
+    }
+}

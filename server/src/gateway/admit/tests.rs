@@ -1,1 +1,144 @@
-//! Stub.
+//! What takes effect, what is refused, and what an atomic push leaves behind.
+
+use lakesync::delta::Cell;
+use lakesync::name::ColumnName;
+use lakesync::schema::Proposal;
+use lakesync::testing;
+use lakesync::value::Value;
+use proptest::prelude::*;
+
+use super::*;
+
+const WALL_MS: u64 = 1_700_000_000_000;
+
+/// The table that the fixtures' changes are of, with a column of every type they use.
+fn schema() -> Schema {
+    let names = ["title", "done", "a", "b", "Z", "_d"];
+    let column = |name: &&str| (ColumnName::parse(name).expect("legal"), ColumnType::Any);
+    let mut columns: Vec<_> = names.iter().map(column).collect();
+    columns.push(("count".parse().expect("legal"), ColumnType::Int64));
+    let (table, key) = ("todos".parse().expect("legal"), "id".parse().expect("legal"));
+    let proposal = Proposal { table, key, columns, primary_key: Vec::new() };
+    Schema::default().evolve(&[proposal]).expect("a new table")
+}
+
+fn run(rows: &mut Rows, deltas: &[Delta], atomic: bool, horizon: Hlc) -> Result<Admitted, Refusal> {
+    let schema = schema();
+    let clock = Clock::new(lakesync::limits::CLOCK_DRIFT_MAX);
+    let rules = Rules { schema: &schema, clock: &clock, wall_ms: WALL_MS, horizon };
+    let offer = |(row, delta): (u32, &Delta)| Offer { table: 0, row, delta: Ok(delta.clone()) };
+    admit(&rules, rows, (0..).zip(deltas).map(offer).collect(), atomic)
+}
+
+/// Admits without a horizon, and says what was said: the row and the reason or kind.
+fn said(rows: &mut Rows, texts: &[&str]) -> Vec<(u32, String)> {
+    let deltas: Vec<_> = texts.iter().map(|text| testing::delta(text)).collect();
+    let admitted = run(rows, &deltas, false, Hlc(0)).expect("not atomic");
+    let word = |outcome: &Outcome| match outcome.reason.as_str() {
+        "" => outcome.kind().as_str_name().to_owned(),
+        reason => reason.to_owned(),
+    };
+    admitted.outcomes.iter().map(|outcome| (outcome.row, word(outcome))).collect()
+}
+
+fn stored(rows: &Rows) -> Vec<Row> {
+    let changed = rows.changed().into_iter();
+    changed.map(|(_, row)| Row::decode(&row.expect("kept")).expect("whole")).collect()
+}
+
+proptest! {
+    /// What the log keeps is all that a reader needs: its cells alone make the same rows.
+    #[test]
+    fn effective_cells_make_the_same_row(deltas in testing::deltas()) {
+        let mut rows = Rows::default();
+        let admitted = run(&mut rows, &deltas, false, Hlc(0)).expect("not atomic");
+        let (full, reader) = (testing::fold(&deltas), testing::fold(&admitted.effective));
+        prop_assert_eq!(testing::shown(&reader), testing::shown(&full));
+        prop_assert_eq!(reader.cells(), full.cells());
+        prop_assert_eq!(admitted.rows_gained, i64::from(full.is_live()));
+    }
+
+    #[test]
+    fn a_push_repeated_changes_nothing(deltas in testing::deltas()) {
+        let mut rows = Rows::default();
+        run(&mut rows, &deltas, false, Hlc(0)).expect("not atomic");
+        let before = stored(&rows);
+        let again = run(&mut rows, &deltas, false, Hlc(0)).expect("not atomic");
+        prop_assert_eq!(again.effective, vec![]);
+        prop_assert_eq!(again.outcomes.len(), deltas.len());
+        prop_assert_eq!(stored(&rows), before);
+    }
+
+    #[test]
+    fn a_refused_atomic_push_leaves_no_trace(first in testing::deltas(), second in testing::deltas()) {
+        let mut rows = Rows::default();
+        run(&mut rows, &first, true, Hlc(0)).expect("all good");
+        let before = stored(&rows);
+        let mut spoiled = second;
+        spoiled.push(testing::delta("ann@9 nowhere=x"));
+        let refusal = run(&mut rows, &spoiled, true, Hlc(0)).expect_err("spoiled");
+        prop_assert_eq!(refusal.reason, Reason::SchemaMismatch);
+        prop_assert_eq!(stored(&rows), before);
+    }
+}
+
+#[test]
+fn outcomes_tell_a_lost_conflict_from_a_repeated_push() {
+    let mut rows = Rows::default();
+    assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), []);
+    let replayed = (0, "REPLAYED".to_owned());
+    assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), std::slice::from_ref(&replayed));
+    let lost = (0, "KIND_SUPERSEDED".to_owned());
+    assert_eq!(said(&mut rows, &["bob@4 title=oats"]), std::slice::from_ref(&lost));
+    assert_eq!(said(&mut rows, &["bob@6 title=oats"]), []);
+    let partly = (0, "KIND_PARTLY_SUPERSEDED".to_owned());
+    assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), [partly], "one lost, one was there");
+    assert_eq!(said(&mut rows, &["ann@7 delete"]), []);
+    assert_eq!(said(&mut rows, &["ann@7 delete"]), [replayed]);
+    assert_eq!(said(&mut rows, &["bob@6 title=oats"]), [lost], "the row was deleted since");
+}
+
+#[test]
+fn one_bad_change_never_blocks_the_rest() {
+    let mut rows = Rows::default();
+    let mut wrong_type = testing::delta("ann@2 title=x");
+    wrong_type.op = Op::Upsert(vec![Cell {
+        column: "count".parse().expect("legal"),
+        value: Value::String("many".into()),
+    }]);
+    let mut early = testing::delta("ann@3 title=x");
+    early.stamp.hlc = Hlc::from_ms(WALL_MS + 5_001);
+    let mut elsewhere = testing::delta("ann@4 title=x");
+    elsewhere.table = "lists".parse().expect("legal");
+    let mut large = testing::delta("ann@5 title=x");
+    large.op = Op::Upsert(vec![Cell {
+        column: "title".parse().expect("legal"),
+        value: Value::String("x".repeat(ROW_BYTES_MAX)),
+    }]);
+    let deltas = [testing::delta("ann@1 title=milk"), wrong_type, early, elsewhere, large];
+    let admitted = run(&mut rows, &deltas, false, Hlc(0)).expect("not atomic");
+    let reasons: Vec<_> = admitted.outcomes.iter().map(|outcome| outcome.reason.as_str()).collect();
+    assert_eq!(reasons, ["SCHEMA_MISMATCH", "CLOCK_DRIFT", "SCHEMA_MISMATCH", "TOO_LARGE"]);
+    assert_eq!(admitted.effective.len(), 1);
+    assert_eq!(testing::shown(&stored(&rows)[0]), "title=milk");
+    assert_eq!(admitted.newest, Hlc(1), "a refused stamp does not move the clock");
+}
+
+#[test]
+fn a_change_from_before_the_horizon_can_change_a_row_but_not_raise_one() {
+    let mut rows = Rows::default();
+    let check = |rows: &mut Rows, text: &str, refused: bool| {
+        let got = run(rows, &[testing::delta(text)], true, Hlc(10));
+        assert_eq!(
+            got.err().map(|refusal| refusal.reason),
+            refused.then_some(Reason::TooOld),
+            "{text}"
+        );
+    };
+    check(&mut rows, "ann@9 title=milk", true);
+    check(&mut rows, "ann@9 delete", true);
+    check(&mut rows, "ann@10 title=milk", false);
+    check(&mut rows, "bob@9 done=yes", false);
+    check(&mut rows, "ann@11 delete", false);
+    check(&mut rows, "bob@9 done=yes", true);
+}

@@ -1,0 +1,140 @@
+//! Rows in memory: the smallest adapter, for tests and for wrappers to be tested around.
+//!
+//! It keeps the contract as long as the process lives. Handles made by `clone` share one backend,
+//! which stands for a database that outlives the processes that talk to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use lakesync::adapter::{Adapter, AdapterError, Batch};
+use lakesync::delta::{Delta, Op};
+use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::row::Row;
+use lakesync::schema::{Proposal, Schema, TableSchema};
+
+/// A backend in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    // Held for plain computing only, never across an await.
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    schema: Schema,
+    rows: BTreeMap<TableName, BTreeMap<RowId, Row>>,
+    watermarks: HashMap<LogId, Position>,
+}
+
+#[async_trait]
+impl Adapter for Memory {
+    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
+        self.lock().prepare(schema)
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
+        self.lock().write(batch)
+    }
+
+    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
+        Ok(self.lock().watermark(log))
+    }
+
+    async fn rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        let state = self.lock();
+        state.table(table)?;
+        let Some(rows) = state.rows.get(table) else { return Ok(Vec::new()) };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = rows.range::<RowId, _>((start, Bound::Unbounded)).take(limit);
+        Ok(page.map(|(row_id, row)| (row_id.clone(), row.clone())).collect())
+    }
+
+    async fn health(&self) -> Result<(), AdapterError> {
+        Ok(())
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("BUG: a call panicked halfway and left the rows half written")
+    }
+}
+
+impl State {
+    fn prepare(&mut self, schema: &Schema) -> Result<(), AdapterError> {
+        let known = |table: &TableSchema| self.schema.table(&table.table).map_or(0, |t| t.version);
+        let newer: Vec<_> = schema.tables().filter(|table| known(table) < table.version).collect();
+        let proposals: Vec<_> = newer.iter().map(|table| proposal(table)).collect();
+        let fits = self.schema.evolve(&proposals);
+        fits.map_err(|error| AdapterError::Mismatch(error.to_string()))?;
+        // Ids and versions are the gateway's to give: what it sent is kept, not what fitted.
+        let tables = self.schema.tables().chain(newer).map(|table| TableSchema::clone(table));
+        self.schema = Schema::from_stored(tables);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), AdapterError> {
+        let watermark = self.watermark(batch.log());
+        if watermark.next() < batch.first() {
+            return Err(AdapterError::Gap { watermark, first: batch.first() });
+        }
+        let new = || batch.after(watermark).iter().flat_map(|commit| &commit.deltas);
+        // All is checked before anything is changed: from here on nothing can fail.
+        new().try_for_each(|delta| self.check(delta))?;
+        for delta in new() {
+            let rows = self.rows.entry(delta.table.clone()).or_default();
+            rows.entry(delta.row_id.clone()).or_default().merge(delta);
+        }
+        self.watermarks.insert(batch.log(), watermark.max(batch.last()));
+        Ok(())
+    }
+
+    fn check(&self, delta: &Delta) -> Result<(), AdapterError> {
+        let schema = self.table(&delta.table)?;
+        let Op::Upsert(cells) = &delta.op else { return Ok(()) };
+        for cell in cells {
+            let (table, column) = (delta.table.clone(), cell.column.clone());
+            let Some(known) = schema.column(&column) else {
+                return Err(AdapterError::UnknownColumn { table, column });
+            };
+            if !known.kind.fits(&cell.value) {
+                let (row_id, wanted) = (delta.row_id.clone(), known.kind);
+                let found = cell.value.kind();
+                return Err(AdapterError::Unfit { table, row_id, column, wanted, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self, table: &TableName) -> Result<&TableSchema, AdapterError> {
+        let known = self.schema.table(table).map(Arc::as_ref);
+        known.ok_or_else(|| AdapterError::UnknownTable(table.clone()))
+    }
+
+    fn watermark(&self, log: LogId) -> Position {
+        self.watermarks.get(&log).copied().unwrap_or_default()
+    }
+}
+
+fn proposal(table: &TableSchema) -> Proposal {
+    Proposal {
+        table: table.table.clone(),
+        key: table.key.clone(),
+        columns: table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
+        primary_key: table.primary_key.clone(),
+    }
+}

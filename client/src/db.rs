@@ -1,0 +1,353 @@
+//! The replica's database: the application's own SQLite file, whose synced tables record their
+//! changes by themselves.
+//!
+//! Everything LakeSync knows lives in the same file, in tables whose names begin with `_lakesync`,
+//! so that an edit and its record commit together. What arrives is applied together with its
+//! cursor, and whatever was not sent yet survives everything.
+//!
+//! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign` →
+//! `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakesync::hlc::Hlc;
+use lakesync::limits::PUSH_ROWS_MAX;
+use lakesync::name::{ClientId, Gateway, TableName};
+use lakesync::proto::v1::Outcome;
+use lakesync::schema::TableSchema;
+use lakesync::wire::Arrival;
+use sqlx::SqliteConnection;
+use tokio::sync::Mutex;
+
+use self::apply::Applying;
+use self::session::Session;
+use self::sql::{Statement, integer, script};
+
+mod report;
+
+mod convert;
+mod error;
+mod sql;
+
+mod key;
+mod layout;
+mod shape;
+
+mod foreign;
+mod table;
+mod triggers;
+
+mod install;
+mod open;
+mod session;
+
+mod held;
+mod known;
+mod show;
+
+mod apply;
+mod aside;
+mod ranges;
+
+mod adopt;
+mod checkpoint;
+mod clock;
+mod inspect;
+mod outbox;
+mod rejected;
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::error::DbError;
+pub use self::open::OpenError;
+pub(crate) use self::outbox::Batch;
+pub use self::report::{
+    Adoptable, Applied, Candidate, ClockChange, Counts, Migration, Parked, Rejected, Settled,
+    Superseded,
+};
+
+/// One SQLite file under synchronisation. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    client_id: ClientId,
+    session: Mutex<Session>,
+    /// Held, not read: the system frees it with the file.
+    _lock: File,
+}
+
+impl Database {
+    /// Opens the file, creating it if there is none, and makes sure that no other process syncs it.
+    pub(crate) async fn open(path: &Path) -> Result<Self, OpenError> {
+        let open::Opened { connection, path, lock, client_id } = open::open(path).await?;
+        let session = Mutex::new(Session::new(path.clone(), connection));
+        Ok(Self(Arc::new(Inner { path, client_id, session, _lock: lock })))
+    }
+
+    /// This replica's stable id.
+    pub(crate) fn client_id(&self) -> &ClientId {
+        &self.0.client_id
+    }
+
+    /// The file, by its canonical path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Remembers the gateway this file syncs with. It can't be exchanged for another.
+    pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        match layout::get(work.connection(), "gateway").await? {
+            Some(bound) if bound == gateway.as_str() => {}
+            Some(bound) => {
+                let bound = Gateway::parse(&bound).map_err(|error| DbError::Damaged {
+                    table: "_lakesync_meta",
+                    what: error.to_string(),
+                })?;
+                return Err(DbError::OtherGateway { bound, asked: gateway.clone() });
+            }
+            None => layout::put(work.connection(), "gateway", gateway.as_str()).await?,
+        }
+        work.commit().await
+    }
+
+    /// Where to pull from; empty before the first checkpoint has ended.
+    pub(crate) async fn cursor(&self) -> Result<String, DbError> {
+        let mut session = self.0.session.lock().await;
+        Ok(layout::get(session.connection(), "cursor").await?.unwrap_or_default())
+    }
+
+    /// Every table of the file, and whether it can be synced. Reads all of their rows.
+    pub(crate) async fn inspect(&self) -> Result<Vec<Candidate>, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let registry = work.registry.clone();
+        let candidates = inspect::inspect(work.connection(), &registry).await?;
+        work.commit().await?;
+        Ok(candidates)
+    }
+
+    /// Makes these tables record their changes and queues every row they hold. Their schema must
+    /// have been installed. Tables adopted before a failing one stay adopted.
+    pub(crate) async fn adopt(&self, tables: &[TableName]) -> Result<(), DbError> {
+        let mut session = self.0.session.lock().await;
+        for table in tables {
+            let mut work = session.begin().await?;
+            adopt::adopt(&mut work, table).await?;
+            work.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the gateway's schema: creates tables, adds columns to those LakeSync created.
+    pub(crate) async fn install_schema(
+        &self,
+        tables: &[TableSchema],
+    ) -> Result<Migration, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let migration = install::install(&mut work, tables).await?;
+        for table in work.registry.captured().to_vec() {
+            ranges::keep(&mut work, &table).await?;
+        }
+        work.commit().await?;
+        Ok(migration)
+    }
+
+    /// The next changes to push, if there are any.
+    pub(crate) async fn pending(&self) -> Result<Option<Batch>, DbError> {
+        self.pending_at_most(PUSH_ROWS_MAX).await
+    }
+
+    /// Like `pending`, with at most `rows_max` changes: for a push that was too large.
+    pub(crate) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let batch = outbox::take(&mut work, rows_max).await?;
+        work.commit().await?;
+        Ok(batch)
+    }
+
+    /// Takes the answer to a push. `outcomes` are indexed as `encode_push` groups the deltas.
+    pub(crate) async fn settle(
+        &self,
+        batch: Batch,
+        outcomes: &[Outcome],
+    ) -> Result<Settled, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let settled = settle::settle(&mut work, batch, outcomes).await?;
+        work.commit().await?;
+        Ok(settled)
+    }
+
+    /// Applies a page together with its cursor.
+    pub(crate) async fn apply_page(
+        &self,
+        arrivals: Vec<Arrival>,
+        cursor: &str,
+    ) -> Result<Applied, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let seen = checkpoint::under_way(&mut work).await?;
+        let mut applied = Applied::default();
+        // A page that only moves the cursor is common while following.
+        if !arrivals.is_empty() {
+            let mut applying = Applying::begin(&mut work).await?;
+            applying.join(&mut work, arrivals, seen).await?;
+            applying.check_references(&mut work).await?;
+            applying.retry_parked(&mut work, false).await?;
+            applied = applying.end(&mut work).await?;
+        }
+        layout::put(work.connection(), "cursor", cursor).await?;
+        work.commit().await?;
+        Ok(applied)
+    }
+
+    /// Begins or resumes a checkpoint: the token to resume with, empty at the start.
+    pub(crate) async fn begin_checkpoint(&self) -> Result<String, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let resume = checkpoint::begin(&mut work).await?;
+        work.commit().await?;
+        Ok(resume)
+    }
+
+    /// Forgets a checkpoint under way, whose token the server no longer takes.
+    pub(crate) async fn abandon_checkpoint(&self) -> Result<(), DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        checkpoint::abandon(&mut work).await?;
+        work.commit().await
+    }
+
+    /// Applies a chunk of whole rows together with its resume token.
+    pub(crate) async fn apply_chunk(
+        &self,
+        arrivals: Vec<Arrival>,
+        resume: &str,
+    ) -> Result<Applied, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let applied = checkpoint::chunk(&mut work, arrivals, resume).await?;
+        work.commit().await?;
+        Ok(applied)
+    }
+
+    /// Ends a checkpoint: rows it did not contain go if it was `complete`.
+    pub(crate) async fn end_checkpoint(
+        &self,
+        cursor: &str,
+        complete: bool,
+    ) -> Result<Applied, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let applied = checkpoint::end(&mut work, cursor, complete).await?;
+        work.commit().await?;
+        Ok(applied)
+    }
+
+    /// Corrects the clock by the server's, and stamps unsent changes again if it was far off.
+    pub(crate) async fn observe_clock(&self, server_hlc: Hlc) -> Result<ClockChange, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let change = clock::observe(&mut work, server_hlc).await?;
+        work.commit().await?;
+        Ok(change)
+    }
+
+    /// Tries all parked rows again.
+    pub(crate) async fn retry_parked(&self) -> Result<Applied, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let mut applying = Applying::begin(&mut work).await?;
+        applying.retry_parked(&mut work, true).await?;
+        let applied = applying.end(&mut work).await?;
+        work.commit().await?;
+        Ok(applied)
+    }
+
+    /// The rows that local constraints refuse.
+    pub(crate) async fn parked(&self) -> Result<Vec<Parked>, DbError> {
+        let mut session = self.0.session.lock().await;
+        apply::parked(session.connection()).await
+    }
+
+    /// The changes that were refused.
+    pub(crate) async fn rejected(&self) -> Result<Vec<Rejected>, DbError> {
+        let mut session = self.0.session.lock().await;
+        rejected::list(session.connection()).await
+    }
+
+    /// Queues a refused change again, with a new stamp. False if there is none of this number, or
+    /// it can't be sent at all.
+    pub(crate) async fn retry_rejected(&self, id: i64) -> Result<bool, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let queued = rejected::retry(&mut work, id).await?;
+        work.commit().await?;
+        Ok(queued)
+    }
+
+    /// Forgets a refused change. False if there is none of this number.
+    pub(crate) async fn drop_rejected(&self, id: i64) -> Result<bool, DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        let dropped = rejected::forget(&mut work, id).await?;
+        work.commit().await?;
+        Ok(dropped)
+    }
+
+    /// How much waits for what.
+    pub(crate) async fn counts(&self) -> Result<Counts, DbError> {
+        let mut session = self.0.session.lock().await;
+        let sql = "SELECT (SELECT count(*) FROM _lakesync_outbox), \
+                   (SELECT count(*) FROM _lakesync_rejected), \
+                   (SELECT count(*) FROM _lakesync_parked)";
+        let Some(row) = Statement::new(sql).row(session.connection()).await? else {
+            return Ok(Counts::default());
+        };
+        let count = |at| Ok::<_, DbError>(u64::try_from(integer(&row, at)?).unwrap_or(0));
+        Ok(Counts { pending: count(0)?, rejected: count(1)?, parked: count(2)? })
+    }
+
+    /// A transaction of the application, which will be pushed as one commit: run statements on
+    /// the connection, then `commit`; dropping it undoes them.
+    pub(crate) async fn transaction(&self) -> Result<Transaction, DbError> {
+        let mut connection = open::connect_application(&self.0.path).await?;
+        script(&mut connection, "BEGIN IMMEDIATE").await?;
+        script(&mut connection, MARK).await?;
+        Ok(Transaction { connection })
+    }
+}
+
+/// Notes that a transaction ended with the last change recorded.
+const MARK: &str =
+    "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT seq FROM _lakesync_clock WHERE seq > 0";
+
+/// A transaction of the application, pushed as one commit.
+#[derive(Debug)]
+pub struct Transaction {
+    connection: SqliteConnection,
+}
+
+impl Transaction {
+    /// The connection to run statements on, by `sqlx::query(…).execute(…)`.
+    pub fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// Makes everything durable.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        script(&mut self.connection, MARK).await?;
+        Ok(script(&mut self.connection, "COMMIT").await?)
+    }
+}

@@ -1,0 +1,119 @@
+//! Checkpoints: every row anew, in chunks that survive a kill, and at the end the removal of what
+//! was not among them. Unsent changes survive everything.
+
+use std::collections::BTreeMap;
+
+use lakesync::name::RowId;
+use lakesync::row::Row;
+use lakesync::wire::Arrival;
+
+use super::apply::Applying;
+use super::error::DbError;
+use super::held::load;
+use super::session::Work;
+use super::sql::{Statement, integer, script, text};
+use super::{Applied, layout};
+
+/// Rows looked at together for removal.
+const ROWS_MAX: i64 = 5_000;
+
+/// Begins a checkpoint, or finds the one under way: the token to resume with.
+pub(super) async fn begin(work: &mut Work<'_>) -> Result<String, DbError> {
+    if let Some(resume) = layout::get(work.connection(), "checkpoint").await? {
+        return Ok(resume);
+    }
+    let generation = generation(work).await? + 1;
+    let connection = work.connection();
+    layout::put(connection, "generation", &generation.to_string()).await?;
+    layout::put(connection, "checkpoint", "").await?;
+    Ok(String::new())
+}
+
+/// The number of the checkpoint under way, if one is.
+pub(super) async fn under_way(work: &mut Work<'_>) -> Result<Option<i64>, DbError> {
+    match layout::get(work.connection(), "checkpoint").await? {
+        Some(_) => Ok(Some(generation(work).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Applies a chunk.
+pub(super) async fn chunk(
+    work: &mut Work<'_>,
+    arrivals: Vec<Arrival>,
+    resume: &str,
+) -> Result<Applied, DbError> {
+    let generation = generation(work).await?;
+    let mut applying = Applying::begin(work).await?;
+    applying.join(work, arrivals, Some(generation)).await?;
+    applying.postpone_references(work).await?;
+    let applied = applying.end(work).await?;
+    layout::put(work.connection(), "checkpoint", resume).await?;
+    Ok(applied)
+}
+
+/// Ends a checkpoint.
+pub(super) async fn end(
+    work: &mut Work<'_>,
+    cursor: &str,
+    complete: bool,
+) -> Result<Applied, DbError> {
+    let generation = generation(work).await?;
+    let mut applying = Applying::begin(work).await?;
+    if complete {
+        for from in ["rows", "parked"] {
+            remove_unseen(work, &mut applying, from, generation).await?;
+        }
+    }
+    applying.resume_references(work).await?;
+    applying.check_references(work).await?;
+    applying.retry_parked(work, true).await?;
+    let applied = applying.end(work).await?;
+    layout::put(work.connection(), "cursor", cursor).await?;
+    layout::forget(work.connection(), "checkpoint").await?;
+    Ok(applied)
+}
+
+/// Removes what is known of rows that the checkpoint did not contain.
+async fn remove_unseen(
+    work: &mut Work<'_>,
+    applying: &mut Applying,
+    from: &str,
+    generation: i64,
+) -> Result<(), DbError> {
+    let (mut table, mut row_id) = (0, String::new());
+    loop {
+        let sql = format!(
+            "SELECT tbl, row_id FROM _lakesync_{from} \
+             WHERE (tbl, row_id) > (?, ?) AND seen <> ? ORDER BY tbl, row_id LIMIT ?"
+        );
+        let statement = Statement::new(sql).bind(table).bind(row_id.as_str());
+        let rows = statement.bind(generation).bind(ROWS_MAX).rows(work.connection()).await?;
+        let mut by_table: BTreeMap<i64, Vec<RowId>> = BTreeMap::new();
+        for row in &rows {
+            (table, row_id) = (integer(row, 0)?, text(row, 1)?);
+            let Ok(row_id) = RowId::parse(&row_id) else { continue };
+            by_table.entry(table).or_default().push(row_id);
+        }
+        for (id, row_ids) in by_table {
+            let Some(table) = work.registry.by_id(id).cloned() else { continue };
+            let mut held = load(work, &table, &row_ids).await?;
+            held.iter_mut().for_each(|held| held.known = Row::default());
+            applying.finish(work, &table, held).await?;
+        }
+        if rows.len() < ROWS_MAX as usize {
+            return Ok(());
+        }
+    }
+}
+
+/// Forgets a checkpoint under way.
+pub(super) async fn abandon(work: &mut Work<'_>) -> Result<(), DbError> {
+    script(work.connection(), "DELETE FROM _lakesync_unchecked").await?;
+    Ok(layout::forget(work.connection(), "checkpoint").await?)
+}
+
+async fn generation(work: &mut Work<'_>) -> Result<i64, DbError> {
+    let text = layout::get(work.connection(), "generation").await?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+}

@@ -1,0 +1,267 @@
+//! Unsent changes, taken in batches. A push is one commit, so a batch ends where a transaction did
+//! if that can be known, and what is overwritten within a batch is left out of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lakesync::delta::{Delta, Op};
+use lakesync::error::Reason;
+use lakesync::limits::{PUSH_ROWS_MAX, ROW_BYTES_MAX};
+use lakesync::name::RowId;
+use lakesync::stamp::Stamp;
+
+use super::Rejected;
+use super::error::DbError;
+use super::held::{op, read_cells};
+use super::layout::{OP_DELETE, OWN_CLIENT};
+use super::rejected::{self, Refused};
+use super::session::Work;
+use super::sql::{Statement, Stored, integer, script, text};
+use super::table::Table;
+
+/// About the size of the largest push: below what a message may have, with room for its frame.
+const PUSH_BYTES_TARGET: usize = 7 << 19;
+/// Rows read at once.
+const WINDOW_ROWS: i64 = 500;
+/// What a change costs beside its cells.
+const CHANGE_BYTES: usize = 24;
+
+/// Unsent changes, taken together: one push, one commit.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The changes in the order they were made. Empty if all were refused right here: settle the
+    /// batch without sending it.
+    pub(crate) deltas: Vec<Delta>,
+    /// About how large the push will be.
+    pub(crate) bytes: usize,
+    /// What stands in the outbox for them.
+    pub(super) entries: Vec<Entry>,
+    /// Changes that were refused before leaving.
+    pub(super) refused: Vec<Rejected>,
+}
+
+/// A change in the outbox.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) seq: i64,
+    pub(super) table: Arc<Table>,
+    pub(super) row_id: RowId,
+    pub(super) stamp: Stamp,
+    pub(super) op: i64,
+    pub(super) raw: HashMap<u32, Stored>,
+    /// Its place in the batch's deltas; `None` if others cover all of it.
+    pub(super) delta: Option<usize>,
+    /// Cells that later changes of the batch overwrite: the column, and the entry that does.
+    pub(super) covered: Vec<(u32, usize)>,
+    /// Whether others cover all of it.
+    needless: bool,
+    bytes: usize,
+}
+
+/// The next changes to push: at most `rows_max`, and no more than a message holds.
+pub(super) async fn take(
+    work: &mut Work<'_>,
+    rows_max: usize,
+) -> Result<Option<Batch>, DbError> {
+    let connection = work.connection();
+    // The transaction under way stands between those of the application: a boundary for sure.
+    let mark = "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT c.seq FROM _lakesync_clock c \
+                WHERE EXISTS (SELECT 1 FROM _lakesync_outbox)";
+    script(connection, mark).await?;
+    let mut reader = Reader { work, after: 0, refused: Vec::new() };
+    let (mut entries, more) = reader.read(rows_max.clamp(1, PUSH_ROWS_MAX)).await?;
+    let refused = reader.refused;
+    if entries.is_empty() && refused.is_empty() {
+        return Ok(None);
+    }
+    if more {
+        let cut = cut(work, &entries).await?;
+        entries.truncate(cut);
+    }
+    coalesce(&mut entries);
+    let mut batch = Batch { deltas: Vec::new(), bytes: 0, entries, refused };
+    for entry in &mut batch.entries {
+        let Some(delta) = entry.remaining() else { continue };
+        entry.delta = Some(batch.deltas.len());
+        batch.bytes += bytes_of(&delta);
+        batch.deltas.push(delta);
+    }
+    Ok(Some(batch))
+}
+
+struct Reader<'a, 'w> {
+    work: &'a mut Work<'w>,
+    after: i64,
+    refused: Vec<Rejected>,
+}
+
+impl Reader<'_, '_> {
+    /// Reads entries until they are enough for a push. Says whether there are more.
+    async fn read(&mut self, rows_max: usize) -> Result<(Vec<Entry>, bool), DbError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let window = self.window().await?;
+            if window.is_empty() {
+                return Ok((entries, false));
+            }
+            for entry in window.into_iter().flatten() {
+                bytes += entry.bytes;
+                let full = entries.len() == rows_max || PUSH_BYTES_TARGET < bytes;
+                if full && !entries.is_empty() {
+                    return Ok((entries, true));
+                }
+                entries.push(entry);
+            }
+        }
+    }
+
+    /// The next rows of the outbox. Those that can't travel are refused on the spot.
+    async fn window(&mut self) -> Result<Vec<Option<Entry>>, DbError> {
+        let ids: Vec<String> =
+            self.work.registry.captured().iter().map(|table| table.id.to_string()).collect();
+        // Changes of a table that is not captured at the moment wait until it is again.
+        let sql = format!(
+            "SELECT seq, tbl, row_id, hlc, op FROM _lakesync_outbox \
+             WHERE seq > ? AND tbl IN ({}) ORDER BY seq LIMIT ?",
+            ids.join(",")
+        );
+        let statement = Statement::new(sql).bind(self.after).bind(WINDOW_ROWS);
+        let rows = statement.rows(self.work.connection()).await?;
+        let mut cells = read_cells(self.work, &rows, 0).await?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (seq, table) = (integer(&row, 0)?, integer(&row, 1)?);
+            self.after = seq;
+            let refused = Refused {
+                seq,
+                table,
+                row_id: text(&row, 2)?,
+                op: integer(&row, 4)?,
+                cells: cells.remove(&seq).unwrap_or_default(),
+            };
+            entries.push(self.entry(refused, integer(&row, 3)?).await?);
+        }
+        Ok(entries)
+    }
+
+    async fn entry(&mut self, found: Refused, hlc: i64) -> Result<Option<Entry>, DbError> {
+        let Some(table) = self.work.registry.by_id(found.table).cloned() else { return Ok(None) };
+        let stamp = self.work.clients.stamp(Some(hlc), OWN_CLIENT)?;
+        let garbled = found.cells.values().any(|value| matches!(value, Stored::Garbled(_)));
+        let (row_id, stamp) = match (RowId::parse(&found.row_id), stamp) {
+            (Ok(row_id), Some(stamp)) if !garbled => (row_id, stamp),
+            (Err(error), _) => return self.refuse(found, error.to_string()).await,
+            _ => return self.refuse(found, "a text is not UTF-8".to_owned()).await,
+        };
+        let op = op(&table, found.op, &found.cells);
+        let change = Delta { table: table.name().clone(), row_id: row_id.clone(), stamp, op };
+        let bytes = bytes_of(&change);
+        if ROW_BYTES_MAX < bytes {
+            let message = format!("the change has {bytes} bytes; the limit is {ROW_BYTES_MAX}");
+            return self.refuse_as(found, Reason::TooLarge, message).await;
+        }
+        Ok(Some(Entry {
+            seq: found.seq,
+            table,
+            row_id,
+            stamp: change.stamp,
+            op: found.op,
+            raw: found.cells,
+            delta: None,
+            covered: Vec::new(),
+            needless: false,
+            bytes,
+        }))
+    }
+
+    async fn refuse(&mut self, found: Refused, message: String) -> Result<Option<Entry>, DbError> {
+        self.refuse_as(found, Reason::InvalidRequest, message).await
+    }
+
+    /// Refuses a change before it leaves. What the table shows stays: nobody else has seen it.
+    async fn refuse_as(
+        &mut self,
+        found: Refused,
+        reason: Reason,
+        message: String,
+    ) -> Result<Option<Entry>, DbError> {
+        let rejected = rejected::put(self.work, &found, reason.as_str(), &message).await?;
+        rejected::remove_from_outbox(self.work, &[found.seq]).await?;
+        self.refused.push(rejected);
+        Ok(None)
+    }
+}
+
+impl Entry {
+    /// What is left of the change to send; `None` if later ones cover all of it.
+    fn remaining(&self) -> Option<Delta> {
+        if self.needless {
+            return None;
+        }
+        let mut raw = self.raw.clone();
+        self.covered.iter().for_each(|(column, _)| _ = raw.remove(column));
+        let op = op(&self.table, self.op, &raw);
+        let (table, row_id) = (self.table.name().clone(), self.row_id.clone());
+        Some(Delta { table, row_id, stamp: self.stamp.clone(), op })
+    }
+}
+
+/// How many of the entries to send now, when there are more than fit.
+async fn cut(work: &mut Work<'_>, entries: &[Entry]) -> Result<usize, DbError> {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(0) };
+    let sql = "SELECT max(seq) FROM _lakesync_marks WHERE seq BETWEEN ? AND ?";
+    let statement = Statement::new(sql).bind(first.seq).bind(last.seq);
+    let row = statement.row(work.connection()).await?;
+    let mark = row.map_or(Ok(0), |row| integer(&row, 0))?;
+    if mark != 0 {
+        return Ok(entries.partition_point(|entry| entry.seq <= mark));
+    }
+    // No boundary is known. Transactions are short and the time between them is not, so the
+    // longest pause is most likely one.
+    let pause = |at: &usize| entries[*at].stamp.hlc.ms().saturating_sub(entries[*at - 1].stamp.hlc.ms());
+    let longest = (entries.len().div_ceil(2).max(1)..entries.len()).max_by_key(pause);
+    Ok(longest.filter(|at| pause(at) != 0).unwrap_or(entries.len()))
+}
+
+/// Leaves out of each upsert what later changes of the same row in the batch overwrite.
+fn coalesce(entries: &mut [Entry]) {
+    /// What the later changes of a row do.
+    #[derive(Default)]
+    struct Later {
+        written: HashMap<u32, usize>,
+        deleted: Option<usize>,
+    }
+    let mut later: HashMap<(i64, RowId), Later> = HashMap::new();
+    for at in (0..entries.len()).rev() {
+        let entry = &mut entries[at];
+        let name = (entry.table.id, entry.row_id.clone());
+        let followed = later.contains_key(&name);
+        let later = later.entry(name).or_default();
+        if entry.op == OP_DELETE {
+            *later = Later { written: HashMap::new(), deleted: Some(at) };
+            continue;
+        }
+        for column in entry.raw.keys() {
+            match later.deleted.or_else(|| later.written.get(column).copied()) {
+                Some(by) => entry.covered.push((*column, by)),
+                None => _ = later.written.insert(*column, at),
+            }
+        }
+        // A change that never had cells says that its row exists, and is always sent.
+        let empty = entry.covered.len() == entry.raw.len();
+        entry.needless = followed && empty && !entry.raw.is_empty();
+    }
+}
+
+/// About how many bytes a change takes on the wire and in the store.
+fn bytes_of(delta: &Delta) -> usize {
+    let cells = match &delta.op {
+        Op::Delete => 0,
+        Op::Upsert(cells) => cells.iter().map(|cell| 8 + cell.value.size()).sum(),
+    };
+    CHANGE_BYTES + delta.row_id.as_str().len() + cells
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Taking the answer to a push. What was accepted is known from now on; what lost falls back to
+//! what the gateway has; what was refused is kept aside with its reason.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use lakesync::delta::{Delta, Op};
+use lakesync::error::Reason;
+use lakesync::name::{ColumnName, RowId};
+use lakesync::proto::v1::Outcome;
+use lakesync::proto::v1::outcome::Kind;
+use lakesync::row::Row;
+
+use super::apply::Applying;
+use super::error::DbError;
+use super::held::load;
+use super::layout::OP_ADOPTED;
+use super::outbox::{Batch, Entry};
+use super::rejected::{self, Refused};
+use super::session::Work;
+use super::sql::{Statement, chunk_rows};
+use super::table::Table;
+use super::{Settled, Superseded, checkpoint, ranges};
+
+/// The reason of a superseded change that had been pushed before.
+const REPLAYED: &str = "REPLAYED";
+
+/// What the gateway made of one change.
+#[derive(Clone, Debug)]
+enum Verdict {
+    Accepted,
+    /// These columns lost; all of them if none are named.
+    Superseded(Vec<ColumnName>),
+    Rejected { reason: String, message: String },
+    /// To be stamped again and pushed again.
+    Drifted,
+}
+
+impl Verdict {
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Accepted | Self::Superseded(_))
+    }
+}
+
+/// Settles a batch.
+pub(super) async fn settle(
+    work: &mut Work<'_>,
+    batch: Batch,
+    outcomes: &[Outcome],
+) -> Result<Settled, DbError> {
+    let verdicts = verdicts(&batch.deltas, outcomes)?;
+    let mut settled = Settled { rejected: batch.refused.clone(), ..Settled::default() };
+    let mut applying = Applying::begin(work).await?;
+    let seen = checkpoint::under_way(work).await?;
+    let standing = standing(work, &batch.entries).await?;
+    let mut accepted: BTreeMap<i64, Rows> = BTreeMap::new();
+    let (mut finished, mut trimmed) = (Vec::new(), Vec::new());
+    for entry in &batch.entries {
+        let verdict = entry.delta.map(|at| &verdicts[at]);
+        let rows = &mut accepted
+            .entry(entry.table.id)
+            .or_insert_with(|| (Arc::clone(&entry.table), HashMap::new(), Vec::new()));
+        let change = entry.delta.map(|at| &batch.deltas[at]);
+        // A change that was stamped again meanwhile stays; the gateway has the older one.
+        let stands = standing.contains(&entry.seq);
+        match (verdict, change) {
+            (Some(Verdict::Accepted), Some(delta)) if !stands => {
+                touch(rows, &entry.row_id).push(delta.clone());
+                continue;
+            }
+            _ if !stands => continue,
+            (Some(Verdict::Drifted), _) => {
+                settled.drift = true;
+                continue;
+            }
+            (Some(Verdict::Rejected { reason, message }), _) => {
+                let refused = refused(entry);
+                let kept = rejected::put(work, &refused, reason, message).await?;
+                settled.rejected.push(kept);
+                finished.push(entry.seq);
+                if entry.op != OP_ADOPTED {
+                    touch(rows, &entry.row_id);
+                }
+                continue;
+            }
+            (Some(Verdict::Accepted), Some(delta)) => {
+                settled.accepted += 1;
+                touch(rows, &entry.row_id).push(delta.clone());
+            }
+            (Some(Verdict::Superseded(lost)), Some(delta)) => {
+                let (winner, event) = superseded(delta, lost);
+                settled.superseded.push(event);
+                touch(rows, &entry.row_id).extend(winner);
+            }
+            _ => _ = touch(rows, &entry.row_id),
+        }
+        match uncovered(entry, &batch.entries, &verdicts) {
+            columns if columns.is_empty() => finished.push(entry.seq),
+            columns => trimmed.push((entry.seq, columns)),
+        }
+    }
+    rejected::remove_from_outbox(work, &finished).await?;
+    for (seq, columns) in trimmed {
+        trim(work, seq, &columns).await?;
+    }
+    forget_marks(work).await?;
+    for (table, deltas, row_ids) in accepted.into_values() {
+        let mut held = load(work, &table, &row_ids).await?;
+        for held in &mut held {
+            held.seen = seen.unwrap_or(held.seen);
+            for delta in deltas.get(&held.row_id).into_iter().flatten() {
+                held.known.merge(delta);
+            }
+        }
+        // A row of before the adoption that nobody else has stays as it is.
+        held.retain(|held| held.known != Row::default() || !is_left_alone(&batch, held));
+        applying.finish(work, &table, held).await?;
+        ranges::keep(work, &table).await?;
+    }
+    applying.check_references(work).await?;
+    applying.end(work).await?;
+    Ok(settled)
+}
+
+/// The rows of one table that an answer concerns, in order, and what it accepted of each.
+type Rows = (Arc<Table>, HashMap<RowId, Vec<Delta>>, Vec<RowId>);
+
+fn touch<'a>((_, deltas, order): &'a mut Rows, row_id: &RowId) -> &'a mut Vec<Delta> {
+    deltas.entry(row_id.clone()).or_insert_with(|| {
+        order.push(row_id.clone());
+        Vec::new()
+    })
+}
+
+/// Whether nothing but its adoption was ever said of a row, and that was refused.
+fn is_left_alone(batch: &Batch, held: &super::held::Held) -> bool {
+    let adopted = |entry: &Entry| entry.op == OP_ADOPTED && entry.row_id == held.row_id;
+    held.pending.is_empty() && batch.entries.iter().any(adopted)
+}
+
+/// The verdict on each delta, in order.
+fn verdicts(deltas: &[Delta], outcomes: &[Outcome]) -> Result<Vec<Verdict>, DbError> {
+    // The index of the first delta of each group that `encode_push` makes.
+    let starts: Vec<usize> = (0..deltas.len())
+        .filter(|at| *at == 0 || deltas[*at].table != deltas[*at - 1].table)
+        .collect();
+    let mut verdicts = vec![Verdict::Accepted; deltas.len()];
+    for outcome in outcomes {
+        let start = starts.get(outcome.table as usize).copied();
+        let index = start.map_or(usize::MAX, |start| start + outcome.row as usize);
+        let bad = DbError::BadAnswer { index, count: deltas.len() };
+        *verdicts.get_mut(index).ok_or(bad)? = verdict(outcome);
+    }
+    Ok(verdicts)
+}
+
+fn verdict(outcome: &Outcome) -> Verdict {
+    let columns = || outcome.columns.iter().filter_map(|name| ColumnName::parse(name).ok());
+    match outcome.kind() {
+        Kind::Superseded if outcome.reason == REPLAYED => Verdict::Accepted,
+        Kind::Superseded | Kind::PartlySuperseded => Verdict::Superseded(columns().collect()),
+        Kind::Rejected if outcome.reason == Reason::ClockDrift.as_str() => Verdict::Drifted,
+        Kind::Rejected | Kind::Unspecified => Verdict::Rejected {
+            reason: outcome.reason.clone(),
+            message: outcome.message.clone(),
+        },
+    }
+}
+
+/// What took effect of a change that lost in part, and the event that tells of it.
+fn superseded(delta: &Delta, lost: &[ColumnName]) -> (Option<Delta>, Superseded) {
+    let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
+    let Op::Upsert(cells) = &delta.op else {
+        return (None, Superseded { table, row_id, columns: Vec::new() });
+    };
+    if lost.is_empty() {
+        let columns = cells.iter().map(|cell| cell.column.clone()).collect();
+        return (None, Superseded { table, row_id, columns });
+    }
+    let won: Vec<_> = cells.iter().filter(|cell| !lost.contains(&cell.column)).cloned().collect();
+    let winner = (!won.is_empty()).then(|| Delta { op: Op::Upsert(won), ..delta.clone() });
+    (winner, Superseded { table, row_id, columns: lost.to_vec() })
+}
+
+/// Columns that were left out for the sake of later changes which did not make it: they are to be
+/// sent after all.
+fn uncovered(entry: &Entry, entries: &[Entry], verdicts: &[Verdict]) -> Vec<u32> {
+    let made_it = |by: usize| entries[by].delta.is_some_and(|at| verdicts[at].is_final());
+    let lost = entry.covered.iter().filter(|(_, by)| !made_it(*by));
+    lost.map(|(column, _)| *column).collect()
+}
+
+fn refused(entry: &Entry) -> Refused {
+    Refused {
+        seq: entry.seq,
+        table: entry.table.id,
+        row_id: entry.row_id.to_string(),
+        op: entry.op,
+        cells: entry.raw.clone(),
+    }
+}
+
+/// The numbers of those entries that are in the outbox as they were when they were taken.
+async fn standing(work: &mut Work<'_>, entries: &[Entry]) -> Result<HashSet<i64>, DbError> {
+    let mut standing = HashSet::new();
+    for chunk in entries.chunks(chunk_rows(1)) {
+        let marks = vec!["?"; chunk.len()].join(",");
+        let sql = format!("SELECT seq, hlc FROM _lakesync_outbox WHERE seq IN ({marks})");
+        let mut statement = Statement::new(sql);
+        chunk.iter().for_each(|entry| statement.add(entry.seq));
+        let common = chunk.len() == 1 || chunk.len() == chunk_rows(1);
+        let statement = if common { statement } else { statement.once() };
+        let mut found = HashMap::new();
+        for row in statement.rows(work.connection()).await? {
+            found.insert(super::sql::integer(&row, 0)?, super::sql::integer(&row, 1)?);
+        }
+        let same = |entry: &&Entry| {
+            found.get(&entry.seq).is_some_and(|hlc| super::session::from_sql(*hlc) == entry.stamp.hlc)
+        };
+        standing.extend(chunk.iter().filter(same).map(|entry| entry.seq));
+    }
+    Ok(standing)
+}
+
+/// Leaves only these columns of a change in the outbox.
+async fn trim(work: &mut Work<'_>, seq: i64, columns: &[u32]) -> Result<(), DbError> {
+    let kept = columns.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let sql = format!("DELETE FROM _lakesync_outbox_cells WHERE seq = ? AND col NOT IN ({kept})");
+    Statement::new(sql).bind(seq).once().run(work.connection()).await?;
+    Ok(())
+}
+
+/// Boundaries before the oldest unsent change are of no use any more.
+async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
+    let sql = "DELETE FROM _lakesync_marks \
+               WHERE seq < coalesce((SELECT min(seq) FROM _lakesync_outbox), 9223372036854775807)";
+    Statement::new(sql).run(work.connection()).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! Writing to the application's tables what they should show: the differences only, many rows a
+//! statement.
+//!
+//! A row that a constraint refuses never stops the others. Should a bulk statement be refused, the
+//! rows are written one by one; those refused then are taken out of the table and written again, so
+//! that neither their order nor an exchange of unique values matters. What no order of writing gets
+//! past the constraints is handed back.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::{DbError, is_refusal, refusal_text};
+use super::held::{Held, on_key};
+use super::key::Key;
+use super::session::Work;
+use super::sql::{Statement, Stored, chunk_rows, insert_rows, integer, placeholders, quoted, script};
+use super::table::Table;
+
+/// A row that the table refuses: index into the rows given, and SQLite's word.
+pub(super) type Refusal = (usize, String);
+
+/// What became of the rows.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Rows whose table changed.
+    pub(super) changed: Vec<usize>,
+    /// Rows that the table refuses. They are not in it, unless a trigger kept them there.
+    pub(super) refused: Vec<Refusal>,
+}
+
+/// A row that differs from what its table shows.
+struct Change {
+    at: usize,
+    /// What the table should show; `None` for no row.
+    desired: Option<Vec<Option<Stored>>>,
+    /// The columns to write.
+    columns: Vec<usize>,
+}
+
+/// Makes the table show what `held` says, and says which rows it refuses. Their images tell what is
+/// shown now.
+pub(super) async fn show(
+    work: &mut Work<'_>,
+    table: &Table,
+    held: &mut [Held],
+) -> Result<Shown, DbError> {
+    let mut refused = Vec::new();
+    let mut changes = Vec::new();
+    for at in 0..held.len() {
+        let desired = held[at].desired(table);
+        let unnamed = held[at].key.is_none() && !matches!(table.key, Key::Mapped { .. });
+        if desired.is_some() && unnamed {
+            refused.push((at, format!("{:?} is no key of this table", held[at].row_id.as_str())));
+        } else {
+            changes.extend(change(at, desired, held[at].image.as_deref()));
+        }
+    }
+    if changes.is_empty() {
+        return Ok(Shown { changed: Vec::new(), refused });
+    }
+    give_rowids(work, table, held, &changes).await?;
+    let mut writer = Writer { work, table, held };
+    script(writer.work.connection(), "SAVEPOINT _lakesync_show").await?;
+    let outcome = writer.write_all(&changes).await;
+    match outcome {
+        Ok(true) => {}
+        Err(DbError::Sqlite(error)) if !is_refusal(&error) => return Err(error.into()),
+        Err(error @ (DbError::Damaged { .. } | DbError::SchemaStale { .. })) => return Err(error),
+        _ => {
+            script(writer.work.connection(), "ROLLBACK TO _lakesync_show").await?;
+            refused.extend(writer.write_each(&changes).await?);
+        }
+    }
+    script(writer.work.connection(), "RELEASE _lakesync_show").await?;
+    let changed = changes.iter().map(|change| change.at).collect();
+    let stopped: HashSet<usize> = refused.iter().map(|(at, _)| *at).collect();
+    for change in changes.into_iter().filter(|change| !stopped.contains(&change.at)) {
+        let shown = |values: Vec<Option<Stored>>| {
+            values.into_iter().map(|value| value.unwrap_or(Stored::Null)).collect()
+        };
+        held[change.at].image = change.desired.map(shown);
+    }
+    Ok(Shown { changed, refused })
+}
+
+/// Takes rows out of the table, whatever they should show.
+pub(super) async fn take_out(
+    work: &mut Work<'_>,
+    table: &Table,
+    held: &mut [Held],
+) -> Result<(), DbError> {
+    let shown = |held: &Held| held.image.is_some();
+    let changes: Vec<Change> = (0..held.len())
+        .filter(|at| shown(&held[*at]))
+        .map(|at| Change { at, desired: None, columns: Vec::new() })
+        .collect();
+    let mut writer = Writer { work, table, held };
+    writer.delete(&changes.iter().collect::<Vec<_>>()).await?;
+    changes.iter().for_each(|change| held[change.at].image = None);
+    Ok(())
+}
+
+fn change(
+    at: usize,
+    desired: Option<Vec<Option<Stored>>>,
+    image: Option<&[Stored]>,
+) -> Option<Change> {
+    let columns = match (&desired, image) {
+        (None, None) => return None,
+        (None, Some(_)) => Vec::new(),
+        (Some(desired), None) => {
+            (0..desired.len()).filter(|column| desired[*column].is_some()).collect()
+        }
+        (Some(desired), Some(image)) => {
+            let differs = |column: &usize| {
+                desired[*column].as_ref().is_some_and(|value| *value != image[*column])
+            };
+            let columns: Vec<usize> = (0..desired.len()).filter(differs).collect();
+            if columns.is_empty() {
+                return None;
+            }
+            columns
+        }
+    };
+    Some(Change { at, desired, columns })
+}
+
+/// New rows of a table without keys are put behind all that are there.
+async fn give_rowids(
+    work: &mut Work<'_>,
+    table: &Table,
+    held: &mut [Held],
+    changes: &[Change],
+) -> Result<(), DbError> {
+    let Key::Mapped { ids, rowid } = &table.key else { return Ok(()) };
+    let new: Vec<usize> =
+        changes.iter().map(|change| change.at).filter(|at| held[*at].key.is_none()).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT max((SELECT coalesce(max({rowid}), 0) FROM {}), \
+         (SELECT coalesce(max(rowid), 0) FROM {}))",
+        table.sql(),
+        quoted(ids)
+    );
+    let row = Statement::new(sql).row(work.connection()).await?;
+    let mut last = row.map_or(Ok(0), |row| integer(&row, 0))?;
+    for at in new {
+        last += 1;
+        held[at].key = Some(vec![Stored::Integer(last)]);
+    }
+    Ok(())
+}
+
+struct Writer<'a, 'w> {
+    work: &'a mut Work<'w>,
+    table: &'a Table,
+    held: &'a [Held],
+}
+
+impl Writer<'_, '_> {
+    /// Writes everything by bulk statements. False if a trigger of the application swallowed a row.
+    async fn write_all(&mut self, changes: &[Change]) -> Result<bool, DbError> {
+        let gone: Vec<&Change> = changes.iter().filter(|change| change.desired.is_none()).collect();
+        let mut whole = self.delete(&gone).await?;
+        // Rows that are written alike go into one statement: updates first, which may free values.
+        let mut alike: BTreeMap<(bool, &[usize]), Vec<&Change>> = BTreeMap::new();
+        for change in changes.iter().filter(|change| change.desired.is_some()) {
+            let new = self.held[change.at].image.is_none();
+            alike.entry((new, &change.columns)).or_default().push(change);
+        }
+        for ((new, columns), changes) in alike {
+            whole &= match new {
+                true => self.insert(columns, &changes).await?,
+                false => self.update(columns, &changes).await?,
+            };
+        }
+        Ok(whole)
+    }
+
+    /// Writes one by one, and again what was refused, until nothing more gets in.
+    async fn write_each(&mut self, changes: &[Change]) -> Result<Vec<Refusal>, DbError> {
+        let mut refused = Vec::new();
+        let mut out = Vec::new();
+        let rank = |change: &&Change| match (&change.desired, &self.held[change.at].image) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => 1,
+            (Some(_), None) => 2,
+        };
+        let mut ordered: Vec<&Change> = changes.iter().collect();
+        ordered.sort_by_key(rank);
+        for change in ordered {
+            let new = self.held[change.at].image.is_none();
+            let done = match (&change.desired, new) {
+                (None, _) => self.delete(&[change]).await,
+                (Some(_), true) => self.insert(&change.columns, &[change]).await,
+                (Some(_), false) => self.update(&change.columns, &[change]).await,
+            };
+            match (refusal(done)?, &change.desired, new) {
+                (None, ..) => {}
+                // A trigger keeps it: the row stays, and is reported.
+                (Some(why), None, _) => refused.push((change.at, why)),
+                (Some(why), Some(_), true) => out.push((change, why)),
+                (Some(why), Some(_), false) => match refusal(self.delete(&[change]).await)? {
+                    None => out.push((change, why)),
+                    Some(kept) => refused.push((change.at, kept)),
+                },
+            }
+        }
+        refused.extend(self.insert_until_stuck(out).await?);
+        Ok(refused)
+    }
+
+    async fn insert_until_stuck(
+        &mut self,
+        mut out: Vec<(&Change, String)>,
+    ) -> Result<Vec<Refusal>, DbError> {
+        loop {
+            let before = out.len();
+            let mut still = Vec::new();
+            for (change, _) in out {
+                let desired = change.desired.as_deref().unwrap_or_default();
+                let all: Vec<usize> =
+                    (0..desired.len()).filter(|column| desired[*column].is_some()).collect();
+                if let Some(why) = refusal(self.insert(&all, &[change]).await)? {
+                    still.push((change, why));
+                }
+            }
+            out = still;
+            if out.is_empty() || out.len() == before {
+                return Ok(out.into_iter().map(|(change, why)| (change.at, why)).collect());
+            }
+        }
+    }
+
+    async fn delete(&mut self, changes: &[&Change]) -> Result<bool, DbError> {
+        let keys: Vec<&[Stored]> =
+            changes.iter().filter_map(|change| self.held[change.at].key.as_deref()).collect();
+        let columns = self.table.key.columns();
+        let mut changed = 0;
+        for chunk in keys.chunks(chunk_rows(columns.len())) {
+            let sql = format!(
+                "DELETE FROM {} WHERE ({}) IN (VALUES {})",
+                self.table.sql(),
+                columns.join(", "),
+                placeholders(chunk.len(), columns.len())
+            );
+            let mut statement = Statement::new(sql);
+            chunk.iter().copied().flatten().for_each(|value| statement.push(value));
+            let statement = if chunk.len() == 1 { statement } else { statement.once() };
+            changed += statement.run(self.work.connection()).await?;
+        }
+        self.unmap(changes).await?;
+        Ok(changed == keys.len() as u64)
+    }
+
+    /// Forgets the rowids of rows that are gone.
+    async fn unmap(&mut self, changes: &[&Change]) -> Result<(), DbError> {
+        let Key::Mapped { ids, .. } = &self.table.key else { return Ok(()) };
+        for chunk in changes.chunks(chunk_rows(1)) {
+            let marks = vec!["?"; chunk.len()].join(",");
+            let sql = format!("DELETE FROM {} WHERE row_id IN ({marks})", quoted(ids));
+            let mut statement = Statement::new(sql).once();
+            chunk.iter().for_each(|change| statement.add(self.held[change.at].row_id.as_str()));
+            statement.run(self.work.connection()).await?;
+        }
+        Ok(())
+    }
+
+    async fn update(&mut self, columns: &[usize], changes: &[&Change]) -> Result<bool, DbError> {
+        let keys = self.table.key.columns().len();
+        let set = columns.iter().enumerate().map(|(at, column)| {
+            format!("{} = _v.column{}", self.table.columns[*column].sql, keys + at + 1)
+        });
+        let set = set.collect::<Vec<_>>().join(", ");
+        let width = keys + columns.len();
+        let mut changed = 0;
+        let full = chunk_rows(width);
+        for chunk in changes.chunks(full) {
+            // OR ABORT: a table's own ON CONFLICT REPLACE must not remove other rows.
+            let sql = format!(
+                "UPDATE OR ABORT {} AS _t SET {set} FROM (VALUES {}) AS _v WHERE {}",
+                self.table.sql(),
+                placeholders(chunk.len(), width),
+                on_key(self.table, "_v", 1)
+            );
+            let mut statement = Statement::new(sql);
+            for change in chunk {
+                self.held[change.at].key.iter().flatten().for_each(|value| statement.push(value));
+                push_columns(&mut statement, change, columns);
+            }
+            let common = chunk.len() == full || chunk.len() == 1;
+            let statement = if common { statement } else { statement.once() };
+            changed += statement.run(self.work.connection()).await?;
+        }
+        Ok(changed == changes.len() as u64)
+    }
+
+    async fn insert(&mut self, columns: &[usize], changes: &[&Change]) -> Result<bool, DbError> {
+        // The key is a column of its own unless it is made of synced columns.
+        let own_key = self.table.columns.iter().all(|column| !column.in_key);
+        let mut names = if own_key { self.table.key.columns() } else { Vec::new() };
+        names.extend(columns.iter().map(|column| self.table.columns[*column].sql.clone()));
+        let head = format!("INSERT OR ABORT INTO {} ({})", self.table.sql(), names.join(", "));
+        let row = |change: &&Change| {
+            let key = self.held[change.at].key.iter().flatten().filter(|_| own_key).cloned();
+            let value = |column: &usize| {
+                let desired = change.desired.as_ref().and_then(|values| values[*column].clone());
+                desired.unwrap_or(Stored::Null)
+            };
+            key.chain(columns.iter().map(value)).collect()
+        };
+        let rows: Vec<Vec<Stored>> = changes.iter().map(row).collect();
+        let changed = insert_rows(self.work.connection(), &head, &rows).await?;
+        if let Key::Mapped { ids, .. } = &self.table.key {
+            let id = |change: &&Change| {
+                let held = &self.held[change.at];
+                let rowid = held.key.iter().flatten().next().cloned().unwrap_or(Stored::Null);
+                vec![rowid, Stored::Text(held.row_id.to_string())]
+            };
+            let rows: Vec<Vec<Stored>> = changes.iter().map(id).collect();
+            let head = format!("INSERT OR REPLACE INTO {} (rowid, row_id)", quoted(ids));
+            insert_rows(self.work.connection(), &head, &rows).await?;
+        }
+        Ok(changed == changes.len() as u64)
+    }
+}
+
+fn push_columns(statement: &mut Statement, change: &Change, columns: &[usize]) {
+    for column in columns {
+        let value = change.desired.as_ref().and_then(|values| values[*column].as_ref());
+        statement.push(value.unwrap_or(&Stored::Null));
+    }
+}
+
+/// Why a single row was refused, if it was.
+fn refusal(outcome: Result<bool, DbError>) -> Result<Option<String>, DbError> {
+    match outcome {
+        Ok(true) => Ok(None),
+        Ok(false) => Ok(Some("a trigger of the application ignored the row".to_owned())),
+        Err(DbError::Sqlite(error)) if is_refusal(&error) => Ok(Some(refusal_text(&error))),
+        Err(error) => Err(error),
+    }
+}

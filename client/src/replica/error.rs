@@ -1,0 +1,73 @@
+//! Why a round failed. Whatever it had done stays done, and the next round goes on from there.
+
+use lakesync::error::ErrorKind;
+use lakesync::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
+use lakesync::status::Problem;
+
+use crate::backoff::Failure;
+use crate::db::DbError;
+
+/// Why a round failed. Nothing is lost: another round goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The gateway's word, or the network's.
+    #[error(transparent)]
+    Gateway(#[from] Problem),
+    /// The local database's.
+    #[error("the local database: {0}")]
+    Database(#[from] DbError),
+    /// There is no protocol that both sides speak.
+    #[error(
+        "the server speaks protocols {server_min} to {server_max}, this replica {PROTOCOL_MIN} to \
+         {PROTOCOL_MAX}"
+    )]
+    Protocol {
+        /// The oldest protocol of the server.
+        server_min: u32,
+        /// Its newest.
+        server_max: u32,
+    },
+    /// Stamps stayed ahead of the server's clock although they were corrected by it.
+    #[error(
+        "the server found the clock ahead {attempts} times in a row, each time corrected by it"
+    )]
+    Drift {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+impl SyncError {
+    /// What the gateway said, if it was the gateway.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Gateway(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
+    /// Whether the cursor can't be continued.
+    pub(super) fn is_expired(&self) -> bool {
+        self.problem().is_some_and(|problem| problem.kind == ErrorKind::Expired)
+    }
+
+    /// Whether the schema must be fetched before what arrived can be applied.
+    pub(super) fn is_stale_schema(&self) -> bool {
+        matches!(self, Self::Database(DbError::SchemaStale { .. }))
+    }
+
+    /// What it means for the next attempt.
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Self::Gateway(problem) => Failure::of(problem),
+            Self::Protocol { .. } => Failure::NeedsPerson,
+            Self::Database(_) | Self::Drift { .. } => Failure::Passing,
+        }
+    }
+}
+
+/// A stream that fell silent, or ended before it was done: the network's fault.
+pub(super) fn broken(message: impl ToString) -> SyncError {
+    let (kind, message) = (ErrorKind::Unavailable, message.to_string());
+    SyncError::Gateway(Problem { kind, reason: None, message, retry_after: None })
+}

@@ -1,0 +1,193 @@
+//! Taking what others wrote: pages and checkpoints, each applied in a transaction together with
+//! where to go on, so that a broken stream is resumed and nothing is skipped.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use lakesync::error::ErrorKind;
+use lakesync::hlc::Hlc;
+use lakesync::name::Position;
+use lakesync::status::Problem;
+use tokio::time::Instant;
+
+use super::error::broken;
+use super::{Core, Round, SyncError};
+use crate::event::Event;
+use crate::status::Phase;
+use crate::transport::{Checkpoint, CheckpointEvent, Chunk, Page, Pull, PullEvent};
+
+/// Times a pull is begun again within a round, after a checkpoint or a new schema.
+const ATTEMPTS_MAX: u32 = 3;
+
+impl Core {
+    /// Applies everything committed by now, `own` commits left out. Takes a checkpoint first where
+    /// there is no cursor, or one that can't be continued.
+    pub(super) async fn pull_to_head(
+        &self,
+        own: &[Position],
+        round: &mut Round,
+    ) -> Result<(), SyncError> {
+        let mut attempt = 1;
+        loop {
+            let cursor = self.db.cursor().await?;
+            let pulled = if cursor.is_empty() {
+                self.checkpoint("", round).await
+            } else {
+                match self.pull_from(&cursor, own, round).await {
+                    Err(error) if error.is_expired() => self.checkpoint(&cursor, round).await,
+                    Ok(()) => return Ok(()),
+                    Err(error) => Err(error),
+                }
+            };
+            match pulled {
+                Err(error) if error.is_stale_schema() && attempt < ATTEMPTS_MAX => {
+                    self.refresh_schema().await?;
+                }
+                Ok(()) if attempt < ATTEMPTS_MAX => {}
+                Ok(()) => return Err(broken("every cursor of the gateway expires at once")),
+                Err(error) => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn pull_from(
+        &self,
+        cursor: &str,
+        own: &[Position],
+        round: &mut Round,
+    ) -> Result<(), SyncError> {
+        self.board.enter(Phase::Pulling);
+        let mut events = self.transport.pull(self.pull(cursor, own, false)).await?;
+        while let Some(event) = heard(&mut events, self.silence_max()).await? {
+            match event {
+                PullEvent::Page(page) => round.pulled += self.apply_page(page).await?,
+                PullEvent::CaughtUp { cursor, position, server_hlc } => {
+                    return self.caught_up(&cursor, position, Some(server_hlc)).await;
+                }
+                PullEvent::Heartbeat { .. } => {}
+            }
+        }
+        Err(broken("the pull ended before it had caught up"))
+    }
+
+    /// What to pull.
+    pub(super) fn pull<'a>(
+        &'a self,
+        cursor: &'a str,
+        skip: &'a [Position],
+        follow: bool,
+    ) -> Pull<'a> {
+        Pull { gateway: &self.gateway, client: self.db.client_id(), cursor, follow, skip }
+    }
+
+    /// Applies a page. How many changes it held.
+    pub(super) async fn apply_page(&self, page: Page) -> Result<usize, SyncError> {
+        self.keep_up(&page.shapes).await?;
+        let rows = page.arrivals.len();
+        let applied = self.db.apply_page(page.arrivals, &page.cursor).await?;
+        self.tell_applied(applied).await?;
+        self.received(rows, page.bytes);
+        self.board.reach(page.position);
+        Ok(rows)
+    }
+
+    /// Notes that everything up to `position` has arrived.
+    pub(super) async fn caught_up(
+        &self,
+        cursor: &str,
+        position: Position,
+        server_hlc: Option<Hlc>,
+    ) -> Result<(), SyncError> {
+        self.move_cursor(cursor).await?;
+        if let Some(server_hlc) = server_hlc {
+            self.observe(server_hlc).await?;
+        }
+        self.board.reach(position);
+        let now_ms = self.config.clock.now_ms();
+        self.board.note(|status| status.caught_up_ms = Some(now_ms));
+        Ok(())
+    }
+
+    /// Moves past commits that hold nothing for this replica. Most often the last page has.
+    pub(super) async fn move_cursor(&self, cursor: &str) -> Result<(), SyncError> {
+        if !cursor.is_empty() && cursor != self.db.cursor().await? {
+            self.db.apply_page(Vec::new(), cursor).await?;
+        }
+        Ok(())
+    }
+
+    /// Receives every row. One that was interrupted is resumed, as long as the server can.
+    async fn checkpoint(&self, since: &str, round: &mut Round) -> Result<(), SyncError> {
+        self.board.enter(Phase::Checkpoint);
+        round.checkpoint = true;
+        let resume = self.db.begin_checkpoint().await?;
+        match self.receive(&resume, since, round).await {
+            Err(error) if !resume.is_empty() && can_not_resume(&error) => {
+                self.db.abandon_checkpoint().await?;
+                let resume = self.db.begin_checkpoint().await?;
+                self.receive(&resume, since, round).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn receive(&self, resume: &str, since: &str, round: &mut Round) -> Result<(), SyncError> {
+        let checkpoint = Checkpoint { gateway: &self.gateway, resume, since };
+        let mut events = self.transport.checkpoint(checkpoint).await?;
+        while let Some(event) = heard(&mut events, self.silence_max()).await? {
+            match event {
+                CheckpointEvent::Chunk(chunk) => round.pulled += self.apply_chunk(chunk).await?,
+                CheckpointEvent::End { cursor, complete, .. } => {
+                    let applied = self.db.end_checkpoint(&cursor, complete).await?;
+                    self.tell_applied(applied).await?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(broken("the checkpoint ended before its last row"))
+    }
+
+    async fn apply_chunk(&self, chunk: Chunk) -> Result<usize, SyncError> {
+        self.keep_up(&chunk.shapes).await?;
+        let rows = chunk.arrivals.len();
+        let applied = self.db.apply_chunk(chunk.arrivals, &chunk.resume).await?;
+        self.tell_applied(applied).await?;
+        self.received(rows, chunk.bytes);
+        self.bell.tell(Event::CheckpointProgress { done: chunk.done, total: chunk.total });
+        Ok(rows)
+    }
+
+    fn received(&self, rows: usize, bytes: u64) {
+        self.board.note(|status| {
+            status.traffic.down_rows += rows as u64;
+            status.traffic.down_bytes += bytes;
+        });
+    }
+}
+
+/// A resume token that another life of the log has given is malformed or expired to this one.
+fn can_not_resume(error: &SyncError) -> bool {
+    let kind = error.problem().map(|problem| problem.kind);
+    matches!(kind, Some(ErrorKind::Expired | ErrorKind::Invalid))
+}
+
+/// The next event of a stream that may not be silent for longer than `silence_max`.
+async fn heard<E>(
+    events: &mut BoxStream<'static, Result<E, Problem>>,
+    silence_max: Duration,
+) -> Result<Option<E>, SyncError> {
+    heard_by(events, Instant::now() + silence_max).await
+}
+
+/// The next event of a stream that may not be silent beyond `deadline`.
+pub(super) async fn heard_by<E>(
+    events: &mut BoxStream<'static, Result<E, Problem>>,
+    deadline: Instant,
+) -> Result<Option<E>, SyncError> {
+    match tokio::time::timeout_at(deadline, events.next()).await {
+        Ok(event) => Ok(event.transpose()?),
+        Err(_) => Err(broken("the server has been silent for three heartbeats")),
+    }
+}

@@ -1,0 +1,159 @@
+//! Sending what was written here, one batch after the other. A batch counts as sent once the
+//! gateway has answered it; until then it is sent again, which changes nothing.
+
+use lakesync::error::{ErrorKind, Reason};
+use lakesync::limits::SKIP_POSITIONS_MAX;
+use lakesync::name::Position;
+use lakesync::proto::v1::{Outcome, outcome};
+use lakesync::status::Problem;
+
+use super::{Core, Round, SyncError};
+use crate::db::{Batch, DbError, Settled};
+use crate::event::Event;
+use crate::status::Phase;
+use crate::transport::{Push, Pushed};
+
+/// Times in a row that stamps may be found ahead of the server's clock, each time corrected by it.
+const DRIFTS_MAX: u32 = 3;
+
+/// The state of sending everything.
+struct Sending {
+    /// How many changes the next batch may hold.
+    rows_max: usize,
+    /// How often in a row the clock was found ahead.
+    drifts: u32,
+    /// Whether the schema was fetched because a change did not fit it.
+    schema_fetched: bool,
+    /// The commits that the changes became.
+    committed: Vec<Position>,
+}
+
+impl Core {
+    /// Sends everything that was not sent yet. The commits it became.
+    pub(super) async fn push_all(&self, round: &mut Round) -> Result<Vec<Position>, SyncError> {
+        let mut sending = Sending {
+            rows_max: self.push_rows_max(),
+            drifts: 0,
+            schema_fetched: false,
+            committed: Vec::new(),
+        };
+        while let Some(batch) = self.db.pending_at_most(sending.rows_max).await? {
+            self.board.enter(Phase::Pushing);
+            self.push_batch(batch, &mut sending, round).await?;
+            self.count().await?;
+        }
+        // Leaving out one's own commits saves work; the rest of them may arrive.
+        sending.committed.truncate(SKIP_POSITIONS_MAX);
+        Ok(sending.committed)
+    }
+
+    async fn push_batch(
+        &self,
+        batch: Batch,
+        sending: &mut Sending,
+        round: &mut Round,
+    ) -> Result<(), SyncError> {
+        if batch.deltas.is_empty() {
+            let settled = self.db.settle(batch, &[]).await?;
+            self.tell_settled(settled, round);
+            return Ok(());
+        }
+        let (gateway, client) = (&self.gateway, self.db.client_id());
+        let push = Push { gateway, client, deltas: &batch.deltas };
+        match self.transport.push(push).await {
+            Ok(pushed) => self.settle(batch, pushed, sending, round).await,
+            Err(problem) if is_too_large(&problem) && batch.deltas.len() == 1 => {
+                let settled = self.db.settle(batch, &[refused(&problem)]).await?;
+                self.tell_settled(settled, round);
+                Ok(())
+            }
+            Err(problem) if is_too_large(&problem) => {
+                sending.rows_max = batch.deltas.len() / 2;
+                Ok(())
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    async fn settle(
+        &self,
+        batch: Batch,
+        pushed: Pushed,
+        sending: &mut Sending,
+        round: &mut Round,
+    ) -> Result<(), SyncError> {
+        // What has taken effect is found to be there already when the batch is sent again.
+        let misfit = pushed.outcomes.iter().any(is_misfit);
+        let first = misfit && !std::mem::replace(&mut sending.schema_fetched, true);
+        if first && self.refresh_schema().await? {
+            return Ok(());
+        }
+        let rows = batch.deltas.len();
+        let settled = self.db.settle(batch, &pushed.outcomes).await?;
+        let drift = settled.drift;
+        self.tell_settled(settled, round);
+        self.tell_pushed(&pushed, rows);
+        sending.committed.extend(pushed.position);
+        self.observe(pushed.server_hlc).await?;
+        sending.drifts = if drift { sending.drifts + 1 } else { 0 };
+        if DRIFTS_MAX < sending.drifts {
+            return Err(SyncError::Drift { attempts: sending.drifts });
+        }
+        Ok(())
+    }
+
+    fn tell_settled(&self, settled: Settled, round: &mut Round) {
+        round.accepted += settled.accepted;
+        round.superseded += settled.superseded.len();
+        round.rejected += settled.rejected.len();
+        for superseded in settled.superseded {
+            self.bell.tell(Event::Superseded(superseded));
+        }
+        for rejected in settled.rejected {
+            self.bell.tell(Event::Rejected(rejected));
+        }
+    }
+
+    fn tell_pushed(&self, pushed: &Pushed, rows: usize) {
+        self.board.note(|status| {
+            status.traffic.up_rows += rows as u64;
+            status.traffic.up_bytes += pushed.bytes;
+            // A commit that follows what was seen is seen: it was made here.
+            if pushed.position == Some(status.position.next()) {
+                status.position = status.position.next();
+            }
+        });
+        self.bell.tell(Event::Pushed { position: pushed.position, rows });
+    }
+
+    /// Whether anything waits to be sent.
+    pub(super) async fn has_pending(&self) -> Result<bool, DbError> {
+        self.count().await?;
+        Ok(0 < self.board.read().pending)
+    }
+}
+
+/// A message beyond the server's limit is refused before it is read, and then without a reason; a
+/// push has no cursor that could be out of range.
+fn is_too_large(problem: &Problem) -> bool {
+    match problem.reason {
+        Some(reason) => reason == Reason::TooLarge,
+        None => problem.kind == ErrorKind::Expired,
+    }
+}
+
+fn is_misfit(outcome: &Outcome) -> bool {
+    outcome.reason == Reason::SchemaMismatch.as_str()
+}
+
+/// The outcome of a batch of one change that is too large by itself.
+fn refused(problem: &Problem) -> Outcome {
+    Outcome {
+        table: 0,
+        row: 0,
+        kind: outcome::Kind::Rejected.into(),
+        reason: Reason::TooLarge.to_string(),
+        message: problem.message.clone(),
+        columns: Vec::new(),
+    }
+}

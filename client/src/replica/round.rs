@@ -1,0 +1,100 @@
+//! One round: take what others wrote, send what was written here, take again.
+
+use lakesync::hlc::Hlc;
+use lakesync::name::Position;
+
+use super::{Core, SyncError};
+use crate::db::{Applied, DbError};
+use crate::event::Event;
+use crate::status::Phase;
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Changes and rows that arrived.
+    pub pulled: usize,
+    /// Whether every row was received anew: on first contact, or after a long absence.
+    pub checkpoint: bool,
+    /// Changes that were sent and are durable now, or were already.
+    pub accepted: usize,
+    /// Changes that lost to newer ones, wholly or in some columns.
+    pub superseded: usize,
+    /// Changes that the gateway refused.
+    pub rejected: usize,
+    /// The commit up to which the replica has seen everything.
+    pub position: Position,
+}
+
+impl Core {
+    /// Runs one round. The caller holds the desk.
+    pub(super) async fn round(&self) -> Result<Round, SyncError> {
+        let outcome = self.try_round().await;
+        let last_error = outcome.as_ref().err().map(ToString::to_string);
+        if last_error.is_some() {
+            self.forget_server();
+        }
+        self.board.note(|status| {
+            status.phase = Phase::Idle;
+            status.last_error = last_error;
+        });
+        outcome
+    }
+
+    /// Pulling first lets the clock observe the newest stamps before anything is pushed. Every
+    /// step may be repeated, so a failed round needs no clean-up.
+    async fn try_round(&self) -> Result<Round, SyncError> {
+        let mut round = Round::default();
+        self.catch_up(&mut round).await?;
+        let committed = self.push_all(&mut round).await?;
+        if !committed.is_empty() {
+            self.pull_to_head(&committed, &mut round).await?;
+        }
+        self.count().await?;
+        round.position = self.board.read().position;
+        Ok(round)
+    }
+
+    /// Takes everything that others wrote by now.
+    pub(super) async fn catch_up(&self, round: &mut Round) -> Result<(), SyncError> {
+        self.board.enter(Phase::Connecting);
+        self.greet().await?;
+        self.refresh_schema().await?;
+        self.pull_to_head(&[], round).await?;
+        self.retry_parked().await?;
+        Ok(())
+    }
+
+    /// Corrects the clock by the server's. Never while a push is under way: unsent changes may be
+    /// stamped again.
+    pub(super) async fn observe(&self, server_hlc: Hlc) -> Result<(), DbError> {
+        let change = self.db.observe_clock(server_hlc).await?;
+        if 0 < change.restamped {
+            self.bell.tell(Event::ClockCorrected { offset_ms: change.offset_ms });
+        }
+        Ok(())
+    }
+
+    /// Tells what applying changed.
+    pub(super) async fn tell_applied(&self, applied: Applied) -> Result<(), DbError> {
+        let recount = !applied.parked.is_empty() || !applied.unparked.is_empty();
+        if !applied.tables.is_empty() {
+            self.bell.tell(Event::Applied { tables: applied.tables });
+        }
+        for parked in applied.parked {
+            self.bell.tell(Event::Parked(parked));
+        }
+        for (table, row_id) in applied.unparked {
+            self.bell.tell(Event::Unparked { table, row_id });
+        }
+        if recount {
+            self.count().await?;
+        }
+        Ok(())
+    }
+
+    /// Tries the parked rows again.
+    pub(super) async fn retry_parked(&self) -> Result<(), DbError> {
+        let applied = self.db.retry_parked().await?;
+        self.tell_applied(applied).await
+    }
+}

@@ -1,0 +1,102 @@
+//! gRPC over a socket. A connection is made when first needed, and again after every fault.
+
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+
+use super::line::Line;
+use super::{Remote, Token};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A dead peer is noticed after these two: a phone that changed networks gets no reset.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pages are about 1 MiB: one in flight, one being applied.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
+
+/// A URL that no gateway can be reached under.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Not a URL.
+    #[error("{url:?} is not a URL such as http://127.0.0.1:7350: {what}")]
+    Malformed {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A URL of another kind.
+    #[error(
+        "{url:?}: {scheme} is not supported; use http://HOST:PORT, behind a tunnel or a proxy \
+             that speaks TLS where the network is not trusted"
+    )]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+}
+
+/// Reaches the server at `url`, which is `http://HOST:PORT`. Nothing is sent yet. Needs a Tokio
+/// runtime.
+pub fn connect(url: &str, token: Option<Token>) -> Result<Remote, EndpointError> {
+    let channel = endpoint(url)?.connect_lazy();
+    Ok(Remote::new(Line::new(channel), token))
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
+    let malformed =
+        |what: &dyn ToString| EndpointError::Malformed { url: url.into(), what: what.to_string() };
+    let uri: http::Uri = url.parse().map_err(|error| malformed(&error))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some(scheme) => {
+            return Err(EndpointError::Scheme { url: url.into(), scheme: scheme.into() });
+        }
+        None => return Err(malformed(&"it has no scheme")),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(malformed(&"it has no host"));
+    }
+    if !matches!(uri.path(), "" | "/") {
+        return Err(malformed(&format!("a path such as {:?} has no meaning here", uri.path())));
+    }
+    let endpoint = Endpoint::from(uri).user_agent(USER_AGENT).map_err(|error| malformed(&error))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_before_anything_is_sent() {
+        for (url, refusal) in [
+            ("http://127.0.0.1:7350", None),
+            ("http://localhost:7350/", None),
+            ("http://[::1]:7350", None),
+            ("https://sync.example.com", Some("https is not supported")),
+            ("ftp://sync.example.com", Some("ftp is not supported")),
+            ("127.0.0.1:7350", Some("not a URL")),
+            ("http://localhost/sync", Some("a path")),
+            ("", Some("not a URL")),
+        ] {
+            match (endpoint(url), refusal) {
+                (Ok(_), None) => {}
+                (Err(error), Some(part)) => {
+                    assert!(error.to_string().contains(part), "{url}: {error}");
+                }
+                (outcome, _) => panic!("{url}: {outcome:?}"),
+            }
+        }
+    }
+}

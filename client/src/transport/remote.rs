@@ -1,0 +1,248 @@
+//! The generated clients over any line: deadlines, tokens, and answers checked.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
+use lakesync::error::{ErrorKind, Reason};
+use lakesync::name::Gateway;
+use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
+use lakesync::proto::admin::v1::{self as admin};
+use lakesync::proto::v1::sync_service_client::SyncServiceClient;
+use lakesync::proto::v1::{self as proto};
+use lakesync::schema::{Column, Proposal, TableSchema};
+use lakesync::status::{Problem, from_status};
+use lakesync::wire::{decode_schema, encode_push, encode_schema};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::bearer::{Bearer, Bearers};
+use super::line::Line;
+use super::{
+    Checkpoint, CheckpointStream, Pull, PullStream, Push, Pushed, ServerInfo, Token, Transport,
+    decode,
+};
+
+/// How long a call may take; for a stream, until its first sign of life.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A push carries up to 4 MiB over what may be a telephone.
+const PUSH_DEADLINE: Duration = Duration::from_secs(30);
+/// One commit may exceed a page, and each of its rows may be large.
+const RECEIVE_BYTES_MAX: usize = 16 << 20;
+
+/// Gateways reached through generated clients.
+#[derive(Clone)]
+pub struct Remote {
+    sync: SyncServiceClient<Line>,
+    admin: AdminServiceClient<Line>,
+    bearers: Arc<Bearers>,
+}
+
+impl Remote {
+    pub(super) fn new(line: Line, token: Option<Token>) -> Self {
+        Self {
+            sync: SyncServiceClient::new(line.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
+            admin: AdminServiceClient::new(line).max_decoding_message_size(RECEIVE_BYTES_MAX),
+            bearers: Arc::new(Bearers::new(token)),
+        }
+    }
+
+    /// Makes a call, and makes it again if a fresh token may help. Answers the token it was made
+    /// with, too.
+    async fn call<Q, R, Fut>(
+        &self,
+        deadline: Duration,
+        message: impl Fn() -> Q,
+        call: impl Fn(Request<Q>) -> Fut,
+    ) -> Result<(R, Option<Bearer>), Problem>
+    where
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let bearer = self.bearers.get().await?;
+        match attempt(deadline, message(), bearer.as_ref(), &call).await {
+            Err(problem) if problem.kind == ErrorKind::Unauthenticated => {
+                self.bearers.refuse(bearer.as_ref());
+                let fresh = self.bearers.get().await?;
+                if fresh == bearer {
+                    return Err(problem);
+                }
+                let answer = attempt(deadline, message(), fresh.as_ref(), &call).await?;
+                Ok((answer, fresh))
+            }
+            outcome => Ok((outcome?, bearer)),
+        }
+    }
+
+    /// Reads a stream until its end or first error. A token that ran out is not used again.
+    fn events<M: Send + 'static, E: Send + 'static>(
+        &self,
+        messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
+        bearer: Option<Bearer>,
+        decode: impl Fn(M) -> Result<E, Problem> + Send + 'static,
+    ) -> BoxStream<'static, Result<E, Problem>> {
+        let bearers = Arc::clone(&self.bearers);
+        let event = move |message: Result<M, Status>| match message {
+            Ok(message) => decode(message),
+            Err(status) => {
+                let problem = from_status(&status);
+                if problem.kind == ErrorKind::Unauthenticated {
+                    bearers.refuse(bearer.as_ref());
+                }
+                Err(problem)
+            }
+        };
+        let mut failed = false;
+        let events = messages.map(event).take_while(move |event| {
+            let over = failed;
+            failed = event.is_err();
+            std::future::ready(!over)
+        });
+        events.boxed()
+    }
+}
+
+/// A table without what is the server's to give.
+fn declared(proposal: &Proposal) -> TableSchema {
+    let Proposal { table, key, columns, primary_key } = proposal.clone();
+    let column = |(name, kind)| Column { name, kind, field_id: 0 };
+    let columns = columns.into_iter().map(column).collect();
+    TableSchema { table, version: 0, key, columns, primary_key }
+}
+
+async fn attempt<Q, R, Fut>(
+    deadline: Duration,
+    message: Q,
+    bearer: Option<&Bearer>,
+    call: impl Fn(Request<Q>) -> Fut,
+) -> Result<R, Problem>
+where
+    Fut: Future<Output = Result<Response<R>, Status>>,
+{
+    let mut request = Request::new(message);
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer.clone());
+    }
+    match tokio::time::timeout(deadline, call(request)).await {
+        Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
+        Err(_) => Err(Problem {
+            kind: ErrorKind::Unavailable,
+            reason: None,
+            message: format!("the server did not answer within {} s", deadline.as_secs()),
+            retry_after: None,
+        }),
+    }
+}
+
+#[async_trait]
+impl Transport for Remote {
+    async fn server_info(&self) -> Result<ServerInfo, Problem> {
+        let client_version = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
+        let message = || proto::GetServerInfoRequest { client_version: client_version.into() };
+        let call = |request| {
+            let mut sync = self.sync.clone();
+            async move { sync.get_server_info(request).await }
+        };
+        let (info, _) = self.call(DEADLINE, message, call).await?;
+        Ok(decode::server_info(info))
+    }
+
+    async fn schema(&self, gateway: &Gateway) -> Result<Vec<TableSchema>, Problem> {
+        let message = || proto::GetSchemaRequest { gateway: gateway.to_string() };
+        let call = |request| {
+            let mut sync = self.sync.clone();
+            async move { sync.get_schema(request).await }
+        };
+        let (schema, _) = self.call(DEADLINE, message, call).await?;
+        decode_schema(&schema.tables).map_err(decode::not_understood)
+    }
+
+    async fn push(&self, push: Push<'_>) -> Result<Pushed, Problem> {
+        let tables = encode_push(push.deltas.iter().cloned());
+        let groups: Vec<_> = tables.iter().map(|table| table.rows.len()).collect();
+        let message = proto::PushRequest {
+            gateway: push.gateway.to_string(),
+            client_id: push.client.to_string(),
+            tables,
+            atomic: false,
+        };
+        let bytes = message.encoded_len() as u64;
+        let call = |request| {
+            let mut sync = self.sync.clone();
+            async move { sync.push(request).await }
+        };
+        let (response, _) = self.call(PUSH_DEADLINE, || message.clone(), call).await?;
+        decode::pushed(response, &groups, bytes)
+    }
+
+    async fn pull(&self, pull: Pull<'_>) -> Result<PullStream, Problem> {
+        let message = || proto::PullRequest {
+            gateway: pull.gateway.to_string(),
+            client_id: pull.client.to_string(),
+            cursor: pull.cursor.to_owned(),
+            tables: Vec::new(),
+            follow: pull.follow,
+            max_rows: 0,
+            skip_positions: pull.skip.iter().map(|position| position.0).collect(),
+        };
+        let call = |request| {
+            let mut sync = self.sync.clone();
+            async move { sync.pull(request).await }
+        };
+        let (messages, bearer) = self.call(DEADLINE, message, call).await?;
+        Ok(self.events(messages, bearer, decode::pull_event))
+    }
+
+    async fn checkpoint(&self, checkpoint: Checkpoint<'_>) -> Result<CheckpointStream, Problem> {
+        let message = || proto::CheckpointRequest {
+            gateway: checkpoint.gateway.to_string(),
+            tables: Vec::new(),
+            resume: checkpoint.resume.to_owned(),
+            since: checkpoint.since.to_owned(),
+        };
+        let call = |request| {
+            let mut sync = self.sync.clone();
+            async move { sync.checkpoint(request).await }
+        };
+        let (messages, bearer) = self.call(DEADLINE, message, call).await?;
+        Ok(self.events(messages, bearer, decode::checkpoint_event))
+    }
+
+    async fn create_gateway(&self, gateway: &Gateway) -> Result<(), Problem> {
+        let message = || admin::CreateGatewayRequest { gateway: gateway.to_string() };
+        let call = |request| {
+            let mut admin = self.admin.clone();
+            async move { admin.create_gateway(request).await }
+        };
+        match self.call(DEADLINE, message, call).await {
+            Err(problem) if problem.reason == Some(Reason::GatewayExists) => Ok(()),
+            outcome => outcome.map(|_| ()),
+        }
+    }
+
+    async fn put_schema(
+        &self,
+        gateway: &Gateway,
+        tables: &[Proposal],
+    ) -> Result<Vec<TableSchema>, Problem> {
+        let message = || admin::PutSchemaRequest {
+            gateway: gateway.to_string(),
+            tables: tables.iter().map(|table| encode_schema(&declared(table))).collect(),
+            dry_run: false,
+        };
+        let call = |request| {
+            let mut admin = self.admin.clone();
+            async move { admin.put_schema(request).await }
+        };
+        let (schema, _) = self.call(DEADLINE, message, call).await?;
+        decode_schema(&schema.tables).map_err(decode::not_understood)
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("bearers", &self.bearers).finish_non_exhaustive()
+    }
+}

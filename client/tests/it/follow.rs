@@ -1,0 +1,203 @@
+//! Following: both sides in step, through every fault.
+
+use std::time::Duration;
+
+use lakesync::error::Reason;
+use lakesync_client::{Event, Phase, Replica};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::fake::{Call, Fake, Fault};
+use crate::site::{Site, first, gateway, title};
+
+/// A follower in the background, until it is told to stop.
+struct Following {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+fn follow(site: &Site) -> Following {
+    let replica: Replica = site.replica.clone();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task =
+        tokio::spawn(async move { replica.follow(async { stopped.await.unwrap_or(()) }).await });
+    Following { stop, task }
+}
+
+impl Following {
+    async fn stop(self) {
+        self.stop.send(()).expect("still following");
+        self.task.await.expect("no panic");
+    }
+}
+
+async fn in_step(site: &Site) {
+    site.is(|status| status.phase == Phase::Following).await;
+}
+
+#[tokio::test]
+async fn commits_and_edits_travel_as_they_happen() {
+    let fake = gateway();
+    let (mut ann, bob) = (Site::new(&fake).await, Site::new(&fake).await);
+    let following = [follow(&ann), follow(&bob)];
+    in_step(&ann).await;
+    in_step(&bob).await;
+    ann.run("INSERT INTO todos VALUES ('a', 'milk', 1)").await;
+    bob.shows(&["a=milk"]).await;
+    fake.write("other", "b", &title("oats"));
+    ann.shows(&["a=milk", "b=oats"]).await;
+    bob.shows(&["a=milk", "b=oats"]).await;
+    for site in [&ann, &bob] {
+        let status = site.is(|status| status.position.0 == 2 && status.pending == 0).await;
+        assert_eq!(status.lag(u64::MAX), Some(Duration::ZERO));
+    }
+    assert_eq!(fake.count(Call::Push), 1, "what was applied is not pushed back");
+    for follower in following {
+        follower.stop().await;
+    }
+    assert_eq!(ann.status().phase, Phase::Idle);
+}
+
+#[tokio::test]
+async fn every_fault_is_waited_out() {
+    for (call, fault) in [
+        (Call::Info, Fault::Refuse(Reason::ShuttingDown)),
+        (Call::Schema, Fault::Refuse(Reason::Overloaded)),
+        (Call::Checkpoint, Fault::BreakAfter(0)),
+        (Call::Pull, Fault::BreakAfter(0)),
+        (Call::Follow, Fault::Refuse(Reason::StoreUnavailable)),
+        (Call::Follow, Fault::BreakAfter(0)),
+        (Call::Follow, Fault::BreakAfter(1)),
+        (Call::Follow, Fault::SilentAfter(0)),
+        (Call::Follow, Fault::SilentAfter(1)),
+        (Call::Push, Fault::LoseReply),
+        (Call::Push, Fault::Refuse(Reason::Bug)),
+    ] {
+        let fake = gateway();
+        fake.world().heartbeat = Duration::from_millis(10);
+        fake.fail(call, fault);
+        let mut site = Site::new(&fake).await;
+        let following = follow(&site);
+        site.shows(&[]).await;
+        in_step(&site).await;
+        site.run("INSERT INTO todos VALUES ('a', 'mine', 1)").await;
+        fake.write("other", "b", &title("theirs"));
+        site.shows(&["a=mine", "b=theirs"]).await;
+        site.is(|status| status.pending == 0 && status.last_error.is_none()).await;
+        assert!(2 <= fake.count(call), "{call:?} {fault:?} was tried again");
+        assert_eq!(fake.world().rows.len(), 2, "{call:?} {fault:?}");
+        following.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_restored_gateway_is_followed_after_a_checkpoint() {
+    let fake = gateway();
+    let site = Site::new(&fake).await;
+    fake.write("other", "a", &title("milk"));
+    fake.fail(Call::Follow, Fault::BreakAfter(1));
+    fake.restore();
+    let following = follow(&site);
+    in_step(&site).await;
+    fake.restore();
+    fake.fail(Call::Follow, Fault::Refuse(Reason::CursorExpired));
+    fake.write("other", "b", &title("oats"));
+    site.shows(&["a=milk", "b=oats"]).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn what_needs_a_person_is_told_and_tried_again_when_asked() {
+    let fake = gateway();
+    let site = Site::new(&fake).await;
+    fake.fail(Call::Schema, Fault::Refuse(Reason::ScopeMissing));
+    let following = follow(&site);
+    let status = site.is(|status| status.phase == Phase::Waiting).await;
+    assert!(status.last_error.expect("told").contains("SCOPE_MISSING"));
+    site.replica.sync().await.expect("the follower tries at once");
+    in_step(&site).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn downloads_do_not_wait_for_uploads_that_are_refused() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    fake.fail(Call::Push, Fault::Refuse(Reason::ScopeMissing));
+    site.run("INSERT INTO todos VALUES ('a', 'mine', 1)").await;
+    site.is(|status| status.last_error.is_some()).await;
+    fake.write("other", "b", &title("theirs"));
+    site.shows(&["a=mine", "b=theirs"]).await;
+    assert_eq!((fake.count(Call::Push), fake.count(Call::Follow)), (1, 1));
+    site.replica.sync().await.expect("the right was granted");
+    assert_eq!(fake.world().head(), 2);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn rounds_are_run_by_the_follower_while_there_is_one() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    site.run("INSERT INTO todos VALUES ('a', 'milk', 1)").await;
+    site.replica.sync().await.expect("a round");
+    assert_eq!((fake.world().head(), site.status().pending), (1, 0));
+    let (one, two) = tokio::join!(site.replica.sync(), site.replica.sync());
+    one.and(two).expect("rounds");
+    in_step(&site).await;
+    following.stop().await;
+    site.run("INSERT INTO todos VALUES ('b', 'oats', 1)").await;
+    site.replica.sync().await.expect("a round of one's own");
+    assert_eq!(fake.world().head(), 2);
+}
+
+#[tokio::test]
+async fn a_position_can_be_waited_for() {
+    let fake = gateway();
+    let site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    let position = lakesync::name::Position(fake.write("other", "a", &title("milk")));
+    site.replica.wait_for(position).await;
+    let mut site = site;
+    assert_eq!(site.todos().await, ["a=milk"], "seen is applied");
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_column_that_appears_while_following_is_taken_over() {
+    let fake = gateway();
+    let site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    let mut events = site.events();
+    let mut grown = crate::site::todos();
+    grown.columns.push(("note".parse().expect("a name"), grown.columns[0].1));
+    fake.declare(&[grown]);
+    let mut cells = title("milk").to_vec();
+    cells[0].column = "note".parse().expect("a name");
+    fake.write("other", "a", &cells);
+    let added = first(&mut events, |event| match event {
+        Event::Migrated(migration) => Some(migration.added),
+        _ => None,
+    });
+    assert_eq!(added.await[0].1.as_str(), "note");
+    site.shows(&["a=NULL"]).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_a_gateway_that_is_in_step() {
+    let fake: Fake = gateway();
+    let site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    let before = fake.world().calls.len();
+    fake.write("other", "a", &title("milk"));
+    site.shows(&["a=milk"]).await;
+    assert_eq!(fake.world().calls.len(), before);
+    following.stop().await;
+}

@@ -1,0 +1,7 @@
+//! The client against a gateway in memory: both transports, and whole replicas under faults.
+
+mod fake;
+mod follow;
+mod rounds;
+mod site;
+mod transports;

@@ -1,0 +1,295 @@
+//! The server: built once in order, run, and drained in reverse.
+//!
+//! Sockets are bound before anything is said to be ready, and health tells the truth: it says
+//! SERVING only while calls can succeed.
+
+pub mod listener;
+mod ops;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lakesync::clock::{SystemClock, WallClock};
+use lakesync::limits::{self, MESSAGE_BYTES_MAX, PUSH_ROWS_MAX, ROW_BYTES_MAX};
+use lakesync::proto::DESCRIPTORS;
+use lakesync::proto::v1::Limits;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::auth::{Authenticator, KeyError, SECRET_FILE, Secret};
+use crate::config::Config;
+use crate::gateway::Gateways;
+use crate::service::{AuthorizeLayer, Services};
+use crate::store::embedded::{EmbeddedStore, OpenError, Options};
+use crate::store::{Store, StoreError};
+
+/// How often gateways that nobody uses are closed.
+const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(60);
+
+/// A server that is ready to run.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    ops_address: Option<SocketAddr>,
+    listener: TcpListener,
+    ops_listener: Option<TcpListener>,
+    config: Config,
+    secret: Secret,
+    store: Arc<dyn Store>,
+    gateways: Arc<Gateways>,
+    auth: Arc<Authenticator>,
+    clock: Arc<dyn WallClock>,
+    health: HealthReporter,
+    stop: watch::Sender<bool>,
+}
+
+/// Why a server did not start. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The secret can't be used.
+    #[error(transparent)]
+    Secret(#[from] KeyError),
+    /// An address can't be listened on.
+    #[error("{setting} = {address}: {source}")]
+    Bind {
+        /// Which setting gave the address.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a running server stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed. A restart recovers what is on the disk.
+    #[error("stopped: {0}")]
+    Store(StoreError),
+    /// The listener failed.
+    #[error("stopped listening: {0}")]
+    Listener(tonic::transport::Error),
+}
+
+impl App {
+    /// Opens the data directory and binds the addresses.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let options = Options {
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            // `lakesync token` may have been here before the first start.
+            companions: vec![SECRET_FILE.to_owned()],
+            ..Options::default()
+        };
+        let data: PathBuf = config.data.clone();
+        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
+        let store = opened.await.expect("BUG: opening the store panicked")?;
+        Self::start_on(config, Arc::new(store), Arc::new(SystemClock)).await
+    }
+
+    /// Like [`start`](App::start), on a store and a clock of the caller's.
+    pub async fn start_on(
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn WallClock>,
+    ) -> Result<Self, StartError> {
+        let listener = bind("listen", config.listen).await?;
+        let ops_listener = match config.ops_listen {
+            Some(address) => Some(bind("ops_listen", address).await?),
+            None => None,
+        };
+        let secret = Secret::load_or_create(&config.data)?;
+        let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
+        let gateways =
+            Gateways::new(Arc::clone(&store), Arc::clone(&clock), config.gateway_settings());
+        let bound = |listener: &TcpListener| {
+            listener.local_addr().expect("BUG: a bound listener has an address")
+        };
+        Ok(Self {
+            address: bound(&listener),
+            ops_address: ops_listener.as_ref().map(bound),
+            listener,
+            ops_listener,
+            config,
+            secret,
+            store,
+            gateways: Arc::new(gateways),
+            auth: Arc::new(auth),
+            clock,
+            health: HealthReporter::new(),
+            stop: watch::Sender::new(false),
+        })
+    }
+
+    /// Where the gRPC services listen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the operators' pages listen, if anywhere.
+    pub fn ops_address(&self) -> Option<SocketAddr> {
+        self.ops_address
+    }
+
+    /// All gateways.
+    pub fn gateways(&self) -> Arc<Gateways> {
+        Arc::clone(&self.gateways)
+    }
+
+    /// The secret that signs development tokens.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Our services behind their authorization, as one tower service: what the listener serves, for
+    /// callers in the same process.
+    pub fn local(&self) -> crate::service::Authorize<Routes> {
+        tower::Layer::layer(&AuthorizeLayer::new(Arc::clone(&self.auth)), self.services().routes())
+    }
+
+    /// Serves until `signal`, then drains: streams end, calls under way finish, all is durable. An
+    /// error means that the server could not go on; what was answered is durable all the same.
+    pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), RunError> {
+        let routes = self.routes().await;
+        let mut stopping = self.stop.subscribe();
+        let stopped = async move {
+            // A server that is gone has stopped.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let incoming = listener::incoming(self.listener);
+        let serving = listener::settings()
+            .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
+            .layer(AuthorizeLayer::new(Arc::clone(&self.auth)))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stopped);
+        let serving = tokio::spawn(serving);
+        let ops = self.ops_listener.map(|listener| {
+            tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
+        });
+        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways)));
+
+        let outcome = tokio::select! {
+            () = signal => Ok(()),
+            error = self.store.failed() => Err(RunError::Store(error)),
+        };
+        tracing::info!("stopping");
+        set_health(&self.health, ServingStatus::NotServing).await;
+        self.stop.send_replace(true);
+        chores.abort();
+        let served = timeout(self.config.drain_max, serving).await;
+        if served.is_err() {
+            tracing::warn!("calls were still under way when the time to drain ran out");
+        }
+        if let Some(ops) = ops {
+            ops.abort();
+        }
+        if outcome.is_ok() {
+            // A store that failed has nothing more to make durable.
+            let _ = timeout(self.config.drain_max, self.gateways.close()).await;
+        }
+        let closed = timeout(self.config.drain_max, self.store.close()).await;
+        // What hangs now was never answered; whoever waits for this process must not hang as well.
+        let hangs = || StoreError::Failed("it did not close in the time to drain".to_owned());
+        if let Err(error) = closed.unwrap_or_else(|_| Err(hangs())) {
+            return outcome.and(Err(RunError::Store(error)));
+        }
+        match served {
+            Ok(Ok(Err(error))) => outcome.and(Err(RunError::Listener(error))),
+            _ => outcome,
+        }
+    }
+
+    async fn routes(&self) -> Routes {
+        set_health(&self.health, ServingStatus::Serving).await;
+        let health = tonic_health::server::HealthService::from_health_reporter(self.health.clone());
+        let health = tonic_health::pb::health_server::HealthServer::new(health);
+        let routes = self.services().routes().add_service(health);
+        if !self.config.reflection {
+            return routes;
+        }
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let broken = "BUG: our own descriptors do not parse";
+        routes
+            .add_service(describe().build_v1().expect(broken))
+            .add_service(describe().build_v1alpha().expect(broken))
+    }
+
+    fn services(&self) -> Services {
+        Services {
+            gateways: Arc::clone(&self.gateways),
+            clock: Arc::clone(&self.clock),
+            limits: limits_of(&self.config),
+            shutdown: self.stop.subscribe(),
+        }
+    }
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| StartError::Bind { setting, address, source })
+}
+
+fn limits_of(config: &Config) -> Limits {
+    let seconds = |duration: Duration| prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).expect("BUG: less than a second"),
+    };
+    let fits = |count: usize| u32::try_from(count).expect("BUG: limits fit in 32 bits");
+    Limits {
+        max_message_bytes: fits(MESSAGE_BYTES_MAX),
+        max_push_rows: fits(PUSH_ROWS_MAX),
+        max_row_bytes: fits(ROW_BYTES_MAX),
+        max_clock_drift: Some(seconds(config.clock_drift_max)),
+        heartbeat: Some(seconds(limits::HEARTBEAT)),
+        max_offline: Some(seconds(config.offline_max)),
+    }
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    use lakesync::proto::admin::v1::admin_service_server::SERVICE_NAME as ADMIN;
+    let sync = lakesync::proto::v1::sync_service_server::SERVICE_NAME;
+    for name in ["", sync, ADMIN] {
+        health.set_service_status(name, status).await;
+    }
+}
+
+async fn close_idle(gateways: Arc<Gateways>) {
+    let mut ticks = interval(CLOSE_IDLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        gateways.close_idle().await;
+    }
+}
+
+/// A handler that panicked answers like any other bug; the others go on.
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> http::Response<tonic::body::Body> {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    let cause = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+    tracing::error!(cause, "a handler panicked");
+    lakesync::status::to_status(&Panicked).into_http()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked")]
+struct Panicked;
+
+impl lakesync::error::Classify for Panicked {
+    fn reason(&self) -> lakesync::error::Reason {
+        lakesync::error::Reason::Bug
+    }
+}

@@ -1,0 +1,132 @@
+//! The secret that signs development tokens, kept in the data directory and nowhere else.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The secret's name in the data directory.
+pub const SECRET_FILE: &str = "token-secret";
+/// HS256 wants as many bytes as its hash has.
+const SECRET_BYTES: usize = 32;
+
+/// A secret for HS256. Never shown, not even in debug output.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", .path.display())]
+pub struct KeyError {
+    path: PathBuf,
+    what: String,
+}
+
+impl Secret {
+    /// Reads the secret of a data directory, which is created with a fresh one if it has none.
+    pub fn load_or_create(data: &Path) -> Result<Self, KeyError> {
+        let path = data.join(SECRET_FILE);
+        let failed =
+            |what: &dyn fmt::Display| KeyError { path: path.clone(), what: what.to_string() };
+        match read(&path).map_err(|error| failed(&error))? {
+            Some(secret) => Ok(secret),
+            None => {
+                fs::create_dir_all(data).map_err(|error| failed(&error))?;
+                create(data, &path).map_err(|error| failed(&error))?;
+                // Whoever was first wins: two processes that start at once agree on one secret.
+                let secret = read(&path).map_err(|error| failed(&error))?;
+                secret.ok_or_else(|| failed(&"it vanished while it was being written"))
+            }
+        }
+    }
+
+    /// The secret's bytes.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Secret>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
+    };
+    let bytes = STANDARD.decode(text.trim()).map_err(io::Error::other)?;
+    if bytes.len() < SECRET_BYTES {
+        let what = format!(
+            "a secret has {SECRET_BYTES} bytes at least, in base64; this has {}",
+            bytes.len()
+        );
+        return Err(io::Error::other(what));
+    }
+    Ok(Some(Secret(bytes)))
+}
+
+/// Writes a whole secret under another name first, so that nobody ever reads half of one.
+fn create(data: &Path, path: &Path) -> io::Result<()> {
+    let mut bytes = [0; SECRET_BYTES];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let draft = data.join(format!(".{SECRET_FILE}-{}", std::process::id()));
+    write_private(&draft, &format!("{}\n", STANDARD.encode(bytes)))?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => File::open(data)?.sync_all(),
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_kept_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("new");
+        let first = Secret::load_or_create(&data).expect("created");
+        let second = Secret::load_or_create(&data).expect("read");
+        assert_eq!(first.as_bytes(), second.as_bytes());
+        assert_eq!(first.as_bytes().len(), SECRET_BYTES);
+        assert_eq!(fs::read_dir(&data).expect("readable").count(), 1, "no draft stays behind");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(data.join(SECRET_FILE)).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert!(!format!("{first:?}").contains(&STANDARD.encode(first.as_bytes())));
+    }
+
+    #[test]
+    fn a_bad_secret_is_named_and_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(SECRET_FILE);
+        for bad in ["short", "c2hvcnQ=", "§"] {
+            fs::write(&path, bad).expect("written");
+            let error = Secret::load_or_create(dir.path()).expect_err("refused").to_string();
+            assert!(error.contains(SECRET_FILE), "{error}");
+            assert_eq!(fs::read_to_string(&path).expect("still there"), bad);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The one table of what each method needs. What is not in it is refused.
+
+/// What a method needs of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    Public,
+    /// `sync:read` or `sync`.
+    Read,
+    /// `sync`.
+    Write,
+    /// `admin`.
+    Admin,
+}
+
+/// Every method that the server may serve, by its path. Whole services end in a slash: they are
+/// not ours, and grow with their crates.
+pub const METHODS: &[(&str, Access)] = &[
+    ("/lakesync.v1.SyncService/GetServerInfo", Access::Public),
+    ("/lakesync.v1.SyncService/GetSchema", Access::Read),
+    ("/lakesync.v1.SyncService/Push", Access::Write),
+    ("/lakesync.v1.SyncService/Pull", Access::Read),
+    ("/lakesync.v1.SyncService/Checkpoint", Access::Read),
+    ("/lakesync.admin.v1.AdminService/CreateGateway", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/ListGateways", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/DeleteGateway", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/PutSchema", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/PutSyncRules", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/GetSyncRules", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/ExplainAccess", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/Flush", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/Compact", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/GetStats", Access::Admin),
+    ("/grpc.health.v1.Health/", Access::Public),
+    ("/grpc.reflection.v1.ServerReflection/", Access::Public),
+    ("/grpc.reflection.v1alpha.ServerReflection/", Access::Public),
+];
+
+/// What the method at `path` needs, if it is known.
+pub fn access(path: &str) -> Option<Access> {
+    let matches = |known: &str| match known.strip_suffix('/') {
+        Some(_) => path.starts_with(known),
+        None => path == known,
+    };
+    METHODS.iter().find(|(known, _)| matches(known)).map(|(_, access)| *access)
+}
+
+#[cfg(test)]
+mod tests {
+    use lakesync::proto::DESCRIPTORS;
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    /// All methods of our own services, by their path.
+    fn described() -> Vec<String> {
+        let files = FileDescriptorSet::decode(DESCRIPTORS).expect("whole descriptors").file;
+        let path =
+            |package: &str, service: &str, method: &str| format!("/{package}.{service}/{method}");
+        let mut paths = Vec::new();
+        for file in &files {
+            for service in &file.service {
+                let methods = service.method.iter();
+                paths.extend(
+                    methods.map(|method| path(file.package(), service.name(), method.name())),
+                );
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_described_method_has_one_entry_and_every_entry_is_described() {
+        let described = described();
+        assert_eq!(described.len(), 15, "all services were walked: {described:?}");
+        for path in &described {
+            let entries = METHODS.iter().filter(|(known, _)| known == path).count();
+            assert_eq!(entries, 1, "{path}");
+        }
+        for (known, _) in METHODS.iter().filter(|(known, _)| !known.ends_with('/')) {
+            assert!(described.iter().any(|path| path == known), "{known} is described nowhere");
+        }
+    }
+
+    #[test]
+    fn only_what_tells_nothing_is_public() {
+        let public = |path: &&String| access(path) == Some(Access::Public);
+        let described = described();
+        let paths: Vec<_> = described.iter().filter(public).collect();
+        assert_eq!(paths, ["/lakesync.v1.SyncService/GetServerInfo"]);
+    }
+
+    #[test]
+    fn unknown_paths_have_no_entry() {
+        for path in [
+            "",
+            "/",
+            "/lakesync.v1.SyncService/",
+            "/lakesync.v1.SyncService/Push/x",
+            "/grpc.health.v1.Healt",
+        ] {
+            assert_eq!(access(path), None, "{path:?}");
+        }
+        assert_eq!(access("/grpc.health.v1.Health/Watch"), Some(Access::Public));
+    }
+}

@@ -1,0 +1,35 @@
+//! `lakesync backup`: a consistent copy of the data directory of a stopped server.
+
+use std::path::PathBuf;
+
+use lakesync_server::auth::SECRET_FILE;
+use lakesync_server::store::Store;
+use lakesync_server::store::embedded::{EmbeddedStore, Options};
+
+use crate::exit::Exit;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The data directory. Its server must be stopped.
+    #[arg(long)]
+    data: PathBuf,
+    /// Where the copy goes: a directory that does not exist yet.
+    #[arg(long)]
+    to: PathBuf,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
+    let Arguments { data, to } = arguments;
+    // Opening would make a store where there is none.
+    if !data.is_dir() {
+        return Err(Exit::input_output(format!("{} is no directory", data.display())));
+    }
+    let options = Options { companions: vec![SECRET_FILE.to_owned()], ..Options::default() };
+    let store = EmbeddedStore::open(&data, options).map_err(Exit::input_output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(Exit::input_output)?.block_on(async {
+        let copied = store.backup(&to).await;
+        store.close().await.map_err(Exit::input_output)?;
+        copied.map_err(Exit::input_output)
+    })
+}

@@ -1,0 +1,219 @@
+//! What is pushed: rows of five columns and about 200 bytes, the same in every run.
+//!
+//! Row ids are random, as UUIDs are; one change in ten writes a row again. Requests are encoded
+//! before the clock starts, without the gateway's name: protobuf reads a message's parts as one, so
+//! the name goes in front.
+
+use bytes::Bytes;
+use lakesync::hlc::Hlc;
+use lakesync::proto::v1::value::Kind;
+use lakesync::proto::v1::{
+    Cell, ChangeKind, Column, ColumnType, PushRequest, RowChange, Stamp, TableChanges, TableSchema,
+    Value,
+};
+use prost::Message;
+
+const TABLE: &str = "tasks";
+/// How often a change writes a row that the client wrote before: one in so many.
+const AGAIN_EVERY: u64 = 10;
+/// Where all randomness begins.
+const SEED: u64 = 0x001a_ce5e_ed00;
+
+/// All pushes of a turn.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) clients: Vec<Client>,
+    pub(super) changes: usize,
+    pub(super) bytes: usize,
+}
+
+/// The pushes of one client, in order.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: String,
+    pub(super) pushes: Vec<Push>,
+}
+
+/// One push without its gateway.
+#[derive(Debug)]
+pub(super) struct Push {
+    pub(super) body: Bytes,
+    pub(super) changes: usize,
+}
+
+/// The table that is pushed to.
+pub(super) fn schema() -> TableSchema {
+    let column = |(name, kind): (&str, ColumnType)| Column {
+        name: name.to_owned(),
+        r#type: kind.into(),
+        ..Column::default()
+    };
+    let columns = [
+        ("title", ColumnType::String),
+        ("notes", ColumnType::String),
+        ("done", ColumnType::Bool),
+        ("priority", ColumnType::Int64),
+        ("due", ColumnType::Timestamp),
+    ];
+    TableSchema {
+        table: TABLE.to_owned(),
+        columns: columns.map(column).into(),
+        ..TableSchema::default()
+    }
+}
+
+impl Load {
+    /// `changes` changes of `clients` clients, `batch` in a push, stamped at `now_ms`.
+    pub(super) fn new(clients: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+        let share = |at: usize| changes / clients + usize::from(at < changes % clients);
+        let clients: Vec<Client> =
+            (0..clients).map(|at| Client::new(at, batch, share(at), now_ms)).collect();
+        let pushes = clients.iter().flat_map(|client| &client.pushes);
+        let bytes = pushes.map(|push| push.body.len()).sum();
+        Self { clients, changes, bytes }
+    }
+}
+
+impl Client {
+    fn new(at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+        let mut writer = Writer {
+            random: Random(SEED ^ (at as u64) << 48),
+            hlc: Hlc::from_ms(now_ms),
+            rows: Vec::new(),
+        };
+        let mut pushes = Vec::with_capacity(changes.div_ceil(batch));
+        let mut left = changes;
+        while 0 < left {
+            let changes = left.min(batch);
+            left -= changes;
+            let rows = (0..changes).map(|_| writer.change()).collect();
+            pushes.push(Push { body: encode(rows), changes });
+        }
+        Self { id: format!("bench-{at}"), pushes }
+    }
+
+    /// What goes in front of every push to `gateway`.
+    pub(super) fn head(&self, gateway: &str) -> Bytes {
+        let (gateway, client_id) = (gateway.to_owned(), self.id.clone());
+        PushRequest { gateway, client_id, ..PushRequest::default() }.encode_to_vec().into()
+    }
+}
+
+fn encode(rows: Vec<RowChange>) -> Bytes {
+    let columns = schema().columns.into_iter().map(|column| column.name).collect();
+    let table = TableChanges { table: TABLE.to_owned(), columns, rows, ..TableChanges::default() };
+    PushRequest { tables: vec![table], ..PushRequest::default() }.encode_to_vec().into()
+}
+
+struct Writer {
+    random: Random,
+    hlc: Hlc,
+    rows: Vec<String>,
+}
+
+impl Writer {
+    fn change(&mut self) -> RowChange {
+        self.hlc = Hlc(self.hlc.0 + 1);
+        let random = &mut self.random;
+        let again = !self.rows.is_empty() && random.below(AGAIN_EVERY) == 0;
+        let row_id = if again {
+            self.rows[random.below(self.rows.len() as u64) as usize].clone()
+        } else {
+            let id = format!("{:016x}{:016x}", random.next(), random.next());
+            self.rows.push(id.clone());
+            id
+        };
+        let values = [
+            Kind::StringValue(random.text(28)),
+            Kind::StringValue(random.text(60)),
+            Kind::BoolValue(random.below(2) == 0),
+            Kind::Int64Value(random.below(1_000) as i64),
+            Kind::TimestampValue(1_700_000_000_000_000 + random.below(1 << 44) as i64),
+        ];
+        let cell = |(column, kind)| Cell {
+            column,
+            value: Some(Value { kind: Some(kind) }),
+            ..Cell::default()
+        };
+        RowChange {
+            row_id,
+            kind: ChangeKind::Upsert.into(),
+            stamp: Some(Stamp { hlc: self.hlc.0, client: 0 }),
+            cells: (0..).zip(values).map(cell).collect(),
+            ..RowChange::default()
+        }
+    }
+}
+
+/// A weak and fast source of numbers (Steele et al., "Fast splittable pseudorandom number
+/// generators", 2014): the same from the same start.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// Words of lower-case letters.
+    fn text(&mut self, bytes: usize) -> String {
+        let letter = |random: &mut Self| match random.below(32) as u8 {
+            at if at < 26 => char::from(b'a' + at),
+            _ => ' ',
+        };
+        (0..bytes).map(|_| letter(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_load_is_what_was_asked_for() {
+        for (clients, batch, changes) in [(1, 1, 1), (3, 100, 1_000), (4, 7, 3), (64, 100, 6_500)] {
+            let load = Load::new(clients, batch, changes, 1_800_000_000_000);
+            assert_eq!(load.clients.len(), clients);
+            let pushes = || load.clients.iter().flat_map(|client| &client.pushes);
+            assert_eq!(pushes().map(|push| push.changes).sum::<usize>(), changes);
+            assert!(pushes().all(|push| (1..=batch).contains(&push.changes)));
+            for push in pushes() {
+                let request = PushRequest::decode(push.body.clone()).expect("well-formed");
+                assert_eq!(request.tables[0].rows.len(), push.changes);
+                assert_eq!(request.tables[0].columns.len(), 5);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_have_the_size_they_are_said_to_have_and_one_in_ten_is_written_again() {
+        let load = Load::new(4, 100, 20_000, 1_800_000_000_000);
+        assert!((180..220).contains(&(load.bytes / load.changes)), "{} B", load.bytes);
+        let mut ids = HashSet::new();
+        for push in load.clients.iter().flat_map(|client| &client.pushes) {
+            let request = PushRequest::decode(push.body.clone()).expect("well-formed");
+            ids.extend(
+                request.tables.into_iter().flat_map(|table| table.rows).map(|row| row.row_id),
+            );
+        }
+        assert!((17_700..18_300).contains(&ids.len()), "{} rows", ids.len());
+    }
+
+    #[test]
+    fn the_gateway_may_stand_in_front() {
+        let load = Load::new(1, 10, 10, 1_800_000_000_000);
+        let client = &load.clients[0];
+        let whole = [&client.head("main")[..], &client.pushes[0].body].concat();
+        let request = PushRequest::decode(&whole[..]).expect("well-formed");
+        assert_eq!((request.gateway.as_str(), request.client_id.as_str()), ("main", "bench-0"));
+        assert_eq!(request.tables[0].rows.len(), 10);
+    }
+}

@@ -1,0 +1,139 @@
+//! Two edits of the same cell, made in plain SQL on two files, and which of them won.
+
+use std::fmt;
+use std::path::Path;
+
+use lakesync::schema::ColumnType;
+use lakesync_client::{Candidate, Event};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Row};
+
+use super::superseded;
+use crate::exit::Exit;
+
+/// What was written on the two sides.
+#[derive(Debug)]
+pub(super) struct Edits {
+    table: String,
+    column: String,
+    /// The columns that tell the row, and its values for them as SQL literals.
+    key: Vec<(String, String)>,
+    left: String,
+    right: String,
+}
+
+/// Edits the same cell on both sides, the right one later. `None` if no table has one to edit.
+pub(super) async fn both(
+    left: &Path,
+    right: &Path,
+    candidates: &[Candidate],
+) -> Result<Option<Edits>, Exit> {
+    let (mut a, mut b) = (open(left).await?, open(right).await?);
+    for candidate in candidates {
+        let Some((column, kind)) = editable(candidate) else { continue };
+        let Some(key) = first_key(&mut a, candidate).await? else { continue };
+        let (on_left, on_right) = match kind {
+            ColumnType::Int64 => ("1001".to_owned(), "2002".to_owned()),
+            _ => ("'edited on the left'".to_owned(), "'edited on the right'".to_owned()),
+        };
+        let (table, left, right) = (candidate.table.clone(), on_left, on_right);
+        let edits = Edits { table, column, key, left, right };
+        // A constraint of the user's own may refuse the edit: then another table serves.
+        if edits.write(&mut a, &edits.left).await.is_ok() {
+            edits.write(&mut b, &edits.right).await.map_err(Exit::input_output)?;
+            return Ok(Some(edits));
+        }
+    }
+    Ok(None)
+}
+
+/// A column of text or numbers that is no part of the key.
+fn editable(candidate: &Candidate) -> Option<(String, ColumnType)> {
+    let proposal = &candidate.verdict.as_ref().ok()?.proposal;
+    let free = |column: &&(lakesync::name::ColumnName, ColumnType)| {
+        !proposal.primary_key.contains(&column.0)
+            && matches!(column.1, ColumnType::String | ColumnType::Int64)
+    };
+    let texts_first = |column: &&(_, ColumnType)| column.1 != ColumnType::String;
+    let column = proposal.columns.iter().filter(free).min_by_key(texts_first)?;
+    Some((column.0.to_string(), column.1))
+}
+
+/// The key of the first row, if the table has a row and a key that both files know.
+async fn first_key(
+    connection: &mut SqliteConnection,
+    candidate: &Candidate,
+) -> Result<Option<Vec<(String, String)>>, Exit> {
+    let Ok(adoptable) = &candidate.verdict else { return Ok(None) };
+    let proposal = &adoptable.proposal;
+    let mut columns: Vec<_> = proposal.primary_key.iter().map(ToString::to_string).collect();
+    if columns.is_empty() {
+        columns.push(proposal.key.to_string());
+    }
+    let list = columns.iter().map(|column| format!("quote({})", quoted(column)));
+    let table = quoted(&candidate.table);
+    let sql = format!("SELECT {} FROM {table} LIMIT 1", list.collect::<Vec<_>>().join(", "));
+    // A table without a key has one that only LakeSync knows; another table serves.
+    let Ok(row) = sqlx::query(AssertSqlSafe(sql)).fetch_optional(connection).await else {
+        return Ok(None);
+    };
+    let Some(row) = row else { return Ok(None) };
+    let literal = |at: usize| row.try_get::<String, _>(at).map_err(Exit::input_output);
+    let literals = (0..columns.len()).map(literal).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(columns.into_iter().zip(literals).collect()))
+}
+
+impl Edits {
+    async fn write(
+        &self,
+        connection: &mut SqliteConnection,
+        literal: &str,
+    ) -> Result<(), sqlx::Error> {
+        let (table, column) = (quoted(&self.table), quoted(&self.column));
+        let sql = format!("UPDATE {table} SET {column} = {literal} WHERE {}", self.filter());
+        sqlx::query(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+    }
+
+    fn filter(&self) -> String {
+        let equal =
+            |(column, literal): &(String, String)| format!("{} IS {literal}", quoted(column));
+        self.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Which edit the files hold now, and why.
+    pub(super) async fn verdict(&self, file: &Path, events: &[Event]) -> Result<String, Exit> {
+        let mut connection = open(file).await?;
+        let (table, column) = (quoted(&self.table), quoted(&self.column));
+        let sql = format!("SELECT quote({column}) FROM {table} WHERE {}", self.filter());
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
+        let held: String = row.and_then(|row| row.try_get(0)).map_err(Exit::input_output)?;
+        let lost = superseded(events).filter(|lost| lost.table.as_str() == self.table).count();
+        Ok(format!(
+            "  {}.{} is {held} everywhere: the later stamp wins, whoever synced first\n  \
+             ({lost} edit was told that it lost)",
+            self.table, self.column
+        ))
+    }
+}
+
+impl fmt::Display for Edits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (table, column, filter) = (&self.table, &self.column, self.filter());
+        writeln!(f, "  left:  UPDATE {table} SET {column} = {} WHERE {filter}", self.left)?;
+        write!(
+            f,
+            "  right: UPDATE {table} SET {column} = {} WHERE {filter}  (a moment later)",
+            self.right
+        )
+    }
+}
+
+async fn open(file: &Path) -> Result<SqliteConnection, Exit> {
+    let options = SqliteConnectOptions::new().filename(file);
+    SqliteConnection::connect_with(&options).await.map_err(Exit::input_output)
+}
+
+/// A name as an SQL identifier.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,150 @@
+//! What commands show people: lines on standard output, bars on a terminal's standard error.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use lakesync_client::{Candidate, Event, Phase, Replica, Round, Status, SyncError, Traffic};
+
+use crate::exit::Exit;
+
+/// How often a bar moves while nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Prints a line.
+pub(crate) fn line(text: impl Display) -> Result<(), Exit> {
+    writeln!(std::io::stdout(), "{text}").map_err(Exit::input_output)
+}
+
+/// Prints which tables take part and which do not, each with its reason.
+pub(crate) fn candidates(candidates: &[Candidate]) -> Result<(), Exit> {
+    let width =
+        candidates.iter().map(|candidate| candidate.table.chars().count()).max().unwrap_or(0);
+    for Candidate { table, verdict } in candidates {
+        match verdict {
+            Ok(adoptable) => {
+                line(format_args!("  ✓ {table:width$}  {} rows", adoptable.rows))?;
+                for column in &adoptable.left_out {
+                    line(format_args!("    {:width$}  without {column}", ""))?;
+                }
+                for warning in &adoptable.warnings {
+                    line(format_args!("    {:width$}  ! {warning}", ""))?;
+                }
+            }
+            Err(reason) => line(format_args!("  – {table:width$}  left out: {reason}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Runs a round behind a bar, and tells what it did.
+pub(crate) async fn round(
+    replica: &Replica,
+    label: &str,
+) -> Result<(Round, Vec<Event>), SyncError> {
+    let bar = ProgressBar::new_spinner().with_message(label.to_owned());
+    bar.enable_steady_tick(TICK);
+    let before = replica.status().borrow().traffic;
+    let mut events = replica.events();
+    let mut status = replica.status();
+    let mut seen = Vec::new();
+    let round = replica.sync();
+    tokio::pin!(round);
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut round => break outcome,
+            Some(event) = futures_util::StreamExt::next(&mut events) => note(&bar, event, &mut seen),
+            Ok(()) = status.changed() => describe(&bar, label, &status.borrow_and_update()),
+        }
+    };
+    bar.finish_and_clear();
+    // What was told while the round ended.
+    while let Some(Some(event)) =
+        futures_util::FutureExt::now_or_never(futures_util::StreamExt::next(&mut events))
+    {
+        note(&bar, event, &mut seen);
+    }
+    let (outcome, traffic) = (outcome?, replica.status().borrow().traffic);
+    let sent = summary(&outcome, before, traffic);
+    // Lines go out in any case; a bar is for terminals only.
+    if line(format_args!("  {label}: {sent}")).is_err() {
+        tracing::debug!("nobody reads standard output");
+    }
+    Ok((outcome, seen))
+}
+
+/// The most events a round's caller is told of: a summary counts them all.
+const EVENTS_MAX: usize = 100;
+
+fn note(bar: &ProgressBar, event: Event, seen: &mut Vec<Event>) {
+    match event {
+        Event::CheckpointProgress { done, total } => {
+            bar.set_length(total);
+            bar.set_position(done);
+            let style = ProgressStyle::with_template("  {msg} [{bar:30}] {pos}/{len} rows");
+            bar.set_style(style.expect("BUG: a template that does not parse"));
+        }
+        Event::Superseded(_) | Event::Rejected(_) | Event::Parked(_) if seen.len() < EVENTS_MAX => {
+            seen.push(event);
+        }
+        _ => {}
+    }
+}
+
+fn describe(bar: &ProgressBar, label: &str, status: &Status) {
+    let doing = match status.phase {
+        Phase::Idle | Phase::Waiting => "waiting",
+        Phase::Connecting => "connecting",
+        Phase::Checkpoint => "receiving every row",
+        Phase::Pulling => "receiving what is new",
+        Phase::Pushing => "sending",
+        Phase::Following => "in step",
+    };
+    let Traffic { up_rows, down_rows, .. } = status.traffic;
+    let pending = status.pending;
+    bar.set_message(format!(
+        "{label}: {doing}, {pending} to send, {up_rows} sent, {down_rows} received"
+    ));
+}
+
+fn summary(round: &Round, before: Traffic, after: Traffic) -> String {
+    let up = HumanBytes(after.up_bytes - before.up_bytes);
+    let down = HumanBytes(after.down_bytes - before.down_bytes);
+    let sent = after.up_rows - before.up_rows;
+    let how = if round.checkpoint { ", by checkpoint" } else { "" };
+    let mut text = format!("sent {sent} changes ({up}), received {} ({down}{how})", round.pulled);
+    for (count, what) in [(round.superseded, "lost to newer writes"), (round.rejected, "refused")] {
+        if 0 < count {
+            text += &format!(", {count} {what}");
+        }
+    }
+    text
+}
+
+/// Says what of a round needs a person's eye.
+pub(crate) async fn leftovers(replica: &Replica) -> Result<(), Exit> {
+    let rejected = replica.rejected().await.map_err(Exit::input_output)?;
+    if !rejected.is_empty() {
+        line(format_args!(
+            "{} changes were refused and are kept in _lakesync_rejected:",
+            rejected.len()
+        ))?;
+        for refused in rejected.iter().take(EVENTS_MAX) {
+            let (table, row, reason) = (&refused.table, &refused.row_id, &refused.reason);
+            line(format_args!("  {table} {row}: {reason}: {}", refused.message))?;
+        }
+    }
+    let parked = replica.parked().await.map_err(Exit::input_output)?;
+    if !parked.is_empty() {
+        line(format_args!(
+            "{} rows wait for a local constraint, in _lakesync_parked:",
+            parked.len()
+        ))?;
+        for row in parked.iter().take(EVENTS_MAX) {
+            line(format_args!("  {} {}: {}", row.table, row.row_id, row.reason))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! `lakesync token`: a token for development, and nothing else on standard output.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use lakesync::clock::{SystemClock, WallClock};
+use lakesync::name::Gateway;
+use lakesync_server::auth::{Grant, Secret};
+use lakesync_server::config;
+use serde_json::{Map, Value};
+
+use crate::exit::Exit;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The data directory of the server that will accept the token.
+    #[arg(long)]
+    data: PathBuf,
+    /// Who the token speaks for.
+    #[arg(long)]
+    sub: String,
+    /// What it may do: sync, sync:read and admin, separated by spaces.
+    #[arg(long, default_value = "sync")]
+    scope: String,
+    /// A gateway that it opens; may be repeated. Without any it opens all.
+    #[arg(long)]
+    gateway: Vec<Gateway>,
+    /// A further claim as NAME=VALUE; may be repeated. A value that parses as JSON is JSON.
+    #[arg(long, value_parser = claim)]
+    claim: Vec<(String, Value)>,
+    /// For how long it is good: 30s, 10m, 1h, 90d.
+    #[arg(long, default_value = "1h", value_parser = config::duration)]
+    ttl: std::time::Duration,
+}
+
+/// The claims that have a flag of their own.
+const OWN_CLAIMS: [&str; 5] = ["sub", "scope", "gateways", "exp", "iat"];
+
+pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
+    let Arguments { data, sub, scope, gateway, claim, ttl } = arguments;
+    let known = ["sync", "sync:read", "admin"];
+    if let Some(word) = scope.split_ascii_whitespace().find(|word| !known.contains(word)) {
+        return Err(Exit::usage(format!(
+            "there is no scope {word:?}; known are {}",
+            known.join(", ")
+        )));
+    }
+    let claims = Map::from_iter(claim);
+    if let Some(name) = OWN_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
+        return Err(Exit::usage(format!("the claim {name} has a flag of its own")));
+    }
+    let secret = Secret::load_or_create(&data).map_err(Exit::input_output)?;
+    let grant = Grant { subject: sub, scope, gateways: gateway, claims, ttl };
+    let token = grant.sign(&secret, SystemClock.now_ms()).map_err(Exit::usage)?;
+    writeln!(std::io::stdout(), "{token}").map_err(Exit::input_output)
+}
+
+fn claim(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed")?;
+    let parsed = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), parsed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_parses_as_json_is_json() {
+        for (text, value) in [
+            ("a=1", Value::from(1)),
+            ("a=[1,\"x\"]", serde_json::json!([1, "x"])),
+            ("a=true", Value::Bool(true)),
+            ("a=x=y", Value::from("x=y")),
+            ("a=", Value::from("")),
+            ("a=\"1\"", Value::from("1")),
+        ] {
+            assert_eq!(claim(text), Ok(("a".to_owned(), value)), "{text}");
+        }
+        assert!(claim("a").is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! Settings: defaults < file < environment < flags, read as text from all four and parsed once.
+//!
+//! [`KEYS`] is the one table of what can be set. An error names the setting, where it was set, and
+//! what would do.
+
+mod parse;
+
+pub use parse::duration;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::auth::Policy;
+use crate::gateway::Settings;
+
+/// One setting: its name, its default as text, and what it is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As in the file; a flag writes dashes, the environment `LAKESYNC_` and capitals.
+    pub name: &'static str,
+    /// The default; empty where there is none.
+    pub default: &'static str,
+    /// For people.
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, default, about }
+}
+
+/// Everything that can be set, in the order it is printed.
+pub const KEYS: &[Key] = &[
+    key("data", "lakesync-data", "the data directory"),
+    key("listen", "127.0.0.1:7461", "the address of the gRPC services; port 0 chooses a free one"),
+    key("ops_listen", "", "the address of /healthz, /readyz and /metrics; empty for none"),
+    key("dev", "false", "create a gateway called main, and print lines to paste"),
+    key("log_level", "info", "error, warn, info, debug or trace, or directives by module"),
+    key("log_format", "text", "text or json, on standard error"),
+    key("reflection", "true", "let grpcurl and buf curl ask what there is"),
+    key("auth_audience", "", "the `aud` that tokens must carry; empty for any"),
+    key("auth_issuer", "", "the `iss` that tokens must carry; empty for any"),
+    key("clock_drift_max", "5s", "how far ahead of the server's clock a stamp may be"),
+    key("offline_max", "90d", "how long deletes are remembered, and a replica may stay away"),
+    key("log_size_max", "4GiB", "how large a gateway's log may grow before its oldest commits go"),
+    key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
+    key("disk_reserve", "64MiB", "free space below which pushes are refused"),
+    key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
+    key("drain_max", "20s", "how long a stopping server waits for calls under way"),
+];
+
+/// The settings of a server, parsed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where the gRPC services listen.
+    pub listen: SocketAddr,
+    /// Where the operators' pages listen, if anywhere.
+    pub ops_listen: Option<SocketAddr>,
+    /// Whether to create a gateway and print lines to paste.
+    pub dev: bool,
+    /// What is logged.
+    pub log_level: String,
+    /// Whether logs are JSON.
+    pub log_json: bool,
+    /// Whether reflection is served.
+    pub reflection: bool,
+    /// What tokens must say.
+    pub policy: Policy,
+    /// How far ahead of the server's clock a stamp may be.
+    pub clock_drift_max: Duration,
+    /// How long deletes are remembered.
+    pub offline_max: Duration,
+    /// How large a log may grow, in bytes.
+    pub log_bytes_max: u64,
+    /// How much all waiting pushes may hold, in bytes.
+    pub queue_bytes_max: u64,
+    /// Free space below which pushes are refused, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// How long a reader may take nothing.
+    pub stall_max: Duration,
+    /// How long a stopping server waits.
+    pub drain_max: Duration,
+}
+
+/// A setting that is wrong, and where it was set.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {what}")]
+pub struct ConfigError {
+    origin: String,
+    what: String,
+}
+
+/// The settings as text, and where each was set.
+#[derive(Clone, Debug)]
+pub struct Texts(BTreeMap<&'static str, (String, Origin)>);
+
+#[derive(Clone, Debug)]
+enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// The prefix of our environment variables.
+const PREFIX: &str = "LAKESYNC_";
+/// Our variables that are no settings of the server: the client's token, and the tests' own.
+const OTHER_VARIABLES: [&str; 2] = ["LAKESYNC_TOKEN", "LAKESYNC_TEST_"];
+
+impl Texts {
+    /// The defaults.
+    pub fn defaults() -> Self {
+        let text = |key: &Key| (key.name, (key.default.to_owned(), Origin::Default));
+        Self(KEYS.iter().map(text).collect())
+    }
+
+    /// Overlays a TOML file of flat settings.
+    pub fn file(mut self, path: &Path) -> Result<Self, ConfigError> {
+        let origin = Origin::File(path.to_owned());
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&origin, error))?;
+        let table: toml::Table = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            wrong(&origin, format!("line {line}: {}", error.message()))
+        })?;
+        for (name, value) in table {
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(truth) => truth.to_string(),
+                _ => {
+                    return Err(wrong(
+                        &origin,
+                        format!("{name} must be a text, number or truth value"),
+                    ));
+                }
+            };
+            self.set(&name, text, origin.clone())?;
+        }
+        Ok(self)
+    }
+
+    /// Overlays the environment, given as name and value.
+    pub fn environment(
+        mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        for (name, value) in variables {
+            let ours = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase);
+            let Some(setting) = ours else { continue };
+            if OTHER_VARIABLES.iter().any(|other| name.starts_with(other)) {
+                continue;
+            }
+            self.set(&setting, value, Origin::Environment(name))?;
+        }
+        Ok(self)
+    }
+
+    /// Overlays flags that were given.
+    pub fn flags(
+        mut self,
+        flags: impl IntoIterator<Item = (&'static str, Option<String>)>,
+    ) -> Result<Self, ConfigError> {
+        for (name, value) in flags {
+            if let Some(value) = value {
+                self.set(name, value, Origin::Flag(format!("--{}", name.replace('_', "-"))))?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The settings, a line each, with where they were set. None of them is secret: secrets are
+    /// kept in files of their own, and only their place would be a setting.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let line = |key: &Key| {
+            let (text, origin) = &self.0[key.name];
+            format!("{} = {text:?} ({origin})", key.name)
+        };
+        KEYS.iter().map(line)
+    }
+
+    /// Parses every setting.
+    pub fn parse(&self) -> Result<Config, ConfigError> {
+        let optional = |name| self.parsed(name, parse::optional_text);
+        Ok(Config {
+            data: self.parsed("data", parse::path)?,
+            listen: self.parsed("listen", parse::address)?,
+            ops_listen: self.parsed("ops_listen", parse::optional_address)?,
+            dev: self.parsed("dev", parse::truth)?,
+            log_level: self.parsed("log_level", parse::log_level)?,
+            log_json: self.parsed("log_format", parse::log_format)?,
+            reflection: self.parsed("reflection", parse::truth)?,
+            policy: Policy {
+                audience: optional("auth_audience")?,
+                issuer: optional("auth_issuer")?,
+            },
+            clock_drift_max: self.parsed("clock_drift_max", parse::duration)?,
+            offline_max: self.parsed("offline_max", parse::duration)?,
+            log_bytes_max: self.parsed("log_size_max", parse::size)?,
+            queue_bytes_max: self.parsed("queue_size_max", parse::size)?,
+            disk_reserve_bytes: self.parsed("disk_reserve", parse::size)?,
+            stall_max: self.parsed("stall_max", parse::duration)?,
+            drain_max: self.parsed("drain_max", parse::duration)?,
+        })
+    }
+
+    fn set(&mut self, name: &str, text: String, origin: Origin) -> Result<(), ConfigError> {
+        let known = KEYS.iter().find(|key| key.name == name);
+        let unknown =
+            || wrong(&origin, format!("there is no setting {name}; known are {}", names()));
+        self.0.insert(known.ok_or_else(unknown)?.name, (text, origin));
+        Ok(())
+    }
+
+    fn parsed<T>(
+        &self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let (text, origin) = &self.0[name];
+        parse(text).map_err(|what| wrong(origin, format!("{name} = {text:?}: {what}")))
+    }
+}
+
+impl Config {
+    /// What the gateways are to know of it.
+    pub fn gateway_settings(&self) -> Settings {
+        Settings {
+            clock_drift_max: self.clock_drift_max,
+            offline_max: self.offline_max,
+            log_bytes_max: self.log_bytes_max,
+            stall_max: self.stall_max,
+            queue_bytes_max: usize::try_from(self.queue_bytes_max).unwrap_or(usize::MAX),
+            ..Settings::default()
+        }
+    }
+}
+
+fn wrong(origin: &Origin, what: impl ToString) -> ConfigError {
+    ConfigError { origin: origin.to_string(), what: what.to_string() }
+}
+
+fn names() -> String {
+    KEYS.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Which setting wins, and what an error says.
+
+use super::*;
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn the_defaults_are_good() {
+    let config = Texts::defaults().parse().expect("good");
+    assert_eq!(config.offline_max, lakesync::limits::OFFLINE_MAX);
+    assert_eq!(config.clock_drift_max, lakesync::limits::CLOCK_DRIFT_MAX);
+    assert_eq!(config.ops_listen, None);
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_defaults() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("lakesync.toml");
+    std::fs::write(&file, "listen = '127.0.0.1:1'\nstall_max = '1s'\ndev = true\n")
+        .expect("written");
+    let texts = Texts::defaults()
+        .file(&file)
+        .and_then(|texts| {
+            texts.environment(variables(&[
+                ("LAKESYNC_LISTEN", "127.0.0.1:2"),
+                ("LAKESYNC_STALL_MAX", "2s"),
+                ("LAKESYNC_TEST_REQUIRED", "1"),
+                ("PATH", "/bin"),
+            ]))
+        })
+        .and_then(|texts| texts.flags([("listen", Some("127.0.0.1:3".to_owned())), ("data", None)]))
+        .expect("good");
+    let config = texts.parse().expect("good");
+    assert_eq!((config.listen.port(), config.stall_max), (3, Duration::from_secs(2)));
+    assert!(config.dev);
+    let lines: Vec<_> = texts.lines().collect();
+    assert_eq!(lines.len(), KEYS.len());
+    assert!(lines.contains(&"listen = \"127.0.0.1:3\" (flag --listen)".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn an_error_says_what_is_wrong_and_where() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (text, says) in [
+        ("listen = 'nowhere'", "listen = \"nowhere\""),
+        ("dev = 'perhaps'", "true or false"),
+        ("offline_max = '90'", "ms, s, m, h or d"),
+        ("offline_max = '99999999999d'", "hundred years"),
+        ("log_size_max = '4GB'", "KiB"),
+        ("log_size_max = -1", "whole number"),
+        ("log_format = 'xml'", "text or json"),
+        ("lissen = 'x'", "there is no setting lissen"),
+        ("dev = [1]", "dev must be"),
+        ("data = ''", "a path is needed"),
+        ("\n\ndev = = 1", "line 3"),
+    ] {
+        let file = dir.path().join("lakesync.toml");
+        std::fs::write(&file, text).expect("written");
+        let parsed = Texts::defaults().file(&file).and_then(|texts| texts.parse());
+        let error = parsed.expect_err(text).to_string();
+        assert!(error.contains("lakesync.toml") && error.contains(says), "{text:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let unknown = Texts::defaults().environment(variables(&[("LAKESYNC_LISSEN", "x")]));
+    assert!(unknown.expect_err("unknown").to_string().contains("LAKESYNC_LISSEN"));
+    let missing = Texts::defaults().file(&dir.path().join("none.toml")).expect_err("missing");
+    assert!(missing.to_string().contains("none.toml"));
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    let page = include_str!("../../../docs/OPERATIONS.md");
+    for Key { name, default, .. } in KEYS {
+        let shown = if default.is_empty() { "| |".to_owned() } else { format!("| `{default}` |") };
+        assert!(
+            page.contains(&format!("| `{name}` {shown}")),
+            "docs/OPERATIONS.md lacks {name} {shown}"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The gRPC services: thin. Authenticate, parse, delegate, encode; no rule of the domain lives here.
+
+mod admin;
+mod authorize;
+mod foreign;
+mod sync;
+
+use std::sync::Arc;
+
+use http::Extensions;
+use lakesync::clock::WallClock;
+use lakesync::error::{Classify, ErrorKind, Reason};
+use lakesync::limits::MESSAGE_BYTES_MAX;
+use lakesync::name::Gateway;
+use lakesync::proto::admin::v1::admin_service_server::AdminServiceServer;
+use lakesync::proto::v1::sync_service_server::SyncServiceServer;
+use lakesync::status::to_status;
+use lakesync::wire::WireError;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::service::Routes;
+
+pub use authorize::{Authorize, AuthorizeLayer};
+
+use crate::auth::Principal;
+use crate::gateway::{self, Gateways, Stopped};
+
+/// Room for what a page adds to the push it carries: its cursor, and who pushed.
+const PAGE_OVERHEAD_BYTES: usize = 1 << 10;
+
+/// What all services share.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// All gateways.
+    pub gateways: Arc<Gateways>,
+    /// The server's clock.
+    pub clock: Arc<dyn WallClock>,
+    /// What the server enforces.
+    pub limits: lakesync::proto::v1::Limits,
+    /// Turns true when streams are to end.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl Services {
+    /// The routes of our own services. They expect a [`Principal`] in a request's extensions, so
+    /// they stand behind [`AuthorizeLayer`].
+    pub fn routes(self) -> Routes {
+        let sync = SyncServiceServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let admin = AdminServiceServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Routes::new(sync).add_service(admin)
+    }
+
+    /// The gateway of this name, if the caller may enter it.
+    async fn gateway(&self, principal: &Principal, name: &str) -> Result<gateway::Gateway, Status> {
+        let name = enter(principal, name)?;
+        self.gateways.get(&name).await.map_err(refuse)
+    }
+
+    fn stopped(&self, principal: &Principal) -> Stopped {
+        Stopped { expires_ms: principal.expires_ms(), shutdown: self.shutdown.clone() }
+    }
+}
+
+/// The name of a gateway that the caller may enter. Asked before whether it exists.
+fn enter(principal: &Principal, name: &str) -> Result<Gateway, Status> {
+    let name = Gateway::parse(name).map_err(|error| refuse(WireError::new("gateway", error)))?;
+    principal.enter(&name).map_err(refuse)?;
+    Ok(name)
+}
+
+/// The caller, whom the layer in front of us authenticated.
+fn principal(extensions: &Extensions) -> Result<Principal, Status> {
+    // Without the layer nobody is anybody: refused, never let in.
+    extensions.get().cloned().ok_or_else(|| refuse(crate::auth::AuthError::Missing))
+}
+
+/// The error as a status. What needs a person is logged here, at the boundary.
+fn refuse(error: impl Classify) -> Status {
+    match error.reason().kind() {
+        ErrorKind::Internal | ErrorKind::Corrupt => tracing::error!(%error, "a call failed"),
+        ErrorKind::Unavailable => tracing::warn!(%error, "a call failed"),
+        _ => {}
+    }
+    to_status(&error)
+}
+
+/// A call that this version does not offer.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} is not offered by this version of the server")]
+struct NotOffered {
+    method: &'static str,
+}
+
+impl Classify for NotOffered {
+    fn reason(&self) -> Reason {
+        Reason::Unimplemented
+    }
+}

@@ -1,0 +1,176 @@
+//! `AdminService`: what operators and grpcurl talk to. Calls that need backends or sync rules answer
+//! UNIMPLEMENTED until those exist.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::stream::Empty;
+use lakesync::name::Gateway;
+use lakesync::proto::admin::v1::admin_service_server::AdminService;
+use lakesync::proto::admin::v1::{self as proto};
+use lakesync::wire::{self, WireError};
+use prost_types::Timestamp;
+use tonic::{Request, Response, Status};
+
+use super::{NotOffered, Services, enter, principal, refuse};
+use crate::auth::Principal;
+use crate::store::{GatewayRecord, StoreError};
+
+/// How many gateways a page lists where the caller does not say.
+const PAGE_DEFAULT: u32 = 100;
+/// How many gateways a page lists at most.
+const PAGE_MAX: u32 = 1_000;
+
+#[tonic::async_trait]
+impl AdminService for Services {
+    type CompactStream = Empty<Result<proto::CompactResponse, Status>>;
+
+    async fn create_gateway(
+        &self,
+        request: Request<proto::CreateGatewayRequest>,
+    ) -> Result<Response<proto::CreateGatewayResponse>, Status> {
+        let name = enter(&principal(request.extensions())?, &request.get_ref().gateway)?;
+        let record = self.gateways.create(&name).await.map_err(refuse)?;
+        tracing::info!(gateway = %name, "gateway created");
+        Ok(Response::new(proto::CreateGatewayResponse { gateway: Some(describe(&record)) }))
+    }
+
+    async fn list_gateways(
+        &self,
+        request: Request<proto::ListGatewaysRequest>,
+    ) -> Result<Response<proto::ListGatewaysResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let after = decode_page_token(&request.page_token).map_err(refuse)?;
+        let size = match request.page_size {
+            0 => PAGE_DEFAULT,
+            size => size.min(PAGE_MAX),
+        } as usize;
+        let opened = self.opened(&caller, after, size).await.map_err(refuse)?;
+        // The token names a gateway of this page, so it tells the caller nothing new.
+        let last = opened.last().filter(|_| opened.len() == size);
+        let next_page_token = last.map(|record| URL_SAFE_NO_PAD.encode(record.name.as_str()));
+        Ok(Response::new(proto::ListGatewaysResponse {
+            gateways: opened.iter().map(describe).collect(),
+            next_page_token: next_page_token.unwrap_or_default(),
+        }))
+    }
+
+    async fn delete_gateway(
+        &self,
+        request: Request<proto::DeleteGatewayRequest>,
+    ) -> Result<Response<proto::DeleteGatewayResponse>, Status> {
+        let name = enter(&principal(request.extensions())?, &request.get_ref().gateway)?;
+        self.gateways.delete(&name).await.map_err(refuse)?;
+        tracing::info!(gateway = %name, "gateway deleted");
+        Ok(Response::new(proto::DeleteGatewayResponse {}))
+    }
+
+    async fn put_schema(
+        &self,
+        request: Request<proto::PutSchemaRequest>,
+    ) -> Result<Response<proto::PutSchemaResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let gateway = self.gateway(&caller, &request.gateway).await?;
+        let proposals = wire::decode_proposals(&request.tables).map_err(refuse)?;
+        let schema = gateway.put_schema(proposals, request.dry_run).await.map_err(refuse)?;
+        let tables = schema.tables().map(|table| wire::encode_schema(table)).collect();
+        Ok(Response::new(proto::PutSchemaResponse { tables }))
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<proto::GetStatsRequest>,
+    ) -> Result<Response<proto::GetStatsResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
+        let stats = gateway.stats().await.map_err(refuse)?;
+        Ok(Response::new(proto::GetStatsResponse {
+            head: stats.head.0,
+            tail: stats.tail.0,
+            flushed: HashMap::new(),
+            rows: stats.rows,
+            log_bytes: stats.log_bytes,
+            followers: u32::try_from(stats.followers).unwrap_or(u32::MAX),
+            last_flush: None,
+            flush_errors: HashMap::new(),
+        }))
+    }
+
+    async fn put_sync_rules(
+        &self,
+        _: Request<proto::PutSyncRulesRequest>,
+    ) -> Result<Response<proto::PutSyncRulesResponse>, Status> {
+        Err(refuse(NotOffered { method: "PutSyncRules" }))
+    }
+
+    async fn get_sync_rules(
+        &self,
+        _: Request<proto::GetSyncRulesRequest>,
+    ) -> Result<Response<proto::GetSyncRulesResponse>, Status> {
+        Err(refuse(NotOffered { method: "GetSyncRules" }))
+    }
+
+    async fn explain_access(
+        &self,
+        _: Request<proto::ExplainAccessRequest>,
+    ) -> Result<Response<proto::ExplainAccessResponse>, Status> {
+        Err(refuse(NotOffered { method: "ExplainAccess" }))
+    }
+
+    async fn flush(
+        &self,
+        _: Request<proto::FlushRequest>,
+    ) -> Result<Response<proto::FlushResponse>, Status> {
+        Err(refuse(NotOffered { method: "Flush" }))
+    }
+
+    async fn compact(
+        &self,
+        _: Request<proto::CompactRequest>,
+    ) -> Result<Response<Self::CompactStream>, Status> {
+        Err(refuse(NotOffered { method: "Compact" }))
+    }
+}
+
+impl Services {
+    /// Up to `size` gateways after `after` that the caller may enter.
+    async fn opened(
+        &self,
+        caller: &Principal,
+        mut after: Option<Gateway>,
+        size: usize,
+    ) -> Result<Vec<GatewayRecord>, StoreError> {
+        let mut opened = Vec::new();
+        loop {
+            let listed = self.gateways.list(after.as_ref(), PAGE_MAX as usize).await?;
+            let Some(last) = listed.last() else { return Ok(opened) };
+            after = Some(last.name.clone());
+            let entered = listed.into_iter().filter(|record| caller.opens(&record.name));
+            opened.extend(entered.take(size - opened.len()));
+            if opened.len() == size {
+                return Ok(opened);
+            }
+        }
+    }
+}
+
+fn describe(record: &GatewayRecord) -> proto::Gateway {
+    let ms = i64::try_from(record.created_ms).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(ms % 1_000 * 1_000_000).expect("BUG: less than a second");
+    let created = Timestamp { seconds: ms / 1_000, nanos };
+    proto::Gateway { name: record.name.to_string(), created: Some(created) }
+}
+
+/// A page token is the last name of the page before. It carries no authority.
+fn decode_page_token(token: &str) -> Result<Option<Gateway>, WireError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
+    let name = bytes.and_then(|bytes| Gateway::parse(str::from_utf8(&bytes).ok()?).ok());
+    let malformed = || WireError::new("page_token", "it is malformed; send it back as received");
+    name.map(Some).ok_or_else(malformed)
+}

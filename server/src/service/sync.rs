@@ -1,0 +1,160 @@
+//! `SyncService`: what replicas talk to.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use lakesync::error::{Classify, Reason};
+use lakesync::hlc::Hlc;
+use lakesync::limits::{
+    MESSAGE_BYTES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PULL_TABLES_MAX, SKIP_POSITIONS_MAX,
+};
+use lakesync::name::{ClientId, Position, TableName};
+use lakesync::proto::v1::sync_service_server::SyncService;
+use lakesync::proto::v1::{
+    CheckpointRequest, CheckpointResponse, GetSchemaRequest, GetSchemaResponse,
+    GetServerInfoRequest, GetServerInfoResponse, PullRequest, PullResponse, PushRequest,
+    PushResponse,
+};
+use lakesync::wire::{self, WireError};
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{PAGE_OVERHEAD_BYTES, Services, principal, refuse};
+use crate::gateway::{Answers, CheckpointOptions, PullOptions};
+
+/// A stream of answers.
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SyncService for Services {
+    type PullStream = Streamed<PullResponse>;
+    type CheckpointStream = Streamed<CheckpointResponse>;
+
+    async fn get_server_info(
+        &self,
+        request: Request<GetServerInfoRequest>,
+    ) -> Result<Response<GetServerInfoResponse>, Status> {
+        tracing::debug!(client = request.get_ref().client_version, "a client asks who we are");
+        Ok(Response::new(GetServerInfoResponse {
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            min_protocol: PROTOCOL_MIN,
+            max_protocol: PROTOCOL_MAX,
+            limits: Some(self.limits),
+            server_hlc: Hlc::from_ms(self.clock.now_ms()).0,
+        }))
+    }
+
+    async fn get_schema(
+        &self,
+        request: Request<GetSchemaRequest>,
+    ) -> Result<Response<GetSchemaResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
+        let schema = gateway.schema();
+        let tables = schema.tables().map(|table| wire::encode_schema(table)).collect();
+        Ok(Response::new(GetSchemaResponse { tables }))
+    }
+
+    async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let gateway = self.gateway(&caller, &request.gateway).await?;
+        let client = ClientId::parse(&request.client_id);
+        let client = client.map_err(|error| refuse(WireError::new("client_id", error)))?;
+        let bytes = fit_in_a_page(&request).map_err(refuse)?;
+        let offers = wire::decode_push(request.tables, &client);
+        let ack = gateway.push(caller.subject(), client, offers, request.atomic, bytes).await;
+        let ack = ack.map_err(refuse)?;
+        let (position, outcomes, server_hlc) = (ack.position.0, ack.outcomes, ack.hlc.0);
+        Ok(Response::new(PushResponse { position, outcomes, server_hlc }))
+    }
+
+    async fn pull(
+        &self,
+        request: Request<PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let gateway = self.gateway(&caller, &request.gateway).await?;
+        let options = pull_options(request).map_err(refuse)?;
+        let answers = gateway.pull(options, self.stopped(&caller)).await.map_err(refuse)?;
+        Ok(Response::new(streamed(answers)))
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointRequest>,
+    ) -> Result<Response<Self::CheckpointStream>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let gateway = self.gateway(&caller, &request.gateway).await?;
+        let tables = table_names(&request.tables).map_err(refuse)?;
+        let options = CheckpointOptions { tables, resume: request.resume };
+        let answers = gateway.checkpoint(options, self.stopped(&caller)).await.map_err(refuse)?;
+        Ok(Response::new(streamed(answers)))
+    }
+}
+
+fn streamed<T: Send + 'static>(answers: Answers<T>) -> Streamed<T> {
+    Box::pin(answers.map(|answer| answer.map_err(refuse)))
+}
+
+fn pull_options(request: PullRequest) -> Result<PullOptions, WireError> {
+    let client = match request.client_id.as_str() {
+        "" => None,
+        id => Some(ClientId::parse(id).map_err(|error| WireError::new("client_id", error))?),
+    };
+    let skipped = request.skip_positions.len();
+    if SKIP_POSITIONS_MAX < skipped {
+        let what = format!("{skipped} positions; the limit is {SKIP_POSITIONS_MAX}");
+        return Err(WireError::new("skip_positions", what));
+    }
+    Ok(PullOptions {
+        client,
+        cursor: request.cursor,
+        tables: table_names(&request.tables)?,
+        follow: request.follow,
+        rows_max: request.max_rows,
+        skip: request.skip_positions.into_iter().map(Position).collect(),
+    })
+}
+
+fn table_names(texts: &[String]) -> Result<Vec<TableName>, WireError> {
+    if PULL_TABLES_MAX < texts.len() {
+        let what = format!("{} tables; the limit is {PULL_TABLES_MAX}", texts.len());
+        return Err(WireError::new("tables", what));
+    }
+    let name = |(at, text): (usize, &String)| {
+        TableName::parse(text).map_err(|error| WireError::new(format!("tables[{at}]"), error))
+    };
+    texts.iter().enumerate().map(name).collect()
+}
+
+/// A push that no page could carry.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the push has {bytes} bytes as readers would get it; the limit is {MESSAGE_BYTES_MAX}: split it"
+)]
+struct TooLarge {
+    bytes: usize,
+}
+
+impl Classify for TooLarge {
+    fn reason(&self) -> Reason {
+        Reason::TooLarge
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// The size of a push. A commit is never split, so one that readers with the default limits could
+/// not receive must not be made: every group of changes also names the client.
+fn fit_in_a_page(request: &PushRequest) -> Result<usize, TooLarge> {
+    let size = request.encoded_len();
+    let named = request.tables.len() * (request.client_id.len() + 3);
+    let bytes = size + named + PAGE_OVERHEAD_BYTES;
+    if MESSAGE_BYTES_MAX < bytes { Err(TooLarge { bytes }) } else { Ok(size) }
+}

@@ -1,0 +1,59 @@
+//! `lakesync bench` as a user runs it: the figures are the machine's affair, the work is not.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs a small bench and checks that both servers did all of the work, and that nothing is left.
+fn check(work: &str, items: u64, more: &[&str]) {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
+        .args(["bench", work, "--json", "--changes", "300", "--batch", "20", "--pairs", "2"])
+        .arg("--data")
+        .arg(place.path())
+        .args(more)
+        .output()
+        .expect("started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{work}: {errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["work"], work);
+    let pairs = report["pairs"].as_array().expect("pairs");
+    assert_eq!(pairs.len(), 2);
+    for side in pairs.iter().flat_map(|pair| [&pair["server"], &pair["yardstick"]]) {
+        assert_eq!(side["items"], items, "{work}: {report:#}");
+        assert!(side["rate"].as_f64().is_some_and(|rate| 0.0 < rate), "{report:#}");
+    }
+    assert!(report["median"]["ratio"].as_f64().is_some_and(|ratio| 0.0 < ratio), "{report:#}");
+    let left = fs::read_dir(place.path()).expect("readable").count();
+    assert_eq!(left, 0, "{work} leaves files behind");
+}
+
+#[test]
+fn pushes_of_many_clients() {
+    check("push", 300, &["--clients", "7"]);
+}
+
+#[test]
+fn pulls_of_every_change() {
+    check("pull", 600, &["--clients", "2"]);
+}
+
+#[test]
+fn a_checkpoint_of_every_row() {
+    // The others of the 300 changes write a row again.
+    check("checkpoint", 276, &[]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    for wrong in [["--clients", "0"], ["--batch", "10001"], ["--pairs", "0"], ["--changes", "-1"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
+            .args(["bench", "push"])
+            .args(wrong)
+            .output()
+            .expect("started");
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+    }
+}

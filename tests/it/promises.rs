@@ -1,0 +1,16 @@
+//! A test, or several, for each promise of the protocol, over real gRPC. Each fails without the
+//! behaviour that it names.
+
+mod p01_durable;
+mod p02_idempotent;
+mod p03_one_commit;
+mod p04_nothing_skipped;
+mod p05_one_bad_change;
+mod p06_convergence;
+mod p09_client_ids;
+mod p10_cursors;
+mod p11_checkpoint;
+mod p12_clock;
+mod p13_absence;
+mod p15_bounded;
+mod p16_live;

@@ -1,0 +1,236 @@
+//! P-10: a cursor that can't be continued is told so, never answered in part.
+
+use lakesync::proto::v1::{CheckpointRequest, PullRequest};
+use tonic::{Code, Status};
+
+use crate::harness::changes::{at, upsert};
+use crate::harness::client::Pulled;
+use crate::harness::{Client, MAIN, Replica, Server, Setup, assert_refused, open, within};
+
+#[track_caller]
+fn assert_expired<T>(answer: Result<T, Status>) {
+    assert_refused(answer, Code::OutOfRange, "CURSOR_EXPIRED");
+}
+
+async fn write_some(client: &Client, from: u64, to: u64) {
+    for nth in from..to {
+        let delta = upsert(&client.id, at(nth), &format!("todos/{nth}"), &[("title", "x")]);
+        client.push([delta]).await.expect("answered");
+    }
+}
+
+async fn resume(client: &Client, resume: &str, tables: &[&str]) -> Result<(), Status> {
+    let request = CheckpointRequest {
+        gateway: client.gateway.clone(),
+        resume: resume.to_owned(),
+        tables: tables.iter().map(|table| (*table).to_owned()).collect(),
+        ..CheckpointRequest::default()
+    };
+    let mut stream = within(client.sync.clone().checkpoint(request)).await?.into_inner();
+    while within(stream.message()).await?.is_some() {}
+    Ok(())
+}
+
+async fn pull_tables(client: &Client, cursor: &str, tables: &[&str]) -> Result<Pulled, Status> {
+    let tables = tables.iter().map(|table| (*table).to_owned()).collect();
+    let cursor = cursor.to_owned();
+    client.pull_with(PullRequest { cursor, tables, ..PullRequest::default() }).await
+}
+
+/// A cursor and a resume token that are good now.
+async fn tokens(client: &Client) -> (String, String) {
+    let cursor = client.pull("").await.expect("pulled").cursor("").to_owned();
+    let resume = client.checkpoint().await.expect("read").chunks[0].resume.clone();
+    (cursor, resume)
+}
+
+#[tokio::test]
+async fn p10_another_gateways_cursor_is_refused() {
+    let server = Setup::new().start_with_tables().await;
+    let mut ann = server.client("ann").await;
+    ann.create_gateway("second").await.expect("created");
+    let mut second = ann.clone().at("second");
+    second.put_schema(crate::harness::changes::tables()).await.expect("installed");
+    write_some(&ann, 0, 3).await;
+    write_some(&second, 0, 3).await;
+    let (cursor, token) = tokens(&ann).await;
+    assert_expired(second.pull(&cursor).await);
+    assert_expired(second.follow(&cursor).await);
+    assert_expired(resume(&second, &token, &[]).await);
+    ann.pull(&cursor).await.expect("good where it comes from");
+    resume(&ann, &token, &[]).await.expect("good where it comes from");
+}
+
+#[tokio::test]
+async fn p10_a_gateway_made_anew_is_another_log() {
+    let server = Setup::new().start_with_tables().await;
+    let mut ann = server.client("ann").await;
+    write_some(&ann, 0, 3).await;
+    let (cursor, token) = tokens(&ann).await;
+    let request = lakesync::proto::admin::v1::DeleteGatewayRequest { gateway: MAIN.to_owned() };
+    within(ann.admin.delete_gateway(request)).await.expect("deleted");
+    ann.create_gateway(MAIN).await.expect("created");
+    ann.put_schema(crate::harness::changes::tables()).await.expect("installed");
+    write_some(&ann, 0, 5).await;
+    assert_expired(ann.pull(&cursor).await);
+    assert_expired(resume(&ann, &token, &[]).await);
+    assert_eq!(Replica::by_checkpoint(&ann).await.expect("read").live().len(), 5);
+}
+
+#[tokio::test]
+async fn p10_a_restored_server_is_another_log() {
+    let setup = Setup::new();
+    let server = setup.start_with_tables().await;
+    write_some(&server.client("ann").await, 0, 3).await;
+    server.stop().await.expect("drained");
+
+    let copy = Setup::new();
+    let store = open(&setup.data(), 0).await;
+    store.backup(&copy.data()).await.expect("copied");
+    store.close().await.expect("closed");
+    // What comes after the copy is lost with the original, and others take its positions.
+    let server = setup.start().await;
+    let ann = server.client("ann").await;
+    write_some(&ann, 3, 6).await;
+    let (cursor, token) = tokens(&ann).await;
+    server.stop().await.expect("drained");
+
+    let restored = copy.start().await;
+    let bob = restored.client("bob").await;
+    write_some(&bob, 10, 20).await;
+    assert_expired(bob.pull(&cursor).await);
+    assert_expired(resume(&bob, &token, &[]).await);
+    assert_eq!(Replica::by_checkpoint(&bob).await.expect("read").live().len(), 13);
+}
+
+#[tokio::test]
+async fn p10_a_trimmed_position_is_refused_and_the_rest_is_whole() {
+    let setup = Setup::new().set("log_size_max", "4KiB");
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    write_some(&ann, 0, 1).await;
+    let (cursor, token) = tokens(&ann).await;
+    let mut cursors = vec![cursor.clone()];
+    for nth in 1..200 {
+        write_some(&ann, nth, nth + 1).await;
+        cursors.push(
+            ann.pull_with(PullRequest {
+                cursor: cursors.last().expect("one").clone(),
+                ..PullRequest::default()
+            })
+            .await
+            .expect("pulled")
+            .cursor("")
+            .to_owned(),
+        );
+    }
+    check_trimmed(&server, &cursors, &token).await;
+    server.stop().await.expect("drained");
+    let server = setup.start().await;
+    check_trimmed(&server, &cursors, &token).await;
+}
+
+/// Each cursor is refused, or brings everything after it.
+async fn check_trimmed(server: &Server, cursors: &[String], token: &str) {
+    let ann = server.client("ann").await;
+    let stats = ann.stats().await.expect("figures");
+    assert!(1 < stats.tail && stats.tail < stats.head, "nothing was trimmed: {stats:?}");
+    assert_expired(ann.pull("").await);
+    assert_expired(resume(&ann, token, &[]).await);
+    for (position, cursor) in (1..).zip(cursors) {
+        let answer = ann.pull(cursor).await;
+        if position < stats.tail {
+            assert_expired(answer);
+            continue;
+        }
+        let sent = answer.expect("held").pages.iter().flat_map(|page| page.tables.clone()).count();
+        assert_eq!(sent as u64, stats.head - position, "after {position}");
+    }
+    let rows = Replica::by_checkpoint(&ann).await.expect("read").live().len();
+    assert_eq!(rows as u64, stats.head, "rows went with the log");
+}
+
+#[tokio::test]
+async fn p10_a_reader_in_the_middle_of_what_is_trimmed_is_told_so() {
+    let server = Setup::new().set("log_size_max", "2MiB").start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(1 << 20);
+    let big = |nth| upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
+    ann.push([big(0)]).await.expect("answered");
+    let mut stream = ann.open_pull(PullRequest::default()).await.expect("begun");
+    for nth in 1..12 {
+        ann.push([big(nth)]).await.expect("answered");
+    }
+    // What the stream brings has no gap, up to where it says that there is one.
+    let mut next = 1;
+    let end = loop {
+        match within(stream.message()).await {
+            Ok(Some(answer)) => {
+                use lakesync::proto::v1::pull_response::Event;
+                if let Some(Event::Page(page)) = answer.event {
+                    let sent = page.tables.len() as u64;
+                    assert_eq!(page.position, next + sent - 1, "a gap before {}", page.position);
+                    next = page.position + 1;
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        }
+    };
+    if next <= 12 && end.is_err() {
+        assert_expired(end);
+    }
+}
+
+#[tokio::test]
+async fn p10_a_cursor_is_good_for_its_tables_only() {
+    let server = Setup::new().start_with_tables().await;
+    let ann = server.client("ann").await;
+    write_some(&ann, 0, 3).await;
+    let todos = pull_tables(&ann, "", &["todos"]).await.expect("pulled").cursor("").to_owned();
+    let all = ann.pull("").await.expect("pulled").cursor("").to_owned();
+    let both = pull_tables(&ann, "", &["todos", "notes"]).await.expect("pulled");
+    for (cursor, tables, good) in [
+        (&*todos, &["todos"][..], true),
+        (&todos, &["todos", "todos"], true),
+        (&todos, &[], false),
+        (&todos, &["notes"], false),
+        (&todos, &["todos", "notes"], false),
+        (&all, &[], true),
+        (&all, &["todos"], false),
+        (both.cursor(""), &["notes", "todos"], true),
+    ] {
+        let answer = pull_tables(&ann, cursor, tables).await;
+        if good {
+            answer.unwrap_or_else(|status| panic!("{tables:?}: {status:?}"));
+        } else {
+            assert_expired(answer);
+        }
+    }
+    let token = ann.checkpoint().await.expect("read").chunks[0].resume.clone();
+    assert_expired(resume(&ann, &token, &["todos"]).await);
+}
+
+#[tokio::test]
+async fn p10_what_is_no_cursor_of_ours_is_malformed() {
+    let server = Setup::new().start_with_tables().await;
+    let ann = server.client("ann").await;
+    write_some(&ann, 0, 3).await;
+    let (cursor, token) = tokens(&ann).await;
+    let flipped = |text: &str, at: usize| {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        String::from_utf8(bytes).expect("ASCII")
+    };
+    let mut bad: Vec<_> = (0..cursor.len()).step_by(5).map(|at| flipped(&cursor, at)).collect();
+    let others = ["A", "§", "' OR 1=1 --", "1", &token, &cursor[1..], &format!("{cursor}A")];
+    bad.extend(others.map(ToOwned::to_owned));
+    bad.push("A".repeat(3_000));
+    for text in bad {
+        assert_refused(ann.pull(&text).await, Code::InvalidArgument, "INVALID_REQUEST");
+    }
+    for text in [&cursor, &flipped(&token, 9), "A"] {
+        let answer = resume(&ann, text, &[]).await;
+        assert_refused(answer, Code::InvalidArgument, "INVALID_REQUEST");
+    }
+}
