@@ -312,6 +312,9 @@ impl Store for MemoryStore {
     async fn backup(&self, to: &Path) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.check_open()?;
+        if state.copies.contains_key(to) {
+            return Err(StoreError::Failed(format!("{} exists", to.display())));
+        }
         let copy = state.durable.clone();
         state.copies.insert(to.to_owned(), copy);
         Ok(())

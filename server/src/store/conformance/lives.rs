@@ -90,6 +90,7 @@ pub async fn a_backup_is_whole_and_another_log(home: &dyn Home) {
     let root = tempfile::tempdir().expect("a directory");
     let to = root.path().join("copy");
     store.backup(&to).await.expect("backup");
+    assert!(store.backup(&to).await.is_err(), "over another copy");
     put(&*store, main.id, Group { rows: rows(&["b=2"]).rows, ..entries([6]) }).await;
     let copy = home.open_copy(&to).await;
     let listed = copy.gateways(None, 9).await.expect("list");
