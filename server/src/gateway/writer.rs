@@ -199,7 +199,7 @@ impl Writer {
         if !admitted.effective.is_empty() {
             position = batch.head.next();
             batch.head = position;
-            let bytes = commit::encode(&client, hlc, admitted.effective);
+            let bytes = commit::encode(&client, hlc, &admitted.effective);
             batch.counters.appended_bytes += bytes.len() as u64;
             batch.counters.rows = batch.counters.rows.saturating_add_signed(admitted.rows_gained);
             let tombstones = admitted.deleted.iter();
