@@ -1,7 +1,7 @@
 //! The durable state of gateways, behind one trait: where it lives is the engine's business.
 //!
 //! A store keeps bytes. What they mean (commits, rows, schemas, stamps) is decided above it. The
-//! contract below is checked by [`conformance`], which every engine passes.
+//! contract below is checked by the suite in `conformance`, which every engine passes.
 
 use std::fmt;
 use std::path::Path;

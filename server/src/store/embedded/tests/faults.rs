@@ -50,13 +50,13 @@ async fn nothing_is_confirmed_before_it_is_synced() {
     let (dir, main) = with_main(root.path(), 1 << 20).await;
     let (syncs, seams) = slow_syncs();
     let store = EmbeddedStore::open_with(&dir, &options(1 << 20), &seams).expect("open");
+    let syncs = syncs; // Let go before the store, whose threads wait for it.
     let mut receipt = std::pin::pin!(commit(&store, main, 1).await.durable());
     syncs.wait_until_begun();
     assert!(receipt.as_mut().now_or_never().is_none(), "confirmed during the sync");
     assert_eq!(checked_head(&store, main).await.expect("sound"), 1, "visible at once");
     syncs.end_one();
     receipt.await.expect("durable");
-    drop(syncs);
 }
 
 #[tokio::test]
@@ -65,6 +65,7 @@ async fn what_arrives_during_a_sync_shares_the_next() {
     let (dir, main) = with_main(root.path(), 1 << 20).await;
     let (syncs, seams) = slow_syncs();
     let store = EmbeddedStore::open_with(&dir, &options(1 << 20), &seams).expect("open");
+    let syncs = syncs; // Let go before the store, whose threads wait for it.
     let first = commit(&store, main, 1).await;
     syncs.wait_until_begun();
     let mut others = Vec::new();
@@ -79,7 +80,6 @@ async fn what_arrives_during_a_sync_shares_the_next() {
         receipt.durable().await.expect("durable with one sync");
     }
     assert!(syncs.begun.try_recv().is_err(), "more syncs than needed");
-    drop(syncs);
 }
 
 #[tokio::test]
