@@ -102,10 +102,11 @@ impl Applying {
         }
         let name = |held: &Held| (table.name().clone(), held.row_id.clone());
         for held in &held {
-            if let Some(since) = held.parked_since {
+            // A row that was parked a moment ago and is tried again is news all the same.
+            let anew = self.parked_now.remove(&name(held)).is_some();
+            if let (Some(since), false) = (held.parked_since, anew) {
                 self.parked_before.entry(name(held)).or_insert(since);
             }
-            self.parked_now.remove(&name(held));
         }
         let reasons: HashMap<usize, String> = shown.refused.into_iter().collect();
         let (mut accepted, mut refused) = (Vec::new(), Vec::new());
