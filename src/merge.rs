@@ -61,6 +61,9 @@ impl Row {
             effect.lost = cells.iter().map(|cell| cell.column.clone()).collect();
             return effect;
         }
+        if self.cells.is_empty() {
+            self.cells.reserve_exact(cells.len());
+        }
         for cell in cells {
             match self.put(cell, stamp) {
                 Put::Won => effect.changed = true,

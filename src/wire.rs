@@ -1,10 +1,12 @@
 //! Domain ⇄ protobuf: the only place that knows both. What comes in is checked here, once.
 
+mod commit;
 mod push;
 mod row;
 mod schema;
 mod value;
 
+pub use commit::put_commit;
 pub use push::{Offer, Refusal, decode_push, encode_commit, encode_push};
 pub use row::{Arrival, Incoming, decode_changes, encode_rows};
 pub use schema::{decode_proposals, decode_schema, encode_schema};

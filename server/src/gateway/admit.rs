@@ -1,9 +1,8 @@
 //! Admission: which changes of a push take effect, on which rows, and what is said of the others.
 //! Pure: rows and time are arguments.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use hashbrown::HashMap;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
@@ -75,12 +74,12 @@ pub(super) fn admit(
     let mut columns = Columns::default();
     let mut undo = Vec::new();
     for Offer { table, row, delta } in offers {
-        let key = delta.as_ref().ok().map(|delta| keys::row(&delta.table, &delta.row_id));
-        if let Some(key) = key.as_ref().filter(|_| atomic) {
-            undo.push((key.clone(), rows.0.get(key).cloned()));
-        }
         let merged = delta.and_then(|delta| {
-            let effect = merge_one(rules, &mut columns, rows, &delta, &mut admitted)?;
+            let key = keys::row(&delta.table, &delta.row_id);
+            if atomic {
+                undo.push((key.clone(), rows.0.get(&key).cloned()));
+            }
+            let effect = merge_one(rules, &mut columns, rows, key, &delta, &mut admitted)?;
             Ok((delta, effect))
         });
         match merged {
@@ -105,6 +104,7 @@ fn merge_one<'a>(
     rules: &Rules<'a>,
     columns: &mut Columns<'a>,
     rows: &mut Rows,
+    key: Bytes,
     delta: &Delta,
     admitted: &mut Admitted,
 ) -> Result<Effect, Refusal> {
@@ -113,8 +113,7 @@ fn merge_one<'a>(
         .clock
         .check(delta.stamp.hlc, rules.wall_ms)
         .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
-    let key = keys::row(&delta.table, &delta.row_id);
-    let touched = rows.0.entry(key.clone()).or_default();
+    let touched = rows.0.entry_ref(&key).or_default();
     if !touched.row.is_live() && delta.stamp.hlc < rules.horizon {
         let message = "the change is older than deletes are remembered, and its row does not exist";
         return Err(Refusal::new(Reason::TooOld, message));

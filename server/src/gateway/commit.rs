@@ -3,7 +3,7 @@
 //! Stored form, version 1: the version byte, the commit's clock reading (big-endian), then a
 //! `lakesync.v1.Page` whose tables hold the cells that took effect.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use lakesync::delta::Delta;
 use lakesync::hlc::Hlc;
 use lakesync::name::{ClientId, Position};
@@ -26,13 +26,12 @@ pub(super) struct Commit {
 }
 
 /// The stored form of what `client` changed at `hlc`.
-pub(super) fn encode(client: &ClientId, hlc: Hlc, effective: Vec<Delta>) -> Bytes {
-    let page = Page { tables: wire::encode_commit(client, effective), ..Page::default() };
-    let mut bytes = BytesMut::with_capacity(HEADER_BYTES + page.encoded_len());
-    bytes.put_u8(VERSION);
-    bytes.put_u64(hlc.0);
-    page.encode(&mut bytes).expect("BUG: a buffer that grows has room");
-    bytes.freeze()
+pub(super) fn encode(client: &ClientId, hlc: Hlc, effective: &[Delta]) -> Bytes {
+    let mut bytes = Vec::new();
+    bytes.push(VERSION);
+    bytes.extend(hlc.0.to_be_bytes());
+    wire::put_commit(client, effective, &mut bytes);
+    bytes.into()
 }
 
 /// The changes of a stored commit.

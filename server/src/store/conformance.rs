@@ -68,6 +68,8 @@ macro_rules! store_conformance {
             numbers_are_never_given_again,
             a_log_keeps_its_id,
             a_closed_store_answers_nothing,
+            a_backup_is_whole_and_another_log,
+            a_backup_is_one_moment,
         }
 
         #[test]

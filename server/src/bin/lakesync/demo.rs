@@ -21,7 +21,7 @@ use serde_json::Map;
 use tokio::sync::oneshot;
 
 use crate::exit::Exit;
-use crate::show::{self, line};
+use crate::show::{self, count, line};
 use crate::sync::{adopt_all, failed};
 
 #[derive(Debug, clap::Args)]
@@ -86,10 +86,8 @@ async fn demo(arguments: Arguments) -> Result<(), Exit> {
 
     line("\n6. Compared row by row, column by column:")?;
     let rows = compare::equal(&left, &right, &tables).await?;
-    line(format_args!(
-        "  {rows} rows in {} tables: both replicas hold the same rows",
-        tables.len()
-    ))?;
+    let (rows, tables) = (count(rows, "row"), count(tables.len() as u64, "table"));
+    line(format_args!("  {rows} in {tables}: both replicas hold the same rows"))?;
     server.stop().await?;
     line(
         "

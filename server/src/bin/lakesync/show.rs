@@ -19,12 +19,15 @@ pub(crate) fn line(text: impl Display) -> Result<(), Exit> {
 
 /// Prints which tables take part and which do not, each with its reason.
 pub(crate) fn candidates(candidates: &[Candidate]) -> Result<(), Exit> {
+    // SQLite's own tables are nobody's business.
+    let candidates: Vec<_> =
+        candidates.iter().filter(|candidate| !candidate.table.starts_with("sqlite_")).collect();
     let width =
         candidates.iter().map(|candidate| candidate.table.chars().count()).max().unwrap_or(0);
     for Candidate { table, verdict } in candidates {
         match verdict {
             Ok(adoptable) => {
-                line(format_args!("  ✓ {table:width$}  {} rows", adoptable.rows))?;
+                line(format_args!("  ✓ {table:width$}  {}", count(adoptable.rows, "row")))?;
                 for column in &adoptable.left_out {
                     line(format_args!("    {:width$}  without {column}", ""))?;
                 }
@@ -114,13 +117,20 @@ fn summary(round: &Round, before: Traffic, after: Traffic) -> String {
     let down = HumanBytes(after.down_bytes - before.down_bytes);
     let sent = after.up_rows - before.up_rows;
     let how = if round.checkpoint { ", by checkpoint" } else { "" };
-    let mut text = format!("sent {sent} changes ({up}), received {} ({down}{how})", round.pulled);
-    for (count, what) in [(round.superseded, "lost to newer writes"), (round.rejected, "refused")] {
-        if 0 < count {
-            text += &format!(", {count} {what}");
+    let (sent, pulled) = (count(sent, "change"), round.pulled);
+    let mut text = format!("sent {sent} ({up}), received {pulled} ({down}{how})");
+    for (number, what) in [(round.superseded, "lost to newer writes"), (round.rejected, "refused")]
+    {
+        if 0 < number {
+            text += &format!(", {number} {what}");
         }
     }
     text
+}
+
+/// A number of things, in English.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 /// Says what of a round needs a person's eye.

@@ -41,8 +41,8 @@ pub(super) async fn time_zones(to: &Path) -> Result<(), Exit> {
 async fn fill(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let mut work = connection.begin().await?;
     sqlx::raw_sql(AssertSqlSafe(
-        "CREATE TABLE country (code TEXT PRIMARY KEY, name TEXT NOT NULL);
-         CREATE TABLE zone (name TEXT PRIMARY KEY, coordinates TEXT NOT NULL, comments TEXT);
+        "CREATE TABLE country (code TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL);
+         CREATE TABLE zone (name TEXT NOT NULL PRIMARY KEY, coordinates TEXT NOT NULL, comments TEXT);
          CREATE TABLE zone_country (
              zone TEXT NOT NULL REFERENCES zone, country TEXT NOT NULL REFERENCES country,
              PRIMARY KEY (zone, country)

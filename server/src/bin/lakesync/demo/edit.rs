@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use lakesync::hlc::Hlc;
 use lakesync::schema::ColumnType;
 use lakesync_client::{Candidate, Event};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -14,12 +15,25 @@ use crate::exit::Exit;
 /// What was written on the two sides.
 #[derive(Debug)]
 pub(super) struct Edits {
+    target: Target,
+    left: Edit,
+    right: Edit,
+}
+
+/// The cell that both write.
+#[derive(Debug)]
+struct Target {
     table: String,
     column: String,
     /// The columns that tell the row, and its values for them as SQL literals.
     key: Vec<(String, String)>,
-    left: String,
-    right: String,
+}
+
+/// One side's edit: what it wrote, and the stamp it got.
+#[derive(Debug)]
+struct Edit {
+    literal: String,
+    hlc: u64,
 }
 
 /// Edits the same cell on both sides, the right one later. `None` if no table has one to edit.
@@ -36,13 +50,11 @@ pub(super) async fn both(
             ColumnType::Int64 => ("1001".to_owned(), "2002".to_owned()),
             _ => ("'edited on the left'".to_owned(), "'edited on the right'".to_owned()),
         };
-        let (table, left, right) = (candidate.table.clone(), on_left, on_right);
-        let edits = Edits { table, column, key, left, right };
+        let target = Target { table: candidate.table.clone(), column, key };
         // A constraint of the user's own may refuse the edit: then another table serves.
-        if edits.write(&mut a, &edits.left).await.is_ok() {
-            edits.write(&mut b, &edits.right).await.map_err(Exit::input_output)?;
-            return Ok(Some(edits));
-        }
+        let Ok(left) = target.write(&mut a, on_left).await else { continue };
+        let right = target.write(&mut b, on_right).await.map_err(Exit::input_output)?;
+        return Ok(Some(Edits { target, left, right }));
     }
     Ok(None)
 }
@@ -70,28 +82,35 @@ async fn first_key(
     if columns.is_empty() {
         columns.push(proposal.key.to_string());
     }
+    let known = sqlx::query("SELECT name FROM pragma_table_info(?)").bind(&candidate.table);
+    let known = known.fetch_all(&mut *connection).await.map_err(Exit::input_output)?;
+    let names: Vec<String> = known.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    // A table without a key has one that only LakeSync knows; another table serves.
+    if !columns.iter().all(|column| names.contains(column)) {
+        return Ok(None);
+    }
     let list = columns.iter().map(|column| format!("quote({})", quoted(column)));
     let table = quoted(&candidate.table);
     let sql = format!("SELECT {} FROM {table} LIMIT 1", list.collect::<Vec<_>>().join(", "));
-    // A table without a key has one that only LakeSync knows; another table serves.
-    let Ok(row) = sqlx::query(AssertSqlSafe(sql)).fetch_optional(connection).await else {
-        return Ok(None);
-    };
-    let Some(row) = row else { return Ok(None) };
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_optional(connection).await;
+    let Some(row) = row.map_err(Exit::input_output)? else { return Ok(None) };
     let literal = |at: usize| row.try_get::<String, _>(at).map_err(Exit::input_output);
     let literals = (0..columns.len()).map(literal).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(columns.into_iter().zip(literals).collect()))
 }
 
-impl Edits {
+impl Target {
     async fn write(
         &self,
         connection: &mut SqliteConnection,
-        literal: &str,
-    ) -> Result<(), sqlx::Error> {
+        literal: String,
+    ) -> Result<Edit, sqlx::Error> {
         let (table, column) = (quoted(&self.table), quoted(&self.column));
         let sql = format!("UPDATE {table} SET {column} = {literal} WHERE {}", self.filter());
-        sqlx::query(AssertSqlSafe(sql)).execute(connection).await.map(|_| ())
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+        // The trigger stamped the edit with the next reading of the file's clock.
+        let row = sqlx::query("SELECT hlc FROM _lakesync_clock").fetch_one(connection).await?;
+        Ok(Edit { literal, hlc: row.try_get::<i64, _>(0)?.unsigned_abs() })
     }
 
     fn filter(&self) -> String {
@@ -99,32 +118,41 @@ impl Edits {
             |(column, literal): &(String, String)| format!("{} IS {literal}", quoted(column));
         self.key.iter().map(equal).collect::<Vec<_>>().join(" AND ")
     }
+}
 
+impl Edits {
     /// Which edit the files hold now, and why.
     pub(super) async fn verdict(&self, file: &Path, events: &[Event]) -> Result<String, Exit> {
+        let Target { table, column, .. } = &self.target;
         let mut connection = open(file).await?;
-        let (table, column) = (quoted(&self.table), quoted(&self.column));
-        let sql = format!("SELECT quote({column}) FROM {table} WHERE {}", self.filter());
+        let filter = self.target.filter();
+        let sql = format!("SELECT quote({}) FROM {} WHERE {filter}", quoted(column), quoted(table));
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
         let held: String = row.and_then(|row| row.try_get(0)).map_err(Exit::input_output)?;
-        let lost = superseded(events).filter(|lost| lost.table.as_str() == self.table).count();
+        let ahead_ms = Hlc(self.right.hlc).ms().saturating_sub(Hlc(self.left.hlc).ms());
+        let told = match superseded(events).any(|lost| lost.table.as_str() == table) {
+            true => "the left was told that its edit lost",
+            false => "nobody lost anything",
+        };
         Ok(format!(
-            "  {}.{} is {held} everywhere: the later stamp wins, whoever synced first\n  \
-             ({lost} edit was told that it lost)",
-            self.table, self.column
+            "  {table}.{column} is {held} everywhere: its stamp is later by {ahead_ms} ms, and the \
+             later stamp wins,\n  whoever synced first; {told}"
         ))
     }
 }
 
 impl fmt::Display for Edits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (table, column, filter) = (&self.table, &self.column, self.filter());
-        writeln!(f, "  left:  UPDATE {table} SET {column} = {} WHERE {filter}", self.left)?;
-        write!(
-            f,
-            "  right: UPDATE {table} SET {column} = {} WHERE {filter}  (a moment later)",
-            self.right
-        )
+        let Target { table, column, .. } = &self.target;
+        let (filter, left, right) = (self.target.filter(), &self.left, &self.right);
+        for (side, Edit { literal, hlc }) in [("left: ", left), ("right:", right)] {
+            writeln!(f, "  {side} UPDATE {table} SET {column} = {literal} WHERE {filter}")?;
+            write!(f, "         stamped {hlc}")?;
+            if side == "left: " {
+                writeln!(f)?;
+            }
+        }
+        Ok(())
     }
 }
 
