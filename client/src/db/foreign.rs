@@ -57,22 +57,8 @@ pub(super) async fn references(
 pub(super) struct Touched {
     /// Rows of tables that refer to others: their ids and keys, by table.
     pub(super) children: BTreeMap<i64, Vec<(RowId, Vec<Stored>)>>,
-    /// What rows of tables referred to showed before, by table.
-    parents: BTreeMap<i64, Vec<Image>>,
-}
-
-/// What a row showed.
-#[derive(Debug)]
-struct Image {
-    key: Vec<Stored>,
-    columns: Vec<Stored>,
-}
-
-/// Where a value of an image stands: a text key is not among the columns.
-#[derive(Clone, Copy, Debug)]
-enum Spot {
-    Key(usize),
-    Column(usize),
+    /// What rows of tables referred to showed before: their keys, then their columns, by table.
+    parents: BTreeMap<i64, Vec<Vec<Stored>>>,
 }
 
 /// A row whose parent is missing.
@@ -114,9 +100,9 @@ impl Touched {
         let gone = after.is_none()
             || references.iter().filter(is_parent).any(|r| r.columns.iter().any(|c| moved(&c.1)));
         if gone && references.iter().any(|r| is_parent(&r)) {
-            let key = held.key.clone().unwrap_or_default();
-            let image = Image { key, columns: before.to_vec() };
-            self.parents.entry(table.id).or_default().push(image);
+            let key = held.key.iter().flatten();
+            let row = key.chain(before).cloned().collect();
+            self.parents.entry(table.id).or_default().push(row);
         }
     }
 
@@ -175,26 +161,29 @@ async fn of_parents(
     reference: &Reference,
     child: &Arc<Table>,
     parent: &Table,
-    images: &[Image],
+    images: &[Vec<Stored>],
 ) -> Result<Vec<Orphan>, DbError> {
-    let spots = reference.columns.iter().map(|(_, to)| spot(parent, to));
-    let Some(spots) = spots.collect::<Option<Vec<Spot>>>() else { return Ok(Vec::new()) };
+    let keys = parent.key.columns();
+    let columns = || keys.iter().chain(parent.columns.iter().map(|column| &column.sql));
+    let place = |name: &str| columns().position(|sql| sql.eq_ignore_ascii_case(&quoted(name)));
+    let places: Option<Vec<usize>> = reference.columns.iter().map(|(_, to)| place(to)).collect();
+    let Some(places) = places else { return Ok(Vec::new()) };
     let mut orphans = Vec::new();
-    for chunk in images.chunks(chunk_rows(spots.len())) {
+    for chunk in images.chunks(chunk_rows(places.len())) {
         let equal = reference.columns.iter().enumerate();
         let equal =
             equal.map(|(at, (from, _))| format!("_t.{} = _v.column{}", quoted(from), at + 1));
         let sql = format!(
             "SELECT DISTINCT {} FROM (VALUES {}) _v CROSS JOIN {} _t ON {} WHERE {}",
             child.key.row_id_sql("_t"),
-            placeholders(chunk.len(), spots.len()),
+            placeholders(chunk.len(), places.len()),
             child.sql(),
             equal.collect::<Vec<_>>().join(" AND "),
             reference.dangles()
         );
         let mut statement = Statement::new(sql).once();
         for image in chunk {
-            spots.iter().for_each(|spot| statement.push(image.value(*spot)));
+            places.iter().for_each(|at| statement.push(&image[*at]));
         }
         for row in statement.rows(work.connection()).await? {
             let Ok(row_id) = RowId::parse(&text(&row, 0)?) else { continue };
@@ -202,21 +191,6 @@ async fn of_parents(
         }
     }
     Ok(orphans)
-}
-
-fn spot(table: &Table, name: &str) -> Option<Spot> {
-    let same = |sql: &String| sql.eq_ignore_ascii_case(&quoted(name));
-    let column = table.columns.iter().position(|column| same(&column.sql)).map(Spot::Column);
-    column.or_else(|| table.key.columns().iter().position(same).map(Spot::Key))
-}
-
-impl Image {
-    fn value(&self, spot: Spot) -> &Stored {
-        match spot {
-            Spot::Key(at) => self.key.get(at).unwrap_or(&Stored::Null),
-            Spot::Column(at) => &self.columns[at],
-        }
-    }
 }
 
 impl Reference {

@@ -91,6 +91,8 @@ impl Device {
 
     /// What a query yields: values joined by `|`, rows by a line each.
     pub(super) async fn ask(&mut self, sql: &str) -> String {
+        // The driver can't bear a table that gained columns between preparing and running.
+        script(&mut self.application, "SELECT 1 FROM sqlite_master LIMIT 1").await.unwrap();
         let rows = Statement::new(sql).once().rows(&mut self.application).await.unwrap();
         let line = |row: &sqlx::sqlite::SqliteRow| {
             let values = (0..sqlx::Row::len(row)).map(|at| shown(&stored(row, at).unwrap()));
@@ -118,7 +120,7 @@ impl Device {
 
     pub(super) async fn push(&mut self, gateway: &mut Gateway) -> Settled {
         let mut all = Settled::default();
-        while let Some(batch) = self.db.pending().await.unwrap() {
+        while let Some(batch) = self.db.pending_at_most(10_000).await.unwrap() {
             let outcomes = gateway.push(self.db.client_id(), &batch.deltas);
             let settled = self.db.settle(batch, &outcomes).await.unwrap();
             all.accepted += settled.accepted;
@@ -184,14 +186,15 @@ impl Gateway {
                 (table, row) = if same { (table, row + 1) } else { (table + 1, 0) };
             }
             assert_eq!(delta.stamp.client, *client, "a client stamps its own changes");
-            let answer = |kind: Kind, reason: &str, columns: &[lakesync::name::ColumnName]| Outcome {
-                table,
-                row,
-                kind: kind.into(),
-                reason: reason.to_owned(),
-                message: String::new(),
-                columns: columns.iter().map(ToString::to_string).collect(),
-            };
+            let answer =
+                |kind: Kind, reason: &str, columns: &[lakesync::name::ColumnName]| Outcome {
+                    table,
+                    row,
+                    kind: kind.into(),
+                    reason: reason.to_owned(),
+                    message: String::new(),
+                    columns: columns.iter().map(ToString::to_string).collect(),
+                };
             if self.horizon.is_some_and(|horizon| horizon < delta.stamp.hlc) {
                 outcomes.push(answer(Kind::Rejected, "CLOCK_DRIFT", &[]));
                 continue;
@@ -254,7 +257,8 @@ impl Gateway {
 
     /// The live rows of a table: `id column=value …`, a line each.
     pub(super) fn show(&self, table: &str) -> String {
-        let live = self.rows.iter().filter(|((name, _), row)| name.as_str() == table && row.is_live());
+        let live =
+            self.rows.iter().filter(|((name, _), row)| name.as_str() == table && row.is_live());
         let line = |((_, id), row): (&(TableName, RowId), &Row)| {
             format!("{id} {}", lakesync::testing::shown(row))
         };
