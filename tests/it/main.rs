@@ -1,6 +1,9 @@
 //! The promises, across crates, in one binary.
 
+mod bad_input;
 mod harness;
+mod processes;
 mod promises;
+mod replicas;
 mod transports;
 mod vectors;

@@ -16,12 +16,12 @@ use sqlx::sqlite::SqliteRow;
 use super::convert::{from_stored, to_stored};
 use super::error::DbError;
 use super::key::Key;
-use super::layout::{OP_DELETE, OWN_CLIENT};
+use super::layout::{OP_DELETE, OP_UPSERT, OWN_CLIENT};
 use super::session::Work;
 use super::sql::{
     Statement, Stored, chunk_rows, integer, maybe_integer, placeholders, quoted, stored, text,
 };
-use super::table::{Place, Table};
+use super::table::{LocalColumn, Place, Table};
 
 /// A row as this file holds it.
 #[derive(Clone, Debug)]
@@ -36,8 +36,10 @@ pub(super) struct Held {
     pub(super) pending: Vec<Pending>,
     /// What the table shows, by local column; `None` if there is no such row.
     pub(super) image: Option<Vec<Stored>>,
-    /// What was shown before unsent writes, by column number.
+    /// The known values that unsent writes hide, by column number.
     pub(super) base: HashMap<u32, Stored>,
+    /// Which local columns had been written when this was loaded; the others show their default.
+    pub(super) written: Vec<bool>,
     /// Whether stamps of it are recorded.
     pub(super) recorded: bool,
     /// Since when it has been parked, if it is.
@@ -55,6 +57,16 @@ pub(super) struct Pending {
     pub(super) raw: HashMap<u32, Stored>,
 }
 
+impl Pending {
+    /// Leaves only these columns.
+    pub(super) fn trim(&mut self, columns: &[u32], table: &Table) {
+        self.raw.retain(|column, _| columns.contains(column));
+        if matches!(self.delta.op, Op::Upsert(_)) {
+            self.delta.op = op(table, OP_UPSERT, &self.raw);
+        }
+    }
+}
+
 impl Held {
     /// A row of which nothing is held yet.
     pub(super) fn new(row_id: &RowId, key: Option<Vec<Stored>>) -> Self {
@@ -65,37 +77,60 @@ impl Held {
             pending: Vec::new(),
             image: None,
             base: HashMap::new(),
+            written: Vec::new(),
             recorded: false,
             parked_since: None,
             seen: 0,
         }
     }
 
-    /// What the table should show, by local column: `None` for no row, and inside it for a column
-    /// that was never written.
-    pub(super) fn desired(&self, table: &Table) -> Option<Vec<Option<Stored>>> {
+    /// What the gateway is known to have, with the unsent changes laid over it.
+    pub(super) fn visible(&self) -> Row {
         let mut visible = self.known.clone();
         for pending in &self.pending {
             visible.merge(&pending.delta);
         }
+        visible
+    }
+
+    /// What the table should show, by local column: `None` for no row.
+    pub(super) fn desired(&self, table: &Table) -> Option<Vec<Wish>> {
+        let visible = self.visible();
         if !visible.is_live() {
             return None;
         }
         let key = table.key.columns();
-        let show = |column: &super::table::LocalColumn| {
+        let wish = |(at, column): (usize, &LocalColumn)| {
             if column.in_key {
-                let at = key.iter().position(|sql| *sql == column.sql)?;
-                return self.key.as_ref().and_then(|values| values.get(at)).cloned();
+                let part = key.iter().position(|sql| *sql == column.sql);
+                let value = part.and_then(|part| self.key.as_ref()?.get(part)).cloned();
+                return value.map_or(Wish::Keep, Wish::Value);
             }
             let Some(cell) = visible.cell(&column.name) else {
-                return self.base.get(&column.field_id).cloned();
+                let written = self.image.is_some() && self.written.get(at) == Some(&true);
+                return match (written, &column.default) {
+                    (false, _) => Wish::Keep,
+                    (true, None) => Wish::Value(Stored::Null),
+                    (true, Some(_)) => Wish::Default,
+                };
             };
             let own = self.pending.iter().find(|pending| pending.delta.stamp == cell.stamp);
             let raw = own.and_then(|pending| pending.raw.get(&column.field_id)).cloned();
-            Some(raw.unwrap_or_else(|| to_stored(&cell.value)))
+            Wish::Value(raw.unwrap_or_else(|| to_stored(&cell.value)))
         };
-        Some(table.columns.iter().map(show).collect())
+        Some(table.columns.iter().enumerate().map(wish).collect())
     }
+}
+
+/// What a column should show.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wish {
+    /// This.
+    Value(Stored),
+    /// Its default: what had been written was deleted.
+    Default,
+    /// Whatever it shows: nobody ever wrote it.
+    Keep,
 }
 
 /// What the file holds of these rows, in their order.
@@ -158,6 +193,11 @@ impl Loader<'_, '_> {
             held.seen = integer(&row, 3)?;
         }
         self.read_pending(&mut held, &places).await?;
+        for held in &mut held {
+            let visible = held.visible();
+            let written = |column: &LocalColumn| visible.cell(&column.name).is_some();
+            held.written = self.table.columns.iter().map(written).collect();
+        }
         Ok(held)
     }
 
@@ -298,7 +338,8 @@ pub(super) async fn read_cells(
     let numbers = rows.iter().map(|row| integer(row, at)).collect::<Result<Vec<_>, _>>()?;
     for chunk in numbers.chunks(chunk_rows(1)) {
         let marks = vec!["?"; chunk.len()].join(",");
-        let sql = format!("SELECT seq, col, value FROM _lakesync_outbox_cells WHERE seq IN ({marks})");
+        let sql =
+            format!("SELECT seq, col, value FROM _lakesync_outbox_cells WHERE seq IN ({marks})");
         let mut statement = Statement::new(sql);
         chunk.iter().for_each(|seq| statement.add(*seq));
         let full = chunk.len() == chunk_rows(1);
@@ -353,7 +394,10 @@ fn assemble(table: &Table, mut stamps: Stamps, held: &Held) -> Row {
 pub(super) fn on_key(table: &Table, values: &str, first: usize) -> String {
     // The comparison that a column's own collation makes may find more than the one row.
     let binary = |(at, column): (usize, String)| {
-        format!("_t.{column} = {values}.column{0} AND _t.{column} = {values}.column{0} COLLATE BINARY", at + first)
+        format!(
+            "_t.{column} = {values}.column{0} AND _t.{column} = {values}.column{0} COLLATE BINARY",
+            at + first
+        )
     };
     table.key.columns().into_iter().enumerate().map(binary).collect::<Vec<_>>().join(" AND ")
 }

@@ -58,7 +58,8 @@ fn clashes(table: &Table) -> Vec<Vec<(String, String)>> {
     let columns = table.shape.unique.iter().filter_map(|index| index.columns.as_ref());
     let others = columns.filter(|columns| {
         let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
-        names != keys
+        let binary = columns.iter().all(|(_, collation)| collation.eq_ignore_ascii_case("binary"));
+        names != keys || !binary
     });
     others.cloned().collect()
 }
@@ -323,7 +324,10 @@ impl Writer<'_> {
 
     /// Whether a row of the table stands at the key that `prefix` names.
     fn at(&self, prefix: &str) -> String {
-        let equal = |column: String| format!("_t.{column} = {prefix}.{column}");
+        // The comparison that a column's own collation makes may find more than the one row.
+        let equal = |column: String| {
+            format!("_t.{column} = {prefix}.{column} AND _t.{column} = {prefix}.{column} COLLATE BINARY")
+        };
         self.table.key.columns().into_iter().map(equal).collect::<Vec<_>>().join(" AND ")
     }
 
@@ -334,7 +338,9 @@ impl Writer<'_> {
     /// Whether a row of the table has the row id that an expression yields.
     fn find(&self, row_id: &str) -> String {
         match &self.table.key {
-            Key::Text(column) => format!("_t.{} = {row_id}", quoted(column)),
+            Key::Text(column) => {
+                format!("_t.{0} = {row_id} AND _t.{0} = {row_id} COLLATE BINARY", quoted(column))
+            }
             Key::Integer(column) => format!("_t.{} = CAST({row_id} AS INTEGER)", quoted(column)),
             Key::Mapped { ids, rowid } => {
                 format!("_t.{rowid} = (SELECT rowid FROM {} WHERE row_id = {row_id})", quoted(ids))

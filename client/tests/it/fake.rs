@@ -146,6 +146,14 @@ impl Fake {
         self.world().calls.iter().filter(|made| **made == call).count()
     }
 
+    /// Waits until there are so many commits.
+    pub(crate) async fn has_commits(&self, count: u64) {
+        let mut head = self.0.head.subscribe();
+        let reached = head.wait_for(|head| count <= *head);
+        let reached = tokio::time::timeout(crate::site::PATIENCE, reached).await;
+        reached.expect("no such commit").expect("the fake is here");
+    }
+
     /// Forgets where everybody was, as a restored server does.
     pub(crate) fn restore(&self) {
         self.world().life += 1;

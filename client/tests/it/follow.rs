@@ -32,7 +32,7 @@ impl Following {
 }
 
 async fn in_step(site: &Site) {
-    site.is(|status| status.phase == Phase::Following).await;
+    site.is(|status| status.following).await;
 }
 
 #[tokio::test]
@@ -83,6 +83,7 @@ async fn every_fault_is_waited_out() {
         site.run("INSERT INTO todos VALUES ('a', 'mine', 1)").await;
         fake.write("other", "b", &title("theirs"));
         site.shows(&["a=mine", "b=theirs"]).await;
+        fake.has_commits(2).await;
         site.is(|status| status.pending == 0 && status.last_error.is_none()).await;
         assert!(2 <= fake.count(call), "{call:?} {fault:?} was tried again");
         assert_eq!(fake.world().rows.len(), 2, "{call:?} {fault:?}");
