@@ -87,8 +87,7 @@ pub async fn a_backup_is_whole_and_another_log(home: &dyn Home) {
     put(&*store, main.id, Group { rows: rows(&["a=1", "b=1"]).rows, ..entries(1..=5) }).await;
     put(&*store, main.id, Group { meta: meta(&["m=1"]).meta, ..rows(&["a"]) }).await;
     store.trim(main.id, Position(2)).await.expect("trim");
-    let root = tempfile::tempdir().expect("a directory");
-    let to = root.path().join("copy");
+    let to = home.copy_path();
     store.backup(&to).await.expect("backup");
     assert!(store.backup(&to).await.is_err(), "over another copy");
     put(&*store, main.id, Group { rows: rows(&["b=2"]).rows, ..entries([6]) }).await;
@@ -128,8 +127,7 @@ pub async fn a_backup_is_one_moment(home: &dyn Home) {
     while store.head(main).await.expect("head") < Position(20) {
         tokio::task::yield_now().await;
     }
-    let root = tempfile::tempdir().expect("a directory");
-    let to = root.path().join("copy");
+    let to = home.copy_path();
     store.backup(&to).await.expect("backup");
     stop.store(true, Ordering::Relaxed);
     writes.await.expect("the writer");

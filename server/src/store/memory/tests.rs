@@ -1,6 +1,5 @@
 //! The store in memory against the shared suite, and the faults it can be told to have.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +20,10 @@ impl Home for MemoryHome {
         let mut store = self.0.lock().expect("no test panics here");
         *store = store.crash();
         Arc::new(store.clone())
+    }
+
+    fn copy_path(&self) -> PathBuf {
+        PathBuf::from("copy")
     }
 
     async fn open_copy(&self, copy: &Path) -> Arc<dyn Store> {
