@@ -140,11 +140,7 @@ impl Writer {
 
     /// Reads all rows that the pushes touch, in one call.
     async fn load_rows(&self, pushes: &[Push]) -> Result<Rows, StoreError> {
-        let mut wanted: Vec<Bytes> =
-            pushes.iter().flat_map(|push| admit::touched_keys(&push.offers)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut rows = Rows::default();
+        let (mut rows, wanted) = Rows::touched(pushes.iter().flat_map(|push| &push.offers));
         let stored = self.store.rows(self.id, &wanted).await?;
         for (key, bytes) in wanted.into_iter().zip(stored) {
             let Some(bytes) = bytes else { continue };
