@@ -265,4 +265,3 @@ fn affinity(declared: &str) -> Option<(ColumnType, &'static str)> {
         None
     }
 }
-

@@ -263,4 +263,3 @@ fn bytes_of(delta: &Delta) -> usize {
     };
     CHANGE_BYTES + delta.row_id.as_str().len() + cells
 }
-

@@ -118,7 +118,10 @@ pub(super) async fn settle(
             held.seen = seen.unwrap_or(held.seen);
             held.pending.retain(|pending| !finished.contains(&pending.seq));
             for (seq, columns) in &trimmed {
-                held.pending.iter_mut().filter(|p| p.seq == *seq).for_each(|p| p.trim(columns, &table));
+                held.pending
+                    .iter_mut()
+                    .filter(|p| p.seq == *seq)
+                    .for_each(|p| p.trim(columns, &table));
             }
             for delta in deltas.get(&held.row_id).into_iter().flatten() {
                 held.known.merge(delta);
@@ -250,4 +253,3 @@ async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
     Statement::new(sql).run(work.connection()).await?;
     Ok(())
 }
-

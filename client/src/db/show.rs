@@ -193,9 +193,7 @@ impl Writer<'_, '_> {
             let done = match (&change.desired, new) {
                 (None, _) => self.delete(&[change]).await,
                 (Some(_), true) => self.insert(&change.columns, &[change]).await,
-                (Some(_), false) => {
-                    self.update(&change.columns, &change.defaults, &[change]).await
-                }
+                (Some(_), false) => self.update(&change.columns, &change.defaults, &[change]).await,
             };
             match (refusal(done)?, &change.desired, new) {
                 (None, ..) => {}

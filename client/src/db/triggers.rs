@@ -326,7 +326,9 @@ impl Writer<'_> {
     fn at(&self, prefix: &str) -> String {
         // The comparison that a column's own collation makes may find more than the one row.
         let equal = |column: String| {
-            format!("_t.{column} = {prefix}.{column} AND _t.{column} = {prefix}.{column} COLLATE BINARY")
+            format!(
+                "_t.{column} = {prefix}.{column} AND _t.{column} = {prefix}.{column} COLLATE BINARY"
+            )
         };
         self.table.key.columns().into_iter().map(equal).collect::<Vec<_>>().join(" AND ")
     }

@@ -12,12 +12,20 @@ fn check(setup: &str, sql: &str, expected: &str) {
         let mut device = Device::adopting(setup).await;
         device.run("DELETE FROM _lakesync_outbox; DELETE FROM _lakesync_outbox_cells").await;
         device.run(sql).await;
-        let rows = device.ask("SELECT count(*) FROM _lakesync_outbox_cells WHERE seq NOT IN \
-                               (SELECT seq FROM _lakesync_outbox)").await;
+        let rows = device
+            .ask(
+                "SELECT count(*) FROM _lakesync_outbox_cells WHERE seq NOT IN \
+                               (SELECT seq FROM _lakesync_outbox)",
+            )
+            .await;
         assert_eq!(rows, "0", "cells without a change, after {sql}");
         assert_eq!(device.outbox().await, expected, "after {sql}");
-        let ordered = device.ask("SELECT count(*) FROM _lakesync_outbox a, _lakesync_outbox b \
-                                  WHERE a.seq < b.seq AND a.hlc >= b.hlc").await;
+        let ordered = device
+            .ask(
+                "SELECT count(*) FROM _lakesync_outbox a, _lakesync_outbox b \
+                                  WHERE a.seq < b.seq AND a.hlc >= b.hlc",
+            )
+            .await;
         assert_eq!(ordered, "0", "stamps grow with the order of changes, after {sql}");
     });
 }
@@ -81,12 +89,21 @@ const UNIQUE: &str = "CREATE TABLE people (id INTEGER PRIMARY KEY, mail TEXT UNI
 fn rows_replaced_through_a_unique_index_are_deleted() {
     // Columns: id, mail, name.
     for (sql, expected) in [
-        ("INSERT OR REPLACE INTO people VALUES (9, 'b@x', 'Dan')", "2 delete|9 1=9 2='b@x' 3='Dan'"),
-        ("INSERT OR REPLACE INTO people VALUES (9, 'b@x', 'cy')", "2 delete|3 delete|9 1=9 2='b@x' 3='cy'"),
+        (
+            "INSERT OR REPLACE INTO people VALUES (9, 'b@x', 'Dan')",
+            "2 delete|9 1=9 2='b@x' 3='Dan'",
+        ),
+        (
+            "INSERT OR REPLACE INTO people VALUES (9, 'b@x', 'cy')",
+            "2 delete|3 delete|9 1=9 2='b@x' 3='cy'",
+        ),
         ("REPLACE INTO people VALUES (1, 'a@x', 'Ann2')", "1 1=1 2='a@x' 3='Ann2'"),
         ("UPDATE OR REPLACE people SET mail = 'c@x' WHERE id = 1", "1 2='c@x'|3 delete"),
         ("INSERT OR IGNORE INTO people VALUES (9, 'b@x', 'Dan')", ""),
-        ("INSERT OR IGNORE INTO people VALUES (9, 'b@x', 'Dan'); DELETE FROM people WHERE id = 2", "2 delete"),
+        (
+            "INSERT OR IGNORE INTO people VALUES (9, 'b@x', 'Dan'); DELETE FROM people WHERE id = 2",
+            "2 delete",
+        ),
     ] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -111,7 +128,8 @@ fn keys_of_every_kind_name_their_rows() {
     check(composite, "REPLACE INTO t VALUES (1, 'x', 8)", "[1,\"x\"] 1=1 2='x' 3=8");
     let blob = "CREATE TABLE t (k BLOB PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES (x'0aFF', 1)";
     check(blob, "UPDATE t SET v = 2", "[[\"0aff\"]] 2=2");
-    let serial = "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO t VALUES (5, 1)";
+    let serial =
+        "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO t VALUES (5, 1)";
     check(serial, "UPDATE t SET v = 2", "5 2=2");
     let mixed = "CREATE TABLE t (id INT PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES (5, 1)";
     check(mixed, "INSERT INTO t VALUES ('five', 2)", " 1='five' 2=2");
@@ -119,7 +137,8 @@ fn keys_of_every_kind_name_their_rows() {
 
 #[tokio::test]
 async fn rows_without_a_key_keep_the_id_they_are_given() {
-    let mut device = Device::adopting("CREATE TABLE log (line TEXT); INSERT INTO log VALUES ('a')").await;
+    let mut device =
+        Device::adopting("CREATE TABLE log (line TEXT); INSERT INTO log VALUES ('a')").await;
     device.run("INSERT INTO log VALUES ('b'), ('c')").await;
     let before = device.ask("SELECT rowid, row_id FROM _lakesync_ids_1 ORDER BY 1").await;
     device.run("DELETE FROM log WHERE line = 'a'; VACUUM").await;
@@ -200,5 +219,8 @@ async fn another_program_s_writes_are_recorded() {
     let outbox = device.outbox().await;
     let changes: Vec<&str> = outbox.lines().collect();
     assert!(changes[0].ends_with("1='from the shell'"), "{outbox}");
-    assert_eq!(changes[1..], ["[1,\"k\"] 1=1 2='k' 3=2.5", "[1,\"k\"] 3=X'00'", "[1,\"k\"] delete"]);
+    assert_eq!(
+        changes[1..],
+        ["[1,\"k\"] 1=1 2='k' 3=2.5", "[1,\"k\"] 3=X'00'", "[1,\"k\"] delete"]
+    );
 }

@@ -31,12 +31,17 @@ fn edit() -> impl Strategy<Value = String> {
     let value = prop_oneof![Just("'p'"), Just("'q'"), Just("'bad'"), Just("NULL"), Just("''")];
     let any = prop_oneof![Just("1"), Just("2.5"), Just("'t'"), Just("x'00'"), Just("NULL")];
     prop_oneof![
-        (id.clone(), value.clone()).prop_map(|(id, v)| format!("INSERT OR IGNORE INTO notes VALUES ('{id}', {v}, 'new')")),
-        (id.clone(), value.clone()).prop_map(|(id, v)| format!("REPLACE INTO notes VALUES ('{id}', 'r', {v})")),
-        (id.clone(), value.clone()).prop_map(|(id, v)| format!("UPDATE notes SET a = {v} WHERE id = '{id}'")),
-        (id.clone(), value.clone()).prop_map(|(id, v)| format!("UPDATE notes SET a = 'u', b = {v} WHERE id = '{id}'")),
+        (id.clone(), value.clone())
+            .prop_map(|(id, v)| format!("INSERT OR IGNORE INTO notes VALUES ('{id}', {v}, 'new')")),
+        (id.clone(), value.clone())
+            .prop_map(|(id, v)| format!("REPLACE INTO notes VALUES ('{id}', 'r', {v})")),
+        (id.clone(), value.clone())
+            .prop_map(|(id, v)| format!("UPDATE notes SET a = {v} WHERE id = '{id}'")),
+        (id.clone(), value.clone())
+            .prop_map(|(id, v)| format!("UPDATE notes SET a = 'u', b = {v} WHERE id = '{id}'")),
         value.prop_map(|v| format!("UPDATE notes SET b = {v}")),
-        (id.clone(), id.clone()).prop_map(|(a, b)| format!("UPDATE OR REPLACE notes SET id = '{b}' WHERE id = '{a}'")),
+        (id.clone(), id.clone())
+            .prop_map(|(a, b)| format!("UPDATE OR REPLACE notes SET id = '{b}' WHERE id = '{a}'")),
         id.prop_map(|id| format!("DELETE FROM notes WHERE id = '{id}'")),
         (0..2, any.clone()).prop_map(|(a, v)| format!("REPLACE INTO pairs VALUES ({a}, 'k', {v})")),
         any.prop_map(|v| format!("UPDATE pairs SET v = {v}")),

@@ -184,14 +184,15 @@ impl Gateway {
                 (table, row) = if same { (table, row + 1) } else { (table + 1, 0) };
             }
             assert_eq!(delta.stamp.client, *client, "a client stamps its own changes");
-            let answer = |kind: Kind, reason: &str, columns: &[lakesync::name::ColumnName]| Outcome {
-                table,
-                row,
-                kind: kind.into(),
-                reason: reason.to_owned(),
-                message: String::new(),
-                columns: columns.iter().map(ToString::to_string).collect(),
-            };
+            let answer =
+                |kind: Kind, reason: &str, columns: &[lakesync::name::ColumnName]| Outcome {
+                    table,
+                    row,
+                    kind: kind.into(),
+                    reason: reason.to_owned(),
+                    message: String::new(),
+                    columns: columns.iter().map(ToString::to_string).collect(),
+                };
             if self.horizon.is_some_and(|horizon| horizon < delta.stamp.hlc) {
                 outcomes.push(answer(Kind::Rejected, "CLOCK_DRIFT", &[]));
                 continue;
@@ -254,7 +255,8 @@ impl Gateway {
 
     /// The live rows of a table: `id column=value …`, a line each.
     pub(super) fn show(&self, table: &str) -> String {
-        let live = self.rows.iter().filter(|((name, _), row)| name.as_str() == table && row.is_live());
+        let live =
+            self.rows.iter().filter(|((name, _), row)| name.as_str() == table && row.is_live());
         let line = |((_, id), row): (&(TableName, RowId), &Row)| {
             format!("{id} {}", lakesync::testing::shown(row))
         };

@@ -14,7 +14,8 @@ const ALL: &str = "SELECT * FROM notes ORDER BY 1";
 #[tokio::test]
 async fn an_edit_reaches_the_other_device() {
     let (mut ann, mut bob, mut gateway) = two("title:text done:bool size:double raw:bytes").await;
-    ann.run("INSERT INTO notes VALUES ('x', 'milk', 0, 1.5, x'00ff'), ('y', NULL, 1, NULL, NULL)").await;
+    ann.run("INSERT INTO notes VALUES ('x', 'milk', 0, 1.5, x'00ff'), ('y', NULL, 1, NULL, NULL)")
+        .await;
     assert_eq!(ann.sync(&mut gateway).await.accepted, 2);
     assert_eq!(ann.db.counts().await.unwrap().pending, 0);
     bob.sync(&mut gateway).await;
@@ -22,7 +23,8 @@ async fn an_edit_reaches_the_other_device() {
     assert_eq!(bob.ask(ALL).await, "x|milk|0|1.5|[00, ff]\ny|NULL|1|NULL|NULL");
     assert_eq!(bob.outbox().await, "", "what arrives is not an edit");
 
-    bob.run("UPDATE notes SET title = 'oats' WHERE id = 'x'; DELETE FROM notes WHERE id = 'y'").await;
+    bob.run("UPDATE notes SET title = 'oats' WHERE id = 'x'; DELETE FROM notes WHERE id = 'y'")
+        .await;
     bob.sync(&mut gateway).await;
     ann.sync(&mut gateway).await;
     assert_eq!(ann.ask(ALL).await, "x|oats|0|1.5|[00, ff]");
@@ -71,7 +73,8 @@ async fn a_refused_change_is_taken_back_and_kept() {
     ann.sync(&mut gateway).await;
     gateway.poison = Some("bad");
     ann.run("UPDATE notes SET a = 'bad' WHERE id = 'x'; DELETE FROM notes WHERE id = 'y'").await;
-    ann.run("INSERT INTO notes VALUES ('z', 'bad', '1'); UPDATE notes SET b = '2' WHERE id = 'x'").await;
+    ann.run("INSERT INTO notes VALUES ('z', 'bad', '1'); UPDATE notes SET b = '2' WHERE id = 'x'")
+        .await;
     let settled = ann.sync(&mut gateway).await;
     assert_eq!((settled.accepted, settled.rejected.len()), (2, 2));
     assert_eq!(ann.ask(ALL).await, "x|good|2");
@@ -176,7 +179,10 @@ async fn integer_and_composite_keys_travel() {
     ];
     let (mut ann, mut bob) = (Device::with(&tables).await, Device::with(&tables).await);
     let mut gateway = Gateway::default();
-    ann.run("INSERT INTO serial (v) VALUES ('one'), ('two'); INSERT INTO serial VALUES (-7, 'low')").await;
+    ann.run(
+        "INSERT INTO serial (v) VALUES ('one'), ('two'); INSERT INTO serial VALUES (-7, 'low')",
+    )
+    .await;
     ann.run("INSERT INTO pairs VALUES (1, 'x', 0.5), (1, '\"', NULL); UPDATE pairs SET b = 'z' WHERE b = 'x'").await;
     ann.sync(&mut gateway).await;
     bob.run("INSERT INTO serial (v) VALUES ('mine')").await;
@@ -193,11 +199,16 @@ async fn integer_and_composite_keys_travel() {
 #[tokio::test]
 async fn a_change_that_can_not_travel_is_refused_at_home() {
     let (mut ann, _, mut gateway) = two("a:text").await;
-    ann.run("INSERT INTO notes VALUES ('', 'no id'), ('ok', 'fine'), ('big', zeroblob(3000000))").await;
+    ann.run("INSERT INTO notes VALUES ('', 'no id'), ('ok', 'fine'), ('big', zeroblob(3000000))")
+        .await;
     ann.run("INSERT INTO notes VALUES ('odd', CAST(x'ff' AS TEXT))").await;
     let settled = ann.sync(&mut gateway).await;
-    let reasons: Vec<_> = settled.rejected.iter().map(|r| (r.row_id.as_str(), r.reason.as_str())).collect();
-    assert_eq!(reasons, [("", "INVALID_REQUEST"), ("big", "TOO_LARGE"), ("odd", "INVALID_REQUEST")]);
+    let reasons: Vec<_> =
+        settled.rejected.iter().map(|r| (r.row_id.as_str(), r.reason.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [("", "INVALID_REQUEST"), ("big", "TOO_LARGE"), ("odd", "INVALID_REQUEST")]
+    );
     assert_eq!(gateway.show("notes"), "ok a=fine");
     assert_eq!(ann.db.counts().await.unwrap().pending, 0);
 }
