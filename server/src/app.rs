@@ -83,8 +83,9 @@ pub enum RunError {
 }
 
 impl App {
-    /// Opens the data directory and binds the addresses.
+    /// Binds the addresses, then opens the data directory, so that a taken address makes nothing.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let bound = Bound::of(&config).await?;
         let options = Options {
             disk_reserve_bytes: config.disk_reserve_bytes,
             // `lakesync token` may have been here before the first start.
@@ -94,7 +95,7 @@ impl App {
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::start_on(config, Arc::new(store), Arc::new(SystemClock)).await
+        Self::build(config, bound, Arc::new(store), Arc::new(SystemClock))
     }
 
     /// Like [`start`](App::start), on a store and a clock of the caller's.
@@ -103,21 +104,27 @@ impl App {
         store: Arc<dyn Store>,
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, StartError> {
-        let listener = bind("listen", config.listen).await?;
-        let ops_listener = match config.ops_listen {
-            Some(address) => Some(bind("ops_listen", address).await?),
-            None => None,
-        };
+        let bound = Bound::of(&config).await?;
+        Self::build(config, bound, store, clock)
+    }
+
+    fn build(
+        config: Config,
+        bound: Bound,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn WallClock>,
+    ) -> Result<Self, StartError> {
+        let Bound { listener, ops_listener } = bound;
         let secret = Secret::load_or_create(&config.data)?;
         let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
         let gateways =
             Gateways::new(Arc::clone(&store), Arc::clone(&clock), config.gateway_settings());
-        let bound = |listener: &TcpListener| {
+        let address = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
         Ok(Self {
-            address: bound(&listener),
-            ops_address: ops_listener.as_ref().map(bound),
+            address: address(&listener),
+            ops_address: ops_listener.as_ref().map(address),
             listener,
             ops_listener,
             config,
@@ -235,6 +242,23 @@ impl App {
             limits: limits_of(&self.config),
             shutdown: self.stop.subscribe(),
         }
+    }
+}
+
+/// The addresses that a server listens on.
+struct Bound {
+    listener: TcpListener,
+    ops_listener: Option<TcpListener>,
+}
+
+impl Bound {
+    async fn of(config: &Config) -> Result<Self, StartError> {
+        let listener = bind("listen", config.listen).await?;
+        let ops_listener = match config.ops_listen {
+            Some(address) => Some(bind("ops_listen", address).await?),
+            None => None,
+        };
+        Ok(Self { listener, ops_listener })
     }
 }
 
