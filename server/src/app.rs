@@ -79,23 +79,51 @@ pub enum RunError {
     Store(StoreError),
     /// The listener failed.
     #[error("stopped listening: {0}")]
-    Listener(tonic::transport::Error),
+    Listener(String),
+}
+
+/// The bound addresses.
+struct Sockets {
+    listener: TcpListener,
+    ops_listener: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let listener = bind("listen", config.listen).await?;
+        let ops_listener = match config.ops_listen {
+            Some(address) => Some(bind("ops_listen", address).await?),
+            None => None,
+        };
+        Ok(Self { listener, ops_listener })
+    }
+}
+
+/// Why a listener that was not told to stop has ended.
+fn ending(served: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> String {
+    match served {
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 impl App {
-    /// Binds the addresses, then opens the data directory, so that a taken address makes nothing.
+    /// Opens the data directory and binds the addresses.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let bound = Bound::of(&config).await?;
         let options = Options {
             disk_reserve_bytes: config.disk_reserve_bytes,
             // `lakesync token` may have been here before the first start.
             companions: vec![SECRET_FILE.to_owned()],
             ..Options::default()
         };
+        // What can fail without a trace comes first: a taken port must not make a directory.
+        let sockets = Sockets::bind(&config).await?;
+        Secret::load(&config.data)?;
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::build(config, bound, Arc::new(store), Arc::new(SystemClock))
+        Self::build(config, sockets, Arc::new(store), Arc::new(SystemClock))
     }
 
     /// Like [`start`](App::start), on a store and a clock of the caller's.
@@ -104,27 +132,27 @@ impl App {
         store: Arc<dyn Store>,
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, StartError> {
-        let bound = Bound::of(&config).await?;
-        Self::build(config, bound, store, clock)
+        let sockets = Sockets::bind(&config).await?;
+        Self::build(config, sockets, store, clock)
     }
 
     fn build(
         config: Config,
-        bound: Bound,
+        sockets: Sockets,
         store: Arc<dyn Store>,
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, StartError> {
-        let Bound { listener, ops_listener } = bound;
+        let Sockets { listener, ops_listener } = sockets;
         let secret = Secret::load_or_create(&config.data)?;
         let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
         let gateways =
             Gateways::new(Arc::clone(&store), Arc::clone(&clock), config.gateway_settings());
-        let address = |listener: &TcpListener| {
+        let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
         Ok(Self {
-            address: address(&listener),
-            ops_address: ops_listener.as_ref().map(address),
+            address: bound(&listener),
+            ops_address: ops_listener.as_ref().map(bound),
             listener,
             ops_listener,
             config,
@@ -179,23 +207,23 @@ impl App {
             .layer(AuthorizeLayer::new(Arc::clone(&self.auth)))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped);
-        let serving = tokio::spawn(serving);
+        let mut serving = tokio::spawn(serving);
         let ops = self.ops_listener.map(|listener| {
             tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
         });
-        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways)));
+        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {
             () = signal => Ok(()),
             error = self.store.failed() => Err(RunError::Store(error)),
+            served = &mut serving => Err(RunError::Listener(ending(served))),
         };
         tracing::info!("stopping");
         set_health(&self.health, ServingStatus::NotServing).await;
         self.stop.send_replace(true);
-        chores.abort();
-        let served = timeout(self.config.drain_max, serving).await;
-        if served.is_err() {
+        if !serving.is_finished() && timeout(self.config.drain_max, &mut serving).await.is_err() {
             tracing::warn!("calls were still under way when the time to drain ran out");
+            serving.abort();
         }
         if let Some(ops) = ops {
             ops.abort();
@@ -204,16 +232,14 @@ impl App {
             // A store that failed has nothing more to make durable.
             let _ = timeout(self.config.drain_max, self.gateways.close()).await;
         }
+        chores.abort();
         let closed = timeout(self.config.drain_max, self.store.close()).await;
         // What hangs now was never answered; whoever waits for this process must not hang as well.
         let hangs = || StoreError::Failed("it did not close in the time to drain".to_owned());
         if let Err(error) = closed.unwrap_or_else(|_| Err(hangs())) {
             return outcome.and(Err(RunError::Store(error)));
         }
-        match served {
-            Ok(Ok(Err(error))) => outcome.and(Err(RunError::Listener(error))),
-            _ => outcome,
-        }
+        outcome
     }
 
     async fn routes(&self) -> Routes {
@@ -242,23 +268,6 @@ impl App {
             limits: limits_of(&self.config),
             shutdown: self.stop.subscribe(),
         }
-    }
-}
-
-/// The addresses that a server listens on.
-struct Bound {
-    listener: TcpListener,
-    ops_listener: Option<TcpListener>,
-}
-
-impl Bound {
-    async fn of(config: &Config) -> Result<Self, StartError> {
-        let listener = bind("listen", config.listen).await?;
-        let ops_listener = match config.ops_listen {
-            Some(address) => Some(bind("ops_listen", address).await?),
-            None => None,
-        };
-        Ok(Self { listener, ops_listener })
     }
 }
 
@@ -291,10 +300,10 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-async fn close_idle(gateways: Arc<Gateways>) {
+async fn close_idle(gateways: Arc<Gateways>, stopping: watch::Receiver<bool>) {
     let mut ticks = interval(CLOSE_IDLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !*stopping.borrow() {
         ticks.tick().await;
         gateways.close_idle().await;
     }

@@ -5,5 +5,6 @@ mod faults;
 mod harness;
 mod processes;
 mod promises;
+mod replicas;
 mod transports;
 mod vectors;

@@ -114,7 +114,7 @@ impl Installed {
         if self.created {
             self.add_columns(connection, &mut shape).await?;
         }
-        let table = match Table::new(self.id, self.schema.clone(), shape, self.created) {
+        let table = match Table::new(self.id, self.schema.clone(), shape) {
             Ok(table) if self.captured => table,
             Ok(_) => return Ok(None),
             Err(_) => {
@@ -135,8 +135,12 @@ impl Installed {
         connection: &mut SqliteConnection,
         shape: &mut Shape,
     ) -> Result<(), DbError> {
-        let missing: Vec<_> =
-            self.schema.columns.iter().filter(|c| shape.column(c.name.as_str()).is_none()).collect();
+        let missing: Vec<_> = self
+            .schema
+            .columns
+            .iter()
+            .filter(|c| shape.column(c.name.as_str()).is_none())
+            .collect();
         for column in &missing {
             let sql = format!(
                 "ALTER TABLE {} ADD COLUMN {} {}",
@@ -252,7 +256,7 @@ pub(super) async fn fit(
     let Some(shape) = Shape::read(connection, name.as_str()).await? else {
         return Ok(Err("it is not there".to_owned()));
     };
-    Ok(Table::new(id, decode(&bytes)?, shape, false))
+    Ok(Table::new(id, decode(&bytes)?, shape))
 }
 
 /// Forgets what is known of a table's rows. Unsent changes stay.

@@ -31,7 +31,10 @@ enum Verdict {
     Accepted,
     /// These columns lost; all of them if none are named.
     Superseded(Vec<ColumnName>),
-    Rejected { reason: String, message: String },
+    Rejected {
+        reason: String,
+        message: String,
+    },
     /// To be stamped again and pushed again.
     Drifted,
 }
@@ -99,15 +102,27 @@ pub(super) async fn settle(
             columns => trimmed.push((entry.seq, columns)),
         }
     }
+    // What the rows showed is looked up before the outbox forgets why.
+    let mut loaded = Vec::new();
+    for (table, deltas, row_ids) in accepted.into_values() {
+        loaded.push((load(work, &table, &row_ids).await?, table, deltas));
+    }
     rejected::remove_from_outbox(work, &finished).await?;
-    for (seq, columns) in trimmed {
-        trim(work, seq, &columns).await?;
+    for (seq, columns) in &trimmed {
+        trim(work, *seq, columns).await?;
     }
     forget_marks(work).await?;
-    for (table, deltas, row_ids) in accepted.into_values() {
-        let mut held = load(work, &table, &row_ids).await?;
+    let finished: HashSet<i64> = finished.into_iter().collect();
+    for (mut held, table, deltas) in loaded {
         for held in &mut held {
             held.seen = seen.unwrap_or(held.seen);
+            held.pending.retain(|pending| !finished.contains(&pending.seq));
+            for (seq, columns) in &trimmed {
+                held.pending
+                    .iter_mut()
+                    .filter(|p| p.seq == *seq)
+                    .for_each(|p| p.trim(columns, &table));
+            }
             for delta in deltas.get(&held.row_id).into_iter().flatten() {
                 held.known.merge(delta);
             }
@@ -160,10 +175,9 @@ fn verdict(outcome: &Outcome) -> Verdict {
         Kind::Superseded if outcome.reason == REPLAYED => Verdict::Accepted,
         Kind::Superseded | Kind::PartlySuperseded => Verdict::Superseded(columns().collect()),
         Kind::Rejected if outcome.reason == Reason::ClockDrift.as_str() => Verdict::Drifted,
-        Kind::Rejected | Kind::Unspecified => Verdict::Rejected {
-            reason: outcome.reason.clone(),
-            message: outcome.message.clone(),
-        },
+        Kind::Rejected | Kind::Unspecified => {
+            Verdict::Rejected { reason: outcome.reason.clone(), message: outcome.message.clone() }
+        }
     }
 }
 
@@ -215,7 +229,9 @@ async fn standing(work: &mut Work<'_>, entries: &[Entry]) -> Result<HashSet<i64>
             found.insert(super::sql::integer(&row, 0)?, super::sql::integer(&row, 1)?);
         }
         let same = |entry: &&Entry| {
-            found.get(&entry.seq).is_some_and(|hlc| super::session::from_sql(*hlc) == entry.stamp.hlc)
+            found
+                .get(&entry.seq)
+                .is_some_and(|hlc| super::session::from_sql(*hlc) == entry.stamp.hlc)
         };
         standing.extend(chunk.iter().filter(same).map(|entry| entry.seq));
     }
@@ -237,6 +253,3 @@ async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
     Statement::new(sql).run(work.connection()).await?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;
