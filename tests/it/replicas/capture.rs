@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lakesync::proto::v1::{PullRequest, TableChanges};
 
-use super::site::{Site, head, open, run, shell};
+use super::site::{Site, head, open, run, serve, shell};
 use crate::harness::Setup;
 use crate::harness::process::{command, run as finish};
 
@@ -17,7 +17,7 @@ async fn the_shell_and_other_connections_are_captured() {
         return;
     }
     let shell = Path::new("sqlite3");
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
 
@@ -49,7 +49,7 @@ async fn the_shell_and_other_connections_are_captured() {
 
 #[tokio::test]
 async fn a_transaction_of_the_application_is_one_commit() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let before = head(&server).await;
     ann.run(
@@ -65,7 +65,7 @@ async fn a_transaction_of_the_application_is_one_commit() {
     assert_eq!(head(&server).await, before + 1, "one position");
 
     // More than one push holds: each transaction stays whole all the same.
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     for round in 0..3 {
         let mut edit = ann.replica.transaction().await.expect("begins");
@@ -92,7 +92,7 @@ fn row_ids(tables: &[TableChanges]) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_rolled_back_is_never_sent() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
     ann.run("INSERT INTO todos VALUES ('kept', 'before', 1)").await;
