@@ -66,7 +66,7 @@ async fn a_transaction_of_the_application_is_one_commit() {
 
     // More than one push holds: each transaction stays whole all the same.
     let server = serve(&Setup::new()).await;
-    let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
+    let ann = Site::with(&server, MADE_BY, &["todos"]).await;
     for round in 0..3 {
         let mut edit = ann.replica.transaction().await.expect("begins");
         let sql = format!(
