@@ -141,6 +141,11 @@ impl Fake {
         self.world().faults.push_back((call, fault));
     }
 
+    /// How many commits there are.
+    pub(crate) fn head(&self) -> u64 {
+        self.world().head()
+    }
+
     /// How often this was called.
     pub(crate) fn count(&self, call: Call) -> usize {
         self.world().calls.iter().filter(|made| **made == call).count()

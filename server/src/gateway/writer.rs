@@ -159,11 +159,7 @@ impl Writer {
 
     /// Reads all rows that the pushes touch; `None` if those are more than memory should hold.
     async fn load_rows(&self, pushes: &[Push]) -> Result<Option<Rows>, StoreError> {
-        let mut wanted: Vec<Bytes> =
-            pushes.iter().flat_map(|push| admit::touched_keys(&push.offers)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut rows = Rows::default();
+        let (mut rows, wanted) = Rows::touched(pushes.iter().flat_map(|push| &push.offers));
         let mut loaded_bytes = 0;
         for some in wanted.chunks(LOAD_ROWS_MAX) {
             let stored = self.store.rows(self.id, some).await?;
