@@ -94,6 +94,11 @@ impl Database {
         &self.0.client_id
     }
 
+    /// The file, by its canonical path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
     /// Remembers the gateway this file syncs with. It can't be exchanged for another.
     pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
         let mut session = self.0.session.lock().await;
