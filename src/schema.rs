@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::limits::DECIMAL_PRECISION_MAX;
 use crate::name::{ColumnName, TableName};
-use crate::value::Value;
+use crate::value::{Decimal, Value, is_json};
 
 mod evolve;
 
@@ -60,11 +59,9 @@ impl ColumnType {
             | (Self::Timestamp, Value::Timestamp(_))
             | (Self::Date, Value::Date(_))
             | (Self::Uuid, Value::Uuid(_)) => true,
-            (Self::Json, Value::Json(text)) => {
-                serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
-            }
+            (Self::Json, Value::Json(text)) => is_json(text),
             (Self::Decimal { precision, scale }, Value::Decimal(text)) => {
-                decimal_fits(text, precision, scale)
+                Decimal::parse(text).is_ok_and(|decimal| decimal.fits(precision, scale))
             }
             _ => false,
         }
@@ -87,24 +84,6 @@ impl fmt::Display for ColumnType {
             Self::Any => f.write_str("any"),
         }
     }
-}
-
-/// Plain notation: an optional minus, digits, and perhaps a point with digits behind it.
-fn decimal_fits(text: &str, precision: u32, scale: u32) -> bool {
-    debug_assert!(precision <= DECIMAL_PRECISION_MAX);
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = match digits.split_once('.') {
-        Some((_, "")) => return false,
-        Some(parts) => parts,
-        None => (digits, ""),
-    };
-    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    let significant = whole.trim_start_matches('0').len();
-    !whole.is_empty()
-        && all_digits(whole)
-        && all_digits(fraction)
-        && fraction.len() <= scale as usize
-        && significant <= (precision - scale) as usize
 }
 
 /// One column of a table.

@@ -8,6 +8,10 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+mod decimal;
+
+pub(crate) use decimal::Decimal;
+
 /// A typed cell.
 ///
 /// Equality and order are those of the canonical bytes. The order has no meaning beyond settling
@@ -123,14 +127,20 @@ impl Value {
         })
     }
 
-    /// An estimate of the bytes this value occupies, for limits.
+    /// An upper bound of the canonical bytes, for limits.
     pub fn size(&self) -> usize {
         match self {
             Self::String(text) | Self::Json(text) | Self::Decimal(text) => 5 + text.len(),
             Self::Bytes(bytes) => 5 + bytes.len(),
+            Self::Uuid(uuid) => 5 + uuid.len(),
             _ => 9,
         }
     }
+}
+
+/// Whether `text` is a JSON document.
+pub(crate) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
 }
 
 impl PartialEq for Value {
@@ -227,6 +237,11 @@ mod tests {
             let mut rest = encoded.as_slice();
             prop_assert_eq!(Value::decode(&mut rest), Ok(value));
             prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_value_is_larger_than_its_size(value in testing::value()) {
+            prop_assert!(bytes(&value).len() <= value.size(), "{value:?}");
         }
 
         #[test]

@@ -1,13 +1,16 @@
 //! Domain ⇄ protobuf: the only place that knows both. What comes in is checked here, once.
 
 mod commit;
+mod dictionary;
 mod push;
 mod row;
 mod schema;
 mod value;
 
 pub use commit::put_commit;
-pub use push::{Offer, Refusal, decode_push, encode_commit, encode_push};
+pub use push::{
+    Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
+};
 pub use row::{Arrival, Incoming, decode_changes, encode_rows};
 pub use schema::{decode_proposals, decode_schema, encode_schema};
 pub use value::{decode_value, encode_value};

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakesync::hlc::Hlc;
-use lakesync::limits::PUSH_ROWS_MAX;
 use lakesync::name::{ClientId, Gateway, TableName};
 use lakesync::proto::v1::Outcome;
 use lakesync::schema::TableSchema;
@@ -65,10 +64,8 @@ mod tests;
 pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::Batch;
-pub use self::report::{
-    Adoptable, Applied, Candidate, ClockChange, Counts, Migration, Parked, Rejected, Settled,
-    Superseded,
-};
+pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded};
+pub(crate) use self::report::{Applied, ClockChange, Counts, Settled};
 
 /// One SQLite file under synchronisation. Clones share it.
 #[derive(Clone, Debug)]
@@ -76,6 +73,7 @@ pub(crate) struct Database(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// The file, by its canonical path.
     path: PathBuf,
     client_id: ClientId,
     session: Mutex<Session>,
@@ -162,12 +160,7 @@ impl Database {
         Ok(migration)
     }
 
-    /// The next changes to push, if there are any.
-    pub(crate) async fn pending(&self) -> Result<Option<Batch>, DbError> {
-        self.pending_at_most(PUSH_ROWS_MAX).await
-    }
-
-    /// Like `pending`, with at most `rows_max` changes: for a push that was too large.
+    /// The next changes to push, if there are any: at most `rows_max`.
     pub(crate) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;

@@ -9,6 +9,7 @@ use crate::delta::{Cell, Delta, Op};
 use crate::name::{ClientId, ColumnName};
 use crate::proto::v1::ChangeKind;
 use crate::value::Value;
+use crate::wire::dictionary::Dictionary;
 
 /// Appends what `client` wrote, as the `tables` of a `lakesync.v1.Page`.
 pub fn put_commit(client: &ClientId, deltas: &[Delta], out: &mut Vec<u8>) {
@@ -31,7 +32,7 @@ struct Scratch {
 impl Scratch {
     /// All of `changes` are of one table.
     fn put_table(&mut self, client: &ClientId, changes: &[Delta], out: &mut Vec<u8>) {
-        let mut columns = Vec::new();
+        let mut columns = Dictionary::default();
         self.rows.clear();
         for delta in changes {
             self.put_row(delta, &mut columns);
@@ -40,7 +41,8 @@ impl Scratch {
         if let Some(first) = changes.first() {
             put_bytes(1, first.table.as_str().as_bytes(), &mut head);
         }
-        columns.iter().for_each(|column| put_bytes(3, column.as_str().as_bytes(), &mut head));
+        let column = |column: &&ColumnName| put_bytes(3, column.as_str().as_bytes(), &mut head);
+        columns.names().iter().for_each(column);
         put_bytes(4, client.as_str().as_bytes(), &mut head);
         out.reserve(16 + head.len() + self.rows.len());
         encode_key(1, WireType::LengthDelimited, out);
@@ -49,7 +51,7 @@ impl Scratch {
         out.extend_from_slice(&self.rows);
     }
 
-    fn put_row<'a>(&mut self, delta: &'a Delta, columns: &mut Vec<&'a ColumnName>) {
+    fn put_row<'a>(&mut self, delta: &'a Delta, columns: &mut Dictionary<&'a ColumnName>) {
         self.row.clear();
         put_bytes(1, delta.row_id.as_str().as_bytes(), &mut self.row);
         let kind = match delta.op {
@@ -60,7 +62,7 @@ impl Scratch {
         self.put_stamp(delta.stamp.hlc.0);
         if let Op::Upsert(cells) = &delta.op {
             for (hint, cell) in cells.iter().enumerate() {
-                self.put_cell(cell, column_index(columns, &cell.column, hint));
+                self.put_cell(cell, columns.place(&&cell.column, hint));
             }
         }
         put_bytes(5, &self.row, &mut self.rows);
@@ -76,12 +78,12 @@ impl Scratch {
         put_bytes(3, &self.value, &mut self.row);
     }
 
-    fn put_cell(&mut self, cell: &Cell, column: u64) {
+    fn put_cell(&mut self, cell: &Cell, column: u32) {
         self.value.clear();
         put_value(&cell.value, &mut self.value);
         self.cell.clear();
         if column != 0 {
-            put_number(1, column, &mut self.cell);
+            put_number(1, u64::from(column), &mut self.cell);
         }
         put_bytes(2, &self.value, &mut self.cell);
         put_bytes(4, &self.cell, &mut self.row);
@@ -122,19 +124,6 @@ fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
 /// Small numbers of either sign are short.
 fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63).cast_unsigned()
-}
-
-/// The place of a column in a dictionary, where it is put if it is new. The place in the change is
-/// tried first: changes of one table mostly list the same columns in the same order.
-fn column_index<'a>(columns: &mut Vec<&'a ColumnName>, column: &'a ColumnName, hint: usize) -> u64 {
-    let at = match columns.get(hint) {
-        Some(known) if *known == column => hint,
-        _ => columns.iter().position(|known| *known == column).unwrap_or_else(|| {
-            columns.push(column);
-            columns.len() - 1
-        }),
-    };
-    at as u64
 }
 
 #[cfg(test)]

@@ -5,10 +5,16 @@
 use crate::delta::{Cell, Delta, Op};
 use crate::error::Reason;
 use crate::hlc::Hlc;
+use crate::limits::NAME_BYTES_MAX;
 use crate::name::{ClientId, ColumnName, RowId, TableName};
 use crate::proto::v1::{self as proto, ChangeKind};
 use crate::stamp::Stamp;
+use crate::wire::dictionary::Dictionary;
 use crate::wire::{decode_value, encode_value};
+
+mod bounds;
+
+pub use bounds::{Oversized, fit_answer, measure_push};
 
 /// One pushed change: where it stood in the request, and what it says if it can be understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +48,10 @@ impl Refusal {
         Self::new(Reason::InvalidRequest, message)
     }
 
+    /// A text that is no legal name may be as long as the request: its start must do.
     fn of_column(column: &str, message: impl ToString) -> Self {
-        let columns = vec![column.to_owned()];
+        let start = &column[..column.floor_char_boundary(NAME_BYTES_MAX)];
+        let columns = vec![start.to_owned()];
         Self { columns, ..Self::malformed(message) }
     }
 }
@@ -52,7 +60,7 @@ impl Refusal {
 pub fn decode_push(tables: Vec<proto::TableChanges>, client: &ClientId) -> Vec<Offer> {
     let mut offers = Vec::with_capacity(tables.iter().map(|table| table.rows.len()).sum());
     for (at, changes) in (0..).zip(tables) {
-        let names = Names::parse(&changes);
+        let mut names = Names::parse(&changes);
         for (row, change) in (0..).zip(changes.rows) {
             let delta = names.decode(change, client);
             offers.push(Offer { table: at, row, delta });
@@ -65,6 +73,9 @@ pub fn decode_push(tables: Vec<proto::TableChanges>, client: &ClientId) -> Vec<O
 struct Names {
     table: Result<TableName, Refusal>,
     columns: Vec<Result<ColumnName, Refusal>>,
+    /// For each column the change that named it last, counted from one.
+    named_by: Vec<u32>,
+    change: u32,
 }
 
 impl Names {
@@ -75,10 +86,12 @@ impl Names {
         Self {
             table: TableName::parse(&changes.table).map_err(Refusal::malformed),
             columns: changes.columns.iter().map(column).collect(),
+            named_by: vec![0; changes.columns.len()],
+            change: 0,
         }
     }
 
-    fn decode(&self, change: proto::RowChange, client: &ClientId) -> Result<Delta, Refusal> {
+    fn decode(&mut self, change: proto::RowChange, client: &ClientId) -> Result<Delta, Refusal> {
         let table = self.table.clone()?;
         let row_id = RowId::parse(&change.row_id).map_err(Refusal::malformed)?;
         let stamp = change.stamp.ok_or_else(|| Refusal::malformed("the stamp is missing"))?;
@@ -102,18 +115,18 @@ impl Names {
         Ok(delta)
     }
 
-    fn cells(&self, cells: Vec<proto::Cell>) -> Result<Vec<Cell>, Refusal> {
-        let mut seen = vec![false; self.columns.len()];
-        cells.into_iter().map(|cell| self.cell(cell, &mut seen)).collect()
+    fn cells(&mut self, cells: Vec<proto::Cell>) -> Result<Vec<Cell>, Refusal> {
+        self.change += 1;
+        cells.into_iter().map(|cell| self.cell(cell)).collect()
     }
 
-    fn cell(&self, cell: proto::Cell, seen: &mut [bool]) -> Result<Cell, Refusal> {
+    fn cell(&mut self, cell: proto::Cell) -> Result<Cell, Refusal> {
         let at = cell.column as usize;
         let column = self.columns.get(at).cloned().unwrap_or_else(|| {
             let known = self.columns.len();
             Err(Refusal::malformed(format!("column {at} of a dictionary of {known}")))
         })?;
-        if std::mem::replace(&mut seen[at], true) {
+        if std::mem::replace(&mut self.named_by[at], self.change) == self.change {
             return Err(Refusal::of_column(column.as_str(), "the column is written twice"));
         }
         if cell.stamp.is_some() {
@@ -145,8 +158,10 @@ pub fn encode_commit(
 
 fn encode(deltas: impl IntoIterator<Item = Delta>, clients: &[String]) -> Vec<proto::TableChanges> {
     let mut tables: Vec<proto::TableChanges> = Vec::new();
+    let mut columns = Dictionary::default();
     for delta in deltas {
         if tables.last().is_none_or(|last| last.table != delta.table.as_str()) {
+            close(&mut tables, &mut columns);
             let (table, clients) = (delta.table.to_string(), clients.to_vec());
             tables.push(proto::TableChanges { table, clients, ..Default::default() });
         }
@@ -154,9 +169,8 @@ fn encode(deltas: impl IntoIterator<Item = Delta>, clients: &[String]) -> Vec<pr
         let (kind, cells) = match delta.op {
             Op::Delete => (ChangeKind::Delete, Vec::new()),
             Op::Upsert(cells) => {
-                let columns = &mut changes.columns;
                 let cell = |(hint, cell): (usize, Cell)| proto::Cell {
-                    column: column_index(columns, cell.column.as_str(), hint),
+                    column: columns.place(&cell.column, hint),
                     value: Some(encode_value(cell.value)),
                     stamp: None,
                 };
@@ -171,20 +185,15 @@ fn encode(deltas: impl IntoIterator<Item = Delta>, clients: &[String]) -> Vec<pr
             ..Default::default()
         });
     }
+    close(&mut tables, &mut columns);
     tables
 }
 
-/// The place of a column in a dictionary, where it is put if it is new. Changes of one table
-/// mostly list the same columns in the same order, so the place in the change is tried first.
-pub(super) fn column_index(columns: &mut Vec<String>, column: &str, hint: usize) -> u32 {
-    let at = match columns.get(hint) {
-        Some(known) if known == column => hint,
-        _ => columns.iter().position(|known| known == column).unwrap_or_else(|| {
-            columns.push(column.to_owned());
-            columns.len() - 1
-        }),
-    };
-    u32::try_from(at).expect("BUG: columns are bounded")
+/// Gives the last table the columns that its changes used.
+fn close(tables: &mut [proto::TableChanges], columns: &mut Dictionary<ColumnName>) {
+    if let Some(last) = tables.last_mut() {
+        last.columns = std::mem::take(columns).into_texts();
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::name::{ClientId, ColumnName, RowId, TableName};
 use crate::proto::v1::{self as proto, ChangeKind};
 use crate::row::{Row, StampedCell};
 use crate::stamp::Stamp;
-use crate::wire::push::column_index;
+use crate::wire::dictionary::Dictionary;
 use crate::wire::{WireError, decode_value, encode_value};
 
 /// What arrived for one row.
@@ -108,25 +108,30 @@ pub fn encode_rows<'a>(
     schema_version: u32,
     rows: impl IntoIterator<Item = (&'a RowId, &'a Row)>,
 ) -> proto::TableChanges {
-    let table = table.to_string();
-    let mut changes = proto::TableChanges { table, schema_version, ..Default::default() };
+    let (mut columns, mut clients) = (Dictionary::default(), Dictionary::default());
+    let mut changes = Vec::new();
     for (row_id, row) in rows {
         let Some(written) = row.written().filter(|_| row.is_live()) else { continue };
         if let Some(deleted) = row.deleted() {
-            let stamp = encode_stamp(&mut changes.clients, deleted);
-            changes.rows.push(change(row_id, ChangeKind::Delete, stamp, Vec::new()));
+            let stamp = encode_stamp(&mut clients, deleted);
+            changes.push(change(row_id, ChangeKind::Delete, stamp, Vec::new()));
         }
-        let stamp = encode_stamp(&mut changes.clients, written);
+        let stamp = encode_stamp(&mut clients, written);
         let cells = row.cells().iter().enumerate().map(|(hint, cell)| proto::Cell {
-            column: column_index(&mut changes.columns, cell.column.as_str(), hint),
+            column: columns.place(&&cell.column, hint),
             value: Some(encode_value(cell.value.clone())),
-            stamp: (cell.stamp != *written)
-                .then(|| encode_stamp(&mut changes.clients, &cell.stamp)),
+            stamp: (cell.stamp != *written).then(|| encode_stamp(&mut clients, &cell.stamp)),
         });
         let cells = cells.collect();
-        changes.rows.push(change(row_id, ChangeKind::Upsert, stamp, cells));
+        changes.push(change(row_id, ChangeKind::Upsert, stamp, cells));
     }
-    changes
+    proto::TableChanges {
+        table: table.to_string(),
+        schema_version,
+        columns: columns.into_texts(),
+        clients: clients.into_texts(),
+        rows: changes,
+    }
 }
 
 fn change(
@@ -139,13 +144,8 @@ fn change(
     proto::RowChange { row_id, kind, stamp: Some(stamp), cells, ..Default::default() }
 }
 
-fn encode_stamp(clients: &mut Vec<String>, stamp: &Stamp) -> proto::Stamp {
-    let text = stamp.client.as_str();
-    let at = clients.iter().position(|known| known == text).unwrap_or_else(|| {
-        clients.push(text.to_owned());
-        clients.len() - 1
-    });
-    proto::Stamp { hlc: stamp.hlc.0, client: u32::try_from(at).expect("BUG: clients are bounded") }
+fn encode_stamp<'a>(clients: &mut Dictionary<&'a ClientId>, stamp: &'a Stamp) -> proto::Stamp {
+    proto::Stamp { hlc: stamp.hlc.0, client: clients.place(&&stamp.client, 0) }
 }
 
 #[cfg(test)]

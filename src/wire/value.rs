@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use crate::proto::v1::value::Kind;
 use crate::proto::v1::{self as proto};
-use crate::value::Value;
+use crate::value::{Decimal, Value, is_json};
 
-/// The value a message holds, or what is wrong with it.
+/// The value a message holds, or what is wrong with it. A column of any type holds well-formed
+/// values only: what no backend could take must not get that far.
 pub fn decode_value(value: Option<proto::Value>) -> Result<Value, &'static str> {
     let kind = value.ok_or("the value is missing")?.kind.ok_or("the value has no known kind")?;
     Ok(match kind {
@@ -16,8 +17,11 @@ pub fn decode_value(value: Option<proto::Value>) -> Result<Value, &'static str> 
         Kind::DoubleValue(value) => Value::Double(value),
         Kind::StringValue(text) => Value::String(no_nul(text)?),
         Kind::BytesValue(bytes) => Value::Bytes(bytes),
-        Kind::JsonValue(text) => Value::Json(no_nul(text)?),
-        Kind::DecimalValue(text) => Value::Decimal(no_nul(text)?),
+        Kind::JsonValue(text) => Value::Json(json(text)?),
+        Kind::DecimalValue(text) => {
+            Decimal::parse(&text)?;
+            Value::Decimal(text)
+        }
         Kind::TimestampValue(value) => Value::Timestamp(value),
         Kind::DateValue(value) => Value::Date(value),
         Kind::UuidValue(bytes) => {
@@ -49,6 +53,10 @@ fn no_nul(text: String) -> Result<String, &'static str> {
     if text.contains('\0') { Err("text can't hold U+0000") } else { Ok(text) }
 }
 
+fn json(text: String) -> Result<String, &'static str> {
+    if is_json(&text) { Ok(text) } else { Err("the text is no JSON document") }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -70,5 +78,11 @@ mod tests {
         assert!(decode_value(Some(proto::Value { kind: None })).is_err());
         assert!(decode_value(of(Kind::StringValue("a\0b".into()))).is_err());
         assert!(decode_value(of(Kind::UuidValue(Bytes::from_static(b"short")))).is_err());
+        for text in ["", "{a:1}", "[1", "\"a\0b\"", "1 2"] {
+            assert!(decode_value(of(Kind::JsonValue(text.into()))).is_err(), "{text:?}");
+        }
+        for text in ["", "1e1", "abc", "1\0", &"9".repeat(39)] {
+            assert!(decode_value(of(Kind::DecimalValue(text.into()))).is_err(), "{text:?}");
+        }
     }
 }

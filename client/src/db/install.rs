@@ -114,7 +114,7 @@ impl Installed {
         if self.created {
             self.add_columns(connection, &mut shape).await?;
         }
-        let table = match Table::new(self.id, self.schema.clone(), shape, self.created) {
+        let table = match Table::new(self.id, self.schema.clone(), shape) {
             Ok(table) if self.captured => table,
             Ok(_) => return Ok(None),
             Err(_) => {
@@ -256,7 +256,7 @@ pub(super) async fn fit(
     let Some(shape) = Shape::read(connection, name.as_str()).await? else {
         return Ok(Err("it is not there".to_owned()));
     };
-    Ok(Table::new(id, decode(&bytes)?, shape, false))
+    Ok(Table::new(id, decode(&bytes)?, shape))
 }
 
 /// Forgets what is known of a table's rows. Unsent changes stay.

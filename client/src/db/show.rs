@@ -40,6 +40,14 @@ struct Change {
     defaults: Vec<usize>,
 }
 
+/// How a row is written: what can share a statement.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Manner<'a> {
+    new: bool,
+    columns: &'a [usize],
+    defaults: &'a [usize],
+}
+
 /// Makes the table show what `held` says, and says which rows it refuses. Their images tell what is
 /// shown now.
 pub(super) async fn show(
@@ -49,13 +57,13 @@ pub(super) async fn show(
 ) -> Result<Shown, DbError> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
-    for at in 0..held.len() {
-        let desired = held[at].desired(table);
-        let unnamed = held[at].key.is_none() && !matches!(table.key, Key::Mapped { .. });
+    for (at, held) in held.iter().enumerate() {
+        let desired = held.desired(table);
+        let unnamed = held.key.is_none() && !matches!(table.key, Key::Mapped { .. });
         if desired.is_some() && unnamed {
-            refused.push((at, format!("{:?} is no key of this table", held[at].row_id.as_str())));
+            refused.push((at, format!("{:?} is no key of this table", held.row_id.as_str())));
         } else {
-            changes.extend(change(at, desired, held[at].image.as_deref()));
+            changes.extend(change(at, desired, held.image.as_deref()));
         }
     }
     if changes.is_empty() {
@@ -163,12 +171,13 @@ impl Writer<'_, '_> {
         let gone: Vec<&Change> = changes.iter().filter(|change| change.desired.is_none()).collect();
         let mut whole = self.delete(&gone).await?;
         // Rows that are written alike go into one statement: updates first, which may free values.
-        let mut alike: BTreeMap<(bool, &[usize], &[usize]), Vec<&Change>> = BTreeMap::new();
+        let mut alike: BTreeMap<Manner<'_>, Vec<&Change>> = BTreeMap::new();
         for change in changes.iter().filter(|change| change.desired.is_some()) {
+            let Change { columns, defaults, .. } = change;
             let new = self.held[change.at].image.is_none();
-            alike.entry((new, &change.columns, &change.defaults)).or_default().push(change);
+            alike.entry(Manner { new, columns, defaults }).or_default().push(change);
         }
-        for ((new, columns, defaults), changes) in alike {
+        for (Manner { new, columns, defaults }, changes) in alike {
             whole &= match new {
                 true => self.insert(columns, &changes).await?,
                 false => self.update(columns, defaults, &changes).await?,

@@ -67,3 +67,14 @@ fn an_illegal_table_name_refuses_its_own_changes_only() {
     assert_eq!(offers[0].delta.as_ref().expect_err("illegal").reason, Reason::InvalidRequest);
     assert!(offers[1].delta.is_ok());
 }
+
+#[test]
+fn a_long_illegal_column_is_not_repeated_for_every_change_of_it() {
+    let mut tables = encode_push((0..3).map(|_| testing::delta("ann@1 title=milk")));
+    tables[0].columns[0] = "é".repeat(1 << 20);
+    for offer in decode_push(tables, &ann()) {
+        let refusal = offer.delta.expect_err("illegal");
+        assert_eq!(refusal.columns, ["é".repeat(31)]);
+        assert!(refusal.message.len() < 400, "{} bytes", refusal.message.len());
+    }
+}

@@ -82,7 +82,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Pull(at) => _ = devices[at].pull(&gateway).await,
             Step::Push(at) => _ = devices[at].push(&mut gateway).await,
             Step::LostPush(at) => {
-                if let Some(batch) = devices[at].db.pending().await.unwrap() {
+                if let Some(batch) = devices[at].db.pending_at_most(10_000).await.unwrap() {
                     gateway.push(devices[at].db.client_id(), &batch.deltas);
                 }
             }

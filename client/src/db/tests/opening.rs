@@ -1,1 +1,102 @@
-//! Tests.
+//! What can't be opened is told so in one line, and is left as it was.
+
+use std::fs;
+
+use lakesync::name::Gateway;
+
+use super::super::sql::script;
+use super::super::{Database, DbError, OpenError, open};
+use super::model::{Device, keyed};
+
+#[tokio::test]
+async fn a_file_is_synced_by_one_process_at_a_time() {
+    let device = Device::new("").await;
+    let error = Database::open(&device.path).await.expect_err("it is locked");
+    assert!(matches!(error, OpenError::AlreadySynced { .. }), "{error}");
+    let path = device.path.clone();
+    // Another name of the same file.
+    let link = path.with_file_name("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(Database::open(&link).await, Err(OpenError::AlreadySynced { .. })));
+}
+
+#[tokio::test]
+async fn the_client_id_stays_and_the_gateway_is_bound_once() {
+    let mut device = Device::new("").await;
+    let id = device.db.client_id().clone();
+    let (main, other) = (Gateway::parse("main").unwrap(), Gateway::parse("other").unwrap());
+    device.db.bind(&main).await.unwrap();
+    device.db.bind(&main).await.unwrap();
+    device.reopen().await;
+    assert_eq!(*device.db.client_id(), id);
+    let error = device.db.bind(&other).await.expect_err("it is bound");
+    assert!(matches!(error, DbError::OtherGateway { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn other_files_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("letter.txt");
+    fs::write(&path, "Dear SQLite format 3, how are you?").unwrap();
+    let error = Database::open(&path).await.expect_err("it is no database");
+    assert!(matches!(error, OpenError::NotADatabase { .. }), "{error}");
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["letter.txt"], "nothing was put beside it");
+    assert!(matches!(Database::open(dir.path()).await, Err(OpenError::Io { .. })));
+    let nowhere = dir.path().join("no/such/place.db");
+    assert!(matches!(Database::open(&nowhere).await, Err(OpenError::Io { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torn.db");
+    let mut bytes = b"SQLite format 3\0".to_vec();
+    bytes.extend([0xff; 4_000]);
+    fs::write(&path, &bytes).unwrap();
+    let error = Database::open(&path).await.expect_err("it is damaged");
+    assert!(matches!(error, OpenError::NotADatabase { .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn an_encoding_that_can_not_be_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wide.db");
+    let mut application = open::connect_application(&path).await.unwrap();
+    script(&mut application, "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (a)").await.unwrap();
+    let error = Database::open(&path).await.expect_err("it is UTF-16");
+    assert!(error.to_string().contains("UTF-16le"), "{error}");
+}
+
+#[tokio::test]
+async fn a_later_format_is_refused() {
+    let mut device = Device::new("").await;
+    device.run("UPDATE _lakesync_meta SET value = '99' WHERE key = 'format'").await;
+    let path = device.path.clone();
+    let copy = path.with_file_name("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    let error = Database::open(&copy).await.expect_err("it is too new");
+    assert!(matches!(error, OpenError::Newer { known: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_journal_mode_is_the_application_s() {
+    for mode in ["wal", "delete"] {
+        let mut device = Device::new(&format!("PRAGMA journal_mode = {mode}")).await;
+        assert_eq!(device.ask("PRAGMA journal_mode").await, mode);
+    }
+}
+
+#[tokio::test]
+async fn work_that_is_dropped_leaves_no_trace_and_no_lock() {
+    let mut device = Device::with(&[keyed("notes", "a:text")]).await;
+    for _ in 0..20 {
+        let bind = Gateway::parse("main").unwrap();
+        let work = device.db.bind(&bind);
+        // Polled once or not at all, then dropped wherever it stands.
+        let _ = futures_util::FutureExt::now_or_never(work);
+        device.run("INSERT INTO notes (a) VALUES ('x')").await;
+    }
+    assert_eq!(device.db.counts().await.unwrap().pending, 20);
+}

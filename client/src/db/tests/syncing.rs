@@ -100,7 +100,7 @@ async fn a_refused_delete_brings_the_row_back() {
     ann.run("INSERT INTO notes VALUES ('x', 'kept')").await;
     ann.sync(&mut gateway).await;
     ann.run("DELETE FROM notes").await;
-    let batch = ann.db.pending().await.unwrap().unwrap();
+    let batch = ann.db.pending_at_most(10_000).await.unwrap().unwrap();
     let refusal = Outcome { kind: 1, reason: "OUT_OF_SCOPE".into(), ..Outcome::default() };
     let settled = ann.db.settle(batch, &[refusal]).await.unwrap();
     assert_eq!(settled.rejected[0].kind, "delete");
@@ -122,7 +122,7 @@ async fn a_replacement_that_is_refused_gives_way_to_what_it_replaced() {
 async fn a_push_whose_answer_was_lost_is_pushed_again_without_harm() {
     let (mut ann, mut bob, mut gateway) = two("a:text b:text").await;
     ann.run("INSERT INTO notes VALUES ('x', '1', '1'); UPDATE notes SET a = '2'").await;
-    let batch = ann.db.pending().await.unwrap().unwrap();
+    let batch = ann.db.pending_at_most(10_000).await.unwrap().unwrap();
     gateway.push(ann.db.client_id(), &batch.deltas);
     drop(batch);
     bob.sync(&mut gateway).await;
