@@ -169,9 +169,8 @@ impl Applying {
     /// Leaves the check of references to the end of the checkpoint, whose order is not theirs.
     pub(super) async fn postpone_references(&mut self, work: &mut Work<'_>) -> Result<(), DbError> {
         let children = std::mem::take(&mut self.touched).children;
-        let row = |id: i64, row_id: &RowId| {
-            vec![Stored::Integer(id), Stored::Text(row_id.to_string())]
-        };
+        let row =
+            |id: i64, row_id: &RowId| vec![Stored::Integer(id), Stored::Text(row_id.to_string())];
         let rows: Vec<_> = children
             .iter()
             .flat_map(|(id, rows)| rows.iter().map(|(row_id, _)| row(*id, row_id)))
@@ -240,14 +239,16 @@ impl Applying {
     /// Lets the triggers speak again, and says what was changed.
     pub(super) async fn end(self, work: &mut Work<'_>) -> Result<Applied, DbError> {
         script(work.connection(), "UPDATE _lakesync_clock SET applying = 0 WHERE id = 1").await?;
-        let parked = self.parked_now.iter().filter(|(name, _)| !self.parked_before.contains_key(*name));
+        let parked =
+            self.parked_now.iter().filter(|(name, _)| !self.parked_before.contains_key(*name));
         let parked = parked.map(|((table, row_id), reason)| Parked {
             table: table.clone(),
             row_id: row_id.clone(),
             reason: reason.clone(),
             since_ms: u64::try_from(self.now_ms).unwrap_or(0),
         });
-        let unparked = self.parked_before.keys().filter(|name| !self.parked_now.contains_key(*name));
+        let unparked =
+            self.parked_before.keys().filter(|name| !self.parked_now.contains_key(*name));
         Ok(Applied {
             rows: self.rows,
             parked: parked.collect(),

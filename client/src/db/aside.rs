@@ -43,11 +43,7 @@ pub(super) async fn move_in(
 }
 
 /// Takes some cells from aside, as if they had just arrived.
-async fn take(
-    work: &mut Work<'_>,
-    table_id: i64,
-    column: u32,
-) -> Result<Vec<Arrival>, DbError> {
+async fn take(work: &mut Work<'_>, table_id: i64, column: u32) -> Result<Vec<Arrival>, DbError> {
     let Some(table) = work.registry.by_id(table_id).cloned() else { return Ok(Vec::new()) };
     let Some(name) = table.column(i64::from(column)).map(|column| column.name.clone()) else {
         return Ok(Vec::new());

@@ -73,4 +73,3 @@ async fn restamp(work: &mut Work<'_>, shift: i64) -> Result<(u64, i64), DbError>
     }
     Ok((rows.len() as u64, last))
 }
-

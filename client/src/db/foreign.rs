@@ -169,7 +169,8 @@ async fn of_parents(
     let mut orphans = Vec::new();
     for chunk in images.chunks(chunk_rows(places.len())) {
         let equal = reference.columns.iter().enumerate();
-        let equal = equal.map(|(at, (from, _))| format!("_t.{} = _v.column{}", quoted(from), at + 1));
+        let equal =
+            equal.map(|(at, (from, _))| format!("_t.{} = _v.column{}", quoted(from), at + 1));
         let sql = format!(
             "SELECT DISTINCT {} FROM (VALUES {}) _v CROSS JOIN {} _t ON {} WHERE {}",
             child.key.row_id_sql("_t"),
@@ -194,7 +195,8 @@ impl Reference {
     /// Whether the row `_t` refers to a row that is not there.
     fn dangles(&self) -> String {
         let set = self.columns.iter().map(|(from, _)| format!("_t.{} IS NOT NULL", quoted(from)));
-        let met = |(from, to): &(String, String)| format!("_p.{} = _t.{}", quoted(to), quoted(from));
+        let met =
+            |(from, to): &(String, String)| format!("_p.{} = _t.{}", quoted(to), quoted(from));
         format!(
             "{} AND NOT EXISTS (SELECT 1 FROM {} _p WHERE {})",
             set.collect::<Vec<_>>().join(" AND "),
@@ -205,6 +207,10 @@ impl Reference {
 
     fn reason(&self) -> String {
         let columns: Vec<&str> = self.columns.iter().map(|(from, _)| from.as_str()).collect();
-        format!("FOREIGN KEY constraint failed: {} refers to a missing row of {}", columns.join(", "), self.parent)
+        format!(
+            "FOREIGN KEY constraint failed: {} refers to a missing row of {}",
+            columns.join(", "),
+            self.parent
+        )
     }
 }

@@ -298,7 +298,8 @@ pub(super) async fn read_cells(
     let numbers = rows.iter().map(|row| integer(row, at)).collect::<Result<Vec<_>, _>>()?;
     for chunk in numbers.chunks(chunk_rows(1)) {
         let marks = vec!["?"; chunk.len()].join(",");
-        let sql = format!("SELECT seq, col, value FROM _lakesync_outbox_cells WHERE seq IN ({marks})");
+        let sql =
+            format!("SELECT seq, col, value FROM _lakesync_outbox_cells WHERE seq IN ({marks})");
         let mut statement = Statement::new(sql);
         chunk.iter().for_each(|seq| statement.add(*seq));
         let full = chunk.len() == chunk_rows(1);
@@ -353,7 +354,10 @@ fn assemble(table: &Table, mut stamps: Stamps, held: &Held) -> Row {
 pub(super) fn on_key(table: &Table, values: &str, first: usize) -> String {
     // The comparison that a column's own collation makes may find more than the one row.
     let binary = |(at, column): (usize, String)| {
-        format!("_t.{column} = {values}.column{0} AND _t.{column} = {values}.column{0} COLLATE BINARY", at + first)
+        format!(
+            "_t.{column} = {values}.column{0} AND _t.{column} = {values}.column{0} COLLATE BINARY",
+            at + first
+        )
     };
     table.key.columns().into_iter().enumerate().map(binary).collect::<Vec<_>>().join(" AND ")
 }

@@ -62,7 +62,9 @@ fn refusal(shape: &Shape) -> Option<String> {
     let collations = shape.unique.iter().filter_map(|index| index.columns.as_ref()).flatten();
     let foreign = |name: &&String| COLLATIONS.iter().all(|known| !known.eq_ignore_ascii_case(name));
     if let Some(name) = collations.map(|(_, collation)| collation).find(foreign) {
-        return Some(format!("its unique values are compared by {name}, which only its application has"));
+        return Some(format!(
+            "its unique values are compared by {name}, which only its application has"
+        ));
     }
     let unreachable = |column: &&ShapeColumn| {
         ColumnName::parse(&column.name).is_err()
@@ -142,10 +144,7 @@ impl Inspector<'_> {
     }
 
     /// How many rows there are, and the type of each column.
-    async fn kinds(
-        &mut self,
-        columns: &[&ShapeColumn],
-    ) -> Result<(u64, Vec<ColumnType>), DbError> {
+    async fn kinds(&mut self, columns: &[&ShapeColumn]) -> Result<(u64, Vec<ColumnType>), DbError> {
         let other = |column: &&ShapeColumn| match affinity(&column.declared) {
             Some((_, class)) => format!(
                 ", coalesce(sum(typeof({}) NOT IN ('{class}', 'null')), 0)",
@@ -222,7 +221,10 @@ impl Inspector<'_> {
             ));
         }
         let nullable = |name: &String| shape.column(name).is_some_and(|column| !column.not_null);
-        if !shape.has_integer_key() && !shape.without_rowid && shape.primary_key.iter().any(nullable) {
+        if !shape.has_integer_key()
+            && !shape.without_rowid
+            && shape.primary_key.iter().any(nullable)
+        {
             warnings.push("its primary key may be NULL; such rows stay on this device".to_owned());
         }
         if shape.unique.iter().any(|index| !index.primary) {

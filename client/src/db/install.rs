@@ -135,8 +135,12 @@ impl Installed {
         connection: &mut SqliteConnection,
         shape: &mut Shape,
     ) -> Result<(), DbError> {
-        let missing: Vec<_> =
-            self.schema.columns.iter().filter(|c| shape.column(c.name.as_str()).is_none()).collect();
+        let missing: Vec<_> = self
+            .schema
+            .columns
+            .iter()
+            .filter(|c| shape.column(c.name.as_str()).is_none())
+            .collect();
         for column in &missing {
             let sql = format!(
                 "ALTER TABLE {} ADD COLUMN {} {}",

@@ -48,10 +48,13 @@ impl Key {
             }
             Self::Integer(column) => {
                 let value = of(column);
-                format!("CASE typeof({value}) WHEN 'integer' THEN CAST({value} AS TEXT) ELSE '' END")
+                format!(
+                    "CASE typeof({value}) WHEN 'integer' THEN CAST({value} AS TEXT) ELSE '' END"
+                )
             }
             Self::Array(columns) => {
-                let parts: Vec<String> = columns.iter().map(|column| element(&of(column))).collect();
+                let parts: Vec<String> =
+                    columns.iter().map(|column| element(&of(column))).collect();
                 format!("coalesce('[' || {} || ']', '')", parts.join(" || ',' || "))
             }
             Self::Mapped { ids, rowid } => {
@@ -72,7 +75,8 @@ impl Key {
             }
             Self::Array(columns) => {
                 let values: Vec<Json> = serde_json::from_str(text).ok()?;
-                let values: Vec<Stored> = values.iter().map(parse_element).collect::<Option<_>>()?;
+                let values: Vec<Stored> =
+                    values.iter().map(parse_element).collect::<Option<_>>()?;
                 let canonical = values.len() == columns.len() && array_text(&values) == text;
                 canonical.then_some(values)
             }

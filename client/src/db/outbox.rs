@@ -59,10 +59,7 @@ pub(super) struct Entry {
 }
 
 /// The next changes to push: at most `rows_max`, and no more than a message holds.
-pub(super) async fn take(
-    work: &mut Work<'_>,
-    rows_max: usize,
-) -> Result<Option<Batch>, DbError> {
+pub(super) async fn take(work: &mut Work<'_>, rows_max: usize) -> Result<Option<Batch>, DbError> {
     let connection = work.connection();
     // The transaction under way stands between those of the application: a boundary for sure.
     let mark = "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT c.seq FROM _lakesync_clock c \
@@ -219,7 +216,8 @@ async fn cut(work: &mut Work<'_>, entries: &[Entry]) -> Result<usize, DbError> {
     }
     // No boundary is known. Transactions are short and the time between them is not, so the
     // longest pause is most likely one.
-    let pause = |at: &usize| entries[*at].stamp.hlc.ms().saturating_sub(entries[*at - 1].stamp.hlc.ms());
+    let pause =
+        |at: &usize| entries[*at].stamp.hlc.ms().saturating_sub(entries[*at - 1].stamp.hlc.ms());
     let longest = (entries.len().div_ceil(2).max(1)..entries.len()).max_by_key(pause);
     Ok(longest.filter(|at| pause(at) != 0).unwrap_or(entries.len()))
 }

@@ -109,9 +109,8 @@ pub(super) async fn retry(work: &mut Work<'_>, id: i64) -> Result<bool, DbError>
          hlc = max(hlc + 1, ({NOW_MS} + offset_ms) << 16) WHERE id = 1 RETURNING seq, hlc"
     );
     let clock = Statement::new(sql).row(work.connection()).await?;
-    let (seq, hlc) = clock.map_or(Ok((0, 0)), |row| {
-        Ok::<_, sqlx::Error>((integer(&row, 0)?, integer(&row, 1)?))
-    })?;
+    let (seq, hlc) = clock
+        .map_or(Ok((0, 0)), |row| Ok::<_, sqlx::Error>((integer(&row, 0)?, integer(&row, 1)?)))?;
     let sql = "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) VALUES (?, ?, ?, ?, ?)";
     let statement = Statement::new(sql).bind(seq).bind(table.id).bind(row_id.as_str());
     statement.bind(hlc).bind(op).run(work.connection()).await?;

@@ -31,7 +31,10 @@ enum Verdict {
     Accepted,
     /// These columns lost; all of them if none are named.
     Superseded(Vec<ColumnName>),
-    Rejected { reason: String, message: String },
+    Rejected {
+        reason: String,
+        message: String,
+    },
     /// To be stamped again and pushed again.
     Drifted,
 }
@@ -160,10 +163,9 @@ fn verdict(outcome: &Outcome) -> Verdict {
         Kind::Superseded if outcome.reason == REPLAYED => Verdict::Accepted,
         Kind::Superseded | Kind::PartlySuperseded => Verdict::Superseded(columns().collect()),
         Kind::Rejected if outcome.reason == Reason::ClockDrift.as_str() => Verdict::Drifted,
-        Kind::Rejected | Kind::Unspecified => Verdict::Rejected {
-            reason: outcome.reason.clone(),
-            message: outcome.message.clone(),
-        },
+        Kind::Rejected | Kind::Unspecified => {
+            Verdict::Rejected { reason: outcome.reason.clone(), message: outcome.message.clone() }
+        }
     }
 }
 
@@ -171,7 +173,9 @@ fn verdict(outcome: &Outcome) -> Verdict {
 fn superseded(delta: &Delta, lost: &[ColumnName]) -> (Option<Delta>, Superseded) {
     let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
     let Op::Upsert(cells) = &delta.op else {
-        return (None, Superseded { table, row_id, columns: Vec::new() });
+        // The row outlived its delete, which hides for everybody what was written before it: what
+        // is here of the row is that. The newer write is there already, or comes with a pull.
+        return (Some(delta.clone()), Superseded { table, row_id, columns: Vec::new() });
     };
     if lost.is_empty() {
         let columns = cells.iter().map(|cell| cell.column.clone()).collect();
@@ -215,7 +219,9 @@ async fn standing(work: &mut Work<'_>, entries: &[Entry]) -> Result<HashSet<i64>
             found.insert(super::sql::integer(&row, 0)?, super::sql::integer(&row, 1)?);
         }
         let same = |entry: &&Entry| {
-            found.get(&entry.seq).is_some_and(|hlc| super::session::from_sql(*hlc) == entry.stamp.hlc)
+            found
+                .get(&entry.seq)
+                .is_some_and(|hlc| super::session::from_sql(*hlc) == entry.stamp.hlc)
         };
         standing.extend(chunk.iter().filter(same).map(|entry| entry.seq));
     }

@@ -12,7 +12,9 @@ use super::error::{DbError, is_refusal, refusal_text};
 use super::held::{Held, on_key};
 use super::key::Key;
 use super::session::Work;
-use super::sql::{Statement, Stored, chunk_rows, insert_rows, integer, placeholders, quoted, script};
+use super::sql::{
+    Statement, Stored, chunk_rows, insert_rows, integer, placeholders, quoted, script,
+};
 use super::table::Table;
 
 /// A row that the table refuses: index into the rows given, and SQLite's word.

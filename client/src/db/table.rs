@@ -201,7 +201,8 @@ fn key_of(id: i64, schema: &TableSchema, shape: &Shape) -> Result<Key, String> {
         };
     }
     let declared = &schema.primary_key;
-    let matches = keys.len() == declared.len() && keys.iter().zip(declared).all(|(a, b)| same(a, b));
+    let matches =
+        keys.len() == declared.len() && keys.iter().zip(declared).all(|(a, b)| same(a, b));
     if !matches {
         let declared: Vec<&str> = declared.iter().map(ColumnName::as_str).collect();
         return Err(format!(

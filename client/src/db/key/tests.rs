@@ -23,8 +23,7 @@ fn key(width: usize) -> Key {
 async fn by_sql(key: &Key, values: &[Stored]) -> String {
     let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
     let columns: Vec<String> = (0..values.len()).map(|at| format!("? AS k{at}")).collect();
-    let sql =
-        format!("SELECT {} FROM (SELECT {}) AS r", key.row_id_sql("r"), columns.join(", "));
+    let sql = format!("SELECT {} FROM (SELECT {}) AS r", key.row_id_sql("r"), columns.join(", "));
     let mut statement = Statement::new(sql);
     values.iter().for_each(|value| statement.push(value));
     text(&statement.row(&mut connection).await.unwrap().unwrap(), 0).unwrap()
