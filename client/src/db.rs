@@ -38,6 +38,7 @@ mod foreign;
 mod table;
 mod triggers;
 
+mod identity;
 mod install;
 mod open;
 mod session;
@@ -49,6 +50,7 @@ mod show;
 mod apply;
 mod aside;
 mod ranges;
+mod requeue;
 
 mod adopt;
 mod checkpoint;
@@ -73,7 +75,6 @@ pub(crate) struct Database(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The file, by its canonical path.
     path: PathBuf,
     client_id: ClientId,
     session: Mutex<Session>,
@@ -92,6 +93,11 @@ impl Database {
     /// This replica's stable id.
     pub(crate) fn client_id(&self) -> &ClientId {
         &self.0.client_id
+    }
+
+    /// The file, by its canonical path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
     }
 
     /// Remembers the gateway this file syncs with. It can't be exchanged for another.
