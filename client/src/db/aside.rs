@@ -5,7 +5,7 @@ use lakesync::row::{Row, StampedCell};
 use lakesync::value::Value;
 use lakesync::wire::{Arrival, Incoming};
 
-use super::apply::Applying;
+use super::apply::{Applying, Mode};
 use super::error::DbError;
 use super::requeue;
 use super::session::Work;
@@ -40,7 +40,7 @@ pub(super) async fn move_in(
                 break;
             }
             let mut applying = Applying::begin(work).await?;
-            applying.join(work, arrivals, None).await?;
+            applying.join(work, arrivals, Mode::Changes(None)).await?;
             applying.check_references(work).await?;
             applying.end(work).await?;
         }
