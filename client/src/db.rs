@@ -20,7 +20,7 @@ use lakesync::wire::Arrival;
 use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
-use self::apply::Applying;
+use self::apply::{Applying, Mode};
 use self::session::Session;
 use self::sql::{Statement, integer, script};
 
@@ -190,12 +190,12 @@ impl Database {
     ) -> Result<Applied, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let seen = checkpoint::under_way(&mut work).await?;
+        let under_way = checkpoint::under_way(&mut work).await?;
         let mut applied = Applied::default();
         // A page that only moves the cursor is common while following.
         if !arrivals.is_empty() {
             let mut applying = Applying::begin(&mut work).await?;
-            applying.join(&mut work, arrivals, seen).await?;
+            applying.join(&mut work, arrivals, Mode::Changes(under_way)).await?;
             applying.check_references(&mut work).await?;
             applying.retry_parked(&mut work, false).await?;
             applied = applying.end(&mut work).await?;

@@ -25,9 +25,6 @@ pub use authorize::{Authorize, AuthorizeLayer};
 use crate::auth::Principal;
 use crate::gateway::{self, Gateways, Stopped};
 
-/// Room for what a page adds to the push it carries: its cursor, and who pushed.
-const PAGE_OVERHEAD_BYTES: usize = 1 << 10;
-
 /// What all services share.
 #[derive(Clone, Debug)]
 pub struct Services {

@@ -5,7 +5,7 @@ use lakesync::row::{Row, StampedCell};
 use lakesync::value::Value;
 use lakesync::wire::{Arrival, Incoming};
 
-use super::apply::Applying;
+use super::apply::{Applying, Mode};
 use super::error::DbError;
 use super::session::Work;
 use super::sql::{Statement, Stored, integer, maybe_integer, stored, text};
@@ -34,7 +34,7 @@ pub(super) async fn move_in(
                 break;
             }
             let mut applying = Applying::begin(work).await?;
-            applying.join(work, arrivals, None).await?;
+            applying.join(work, arrivals, Mode::Changes(None)).await?;
             applying.check_references(work).await?;
             applying.end(work).await?;
         }

@@ -318,7 +318,7 @@ impl State {
     fn seal(&mut self) {
         let overlay = Arc::clone(self.active());
         let touched = self.gateways.touched(&overlay);
-        self.overlays.push(Arc::new(Overlay::new(overlay.number + 1)));
+        self.overlays.push(Arc::new(overlay.next()));
         self.queue.push(Step::Seal(Sealed { overlay, touched }));
     }
 }

@@ -43,6 +43,15 @@ impl Overlay {
         Self { number, rows, meta, logs: RwLock::default() }
     }
 
+    /// The overlay after this one, with room for as many rows: growing would move them all, again
+    /// and again, while commits wait.
+    pub(super) fn next(&self) -> Self {
+        let next = Self::new(self.number + 1);
+        let room = read(&self.rows.map).values.len();
+        write(&next.rows.map).values.reserve(room);
+        next
+    }
+
     /// Applies a commit. Readers see its rows at once, as they do its entries and its meta.
     pub(super) fn apply(&self, gateway: GatewayId, changes: Changes) {
         let changed = changes.rows.len() + changes.meta.len() + changes.log.len();
