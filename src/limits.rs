@@ -26,6 +26,8 @@ pub const CLIENT_ID_BYTES_MAX: usize = 128;
 pub const TABLES_MAX: usize = 1_000;
 /// Columns of one table. SQLite and Postgres stop near 2,000 and 1,600.
 pub const COLUMNS_MAX: usize = 1_000;
+/// Bytes of all tables of one gateway as a message carries them: one message carries them all.
+pub const SCHEMA_BYTES_MAX: usize = 7 << 19;
 /// Digits of a decimal, as in Postgres, MySQL, Iceberg and Arrow's 128-bit decimals.
 pub const DECIMAL_PRECISION_MAX: u32 = 38;
 /// Tables a pull or checkpoint may be narrowed to, and positions it may ask to leave out.

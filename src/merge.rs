@@ -18,9 +18,11 @@ pub struct Effect {
     pub effective: bool,
     /// Whether the row had been deleted since: nothing of an upsert can be seen.
     pub hidden: bool,
-    /// The columns that had lost to a newer write or delete.
+    /// Whether the row is there after its delete: a newer write won.
+    pub outlived: bool,
+    /// The columns that had lost to a newer write or delete, in the order of the change's cells.
     pub lost: Vec<ColumnName>,
-    /// The columns that the row held already with this very stamp and value.
+    /// The columns that the row held already with this very stamp and value, in the same order.
     pub tied: Vec<ColumnName>,
 }
 
@@ -105,7 +107,7 @@ impl Row {
             self.cells.retain(|cell| *stamp < cell.stamp);
             self.deleted = Some(stamp.clone());
         }
-        Effect { changed, effective: changed, ..Effect::default() }
+        Effect { changed, effective: changed, outlived: self.is_live(), ..Effect::default() }
     }
 }
 

@@ -28,6 +28,22 @@ pub struct StampedCell {
     pub value: Value,
 }
 
+/// More than a cell's lengths, indexes and clock take in the stored form of its row.
+const CELL_OVERHEAD_BYTES: usize = 20;
+
+/// An upper bound of the bytes that a cell takes in the stored form of its row, as if it shared its
+/// stamp with no other.
+pub fn cell_size(column: &ColumnName, stamp: &Stamp, value: &Value) -> usize {
+    CELL_OVERHEAD_BYTES + column.as_str().len() + stamp.client.as_str().len() + value.size()
+}
+
+impl StampedCell {
+    /// An upper bound of the bytes that this cell takes in the stored form of its row.
+    pub fn size(&self) -> usize {
+        cell_size(&self.column, &self.stamp, &self.value)
+    }
+}
+
 impl Row {
     /// The row these parts make: cells that `deleted` hides are left out, and of two cells of one
     /// column the winner stays. For stores that keep the parts in columns of their own.
@@ -69,6 +85,14 @@ impl Row {
         self.deleted.as_ref()
     }
 
+    /// An upper bound of the bytes of the stored form, for limits. It is a sum over the cells, so
+    /// that what a change adds to it is known beforehand.
+    pub fn size(&self) -> usize {
+        let stamps = [&self.written, &self.deleted].into_iter().flatten();
+        let stamps = stamps.map(|stamp| CELL_OVERHEAD_BYTES + stamp.client.as_str().len());
+        CELL_OVERHEAD_BYTES + stamps.chain(self.cells.iter().map(StampedCell::size)).sum::<usize>()
+    }
+
     pub(crate) fn find(&self, column: &ColumnName) -> Result<usize, usize> {
         self.cells.binary_search_by(|cell| cell.column.cmp(column))
     }
@@ -82,6 +106,12 @@ mod tests {
     use crate::testing;
 
     proptest! {
+        #[test]
+        fn no_row_is_larger_than_its_size(deltas in testing::deltas()) {
+            let row = testing::fold(&deltas);
+            prop_assert!(row.encode().len() <= row.size());
+        }
+
         #[test]
         fn a_row_is_the_sum_of_its_parts(deltas in testing::deltas(), more in testing::deltas()) {
             let row = testing::fold(&deltas);

@@ -13,6 +13,9 @@ mod evolve;
 
 pub use evolve::{EvolveError, Proposal};
 
+#[cfg(test)]
+pub(crate) use evolve::size;
+
 /// The logical type of a column. NULL fits every type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnType {

@@ -20,7 +20,7 @@ use lakesync::wire::Arrival;
 use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
-use self::apply::Applying;
+use self::apply::{Applying, Mode};
 use self::session::Session;
 use self::sql::{Statement, integer, script};
 
@@ -38,6 +38,7 @@ mod foreign;
 mod table;
 mod triggers;
 
+mod identity;
 mod install;
 mod open;
 mod session;
@@ -49,6 +50,7 @@ mod show;
 mod apply;
 mod aside;
 mod ranges;
+mod requeue;
 
 mod adopt;
 mod checkpoint;
@@ -73,7 +75,6 @@ pub(crate) struct Database(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The file, by its canonical path.
     path: PathBuf,
     client_id: ClientId,
     session: Mutex<Session>,
@@ -92,6 +93,11 @@ impl Database {
     /// This replica's stable id.
     pub(crate) fn client_id(&self) -> &ClientId {
         &self.0.client_id
+    }
+
+    /// The file, by its canonical path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
     }
 
     /// Remembers the gateway this file syncs with. It can't be exchanged for another.
@@ -185,12 +191,12 @@ impl Database {
     ) -> Result<Applied, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let seen = checkpoint::under_way(&mut work).await?;
+        let under_way = checkpoint::under_way(&mut work).await?;
         let mut applied = Applied::default();
         // A page that only moves the cursor is common while following.
         if !arrivals.is_empty() {
             let mut applying = Applying::begin(&mut work).await?;
-            applying.join(&mut work, arrivals, seen).await?;
+            applying.join(&mut work, arrivals, Mode::Changes(under_way)).await?;
             applying.check_references(&mut work).await?;
             applying.retry_parked(&mut work, false).await?;
             applied = applying.end(&mut work).await?;

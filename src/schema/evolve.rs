@@ -1,12 +1,12 @@
 //! Which changes of a schema are allowed: adding tables and columns, and widening types. Anything
 //! else is refused with what would break.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Column, ColumnType, Schema, TableSchema};
-use crate::error::{Classify, Reason};
-use crate::limits::{COLUMNS_MAX, DECIMAL_PRECISION_MAX, TABLES_MAX};
+use crate::error::{Classify, FieldViolation, Reason};
+use crate::limits::{COLUMNS_MAX, DECIMAL_PRECISION_MAX, SCHEMA_BYTES_MAX, TABLES_MAX};
 use crate::name::{ColumnName, TableName};
 
 /// A table as an operator wishes it, before ids and versions are given.
@@ -112,6 +112,10 @@ impl Classify for EvolveError {
     fn reason(&self) -> Reason {
         Reason::InvalidRequest
     }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        vec![FieldViolation { field: "tables".to_owned(), description: self.to_string() }]
+    }
 }
 
 impl Schema {
@@ -119,28 +123,38 @@ impl Schema {
     /// are not proposed stay. Proposing what is already there changes nothing, versions included.
     pub fn evolve(&self, proposals: &[Proposal]) -> Result<Self, EvolveError> {
         let mut evolved = self.clone();
+        let mut known: HashMap<String, TableName> =
+            self.tables.keys().map(|name| (lower(name), name.clone())).collect();
         for proposal in proposals {
-            let table = evolve_table(evolved.table_ignoring_case(proposal)?, proposal)?;
+            let name = &proposal.table;
+            match known.get(&lower(name)) {
+                Some(existing) if existing != name => {
+                    let (table, existing) = (name.clone(), existing.clone());
+                    return Err(EvolveError::DuplicateTable { table, existing });
+                }
+                Some(_) => {}
+                None => {
+                    at_most("tables in one gateway", known.len() + 1, TABLES_MAX)?;
+                    known.insert(lower(name), name.clone());
+                }
+            }
+            let table = evolve_table(evolved.tables.get(name).map(Arc::as_ref), proposal)?;
             evolved.tables.insert(table.table.clone(), Arc::new(table));
         }
-        at_most("tables in one gateway", evolved.tables.len(), TABLES_MAX)?;
+        let bytes = evolved.tables().map(|table| size(table)).sum();
+        at_most("bytes of tables in one gateway", bytes, SCHEMA_BYTES_MAX)?;
         Ok(evolved)
     }
+}
 
-    fn table_ignoring_case(
-        &self,
-        proposal: &Proposal,
-    ) -> Result<Option<&TableSchema>, EvolveError> {
-        let table = &proposal.table;
-        let same = |name: &&TableName| name.as_str().eq_ignore_ascii_case(table.as_str());
-        match self.tables.keys().find(same) {
-            Some(existing) if existing != table => Err(EvolveError::DuplicateTable {
-                table: table.clone(),
-                existing: existing.clone(),
-            }),
-            _ => Ok(self.tables.get(table).map(Arc::as_ref)),
-        }
-    }
+/// An upper bound of the bytes a table takes in a message that carries all of them.
+pub(crate) fn size(table: &TableSchema) -> usize {
+    // Tags, lengths, the version; tags, lengths, type, precision, scale and field id.
+    const TABLE_BYTES: usize = 24;
+    const COLUMN_BYTES: usize = 16;
+    let columns = table.columns.iter().map(|column| &column.name);
+    let names = columns.chain(&table.primary_key).map(|name| COLUMN_BYTES + name.as_str().len());
+    TABLE_BYTES + table.table.as_str().len() + table.key.as_str().len() + names.sum::<usize>()
 }
 
 fn evolve_table(old: Option<&TableSchema>, new: &Proposal) -> Result<TableSchema, EvolveError> {
@@ -190,8 +204,7 @@ fn evolve_table(old: Option<&TableSchema>, new: &Proposal) -> Result<TableSchema
 
 fn check_columns(new: &Proposal) -> Result<(), EvolveError> {
     at_most("columns in one table", new.columns.len(), COLUMNS_MAX)?;
-    let lower = |name: &ColumnName| name.as_str().to_ascii_lowercase();
-    let mut seen = std::collections::HashSet::from([lower(&new.key)]);
+    let mut seen = HashSet::from([lower(&new.key)]);
     for (column, kind) in &new.columns {
         let (table, column) = (new.table.clone(), column.clone());
         if !seen.insert(lower(&column)) {
@@ -203,16 +216,26 @@ fn check_columns(new: &Proposal) -> Result<(), EvolveError> {
             return Err(EvolveError::BadDecimal { table, column, precision, scale });
         }
     }
-    let declared = |key: &ColumnName| new.columns.iter().any(|(column, _)| column == key);
-    if !new.primary_key.iter().all(declared) {
+    let mut unused: HashSet<&ColumnName> = new.columns.iter().map(|(column, _)| column).collect();
+    // Once each: so there are never more of them than columns.
+    if !new.primary_key.iter().all(|key| unused.remove(key)) {
         let columns = new.primary_key.clone();
         return Err(EvolveError::BadPrimaryKey { table: new.table.clone(), columns });
     }
     Ok(())
 }
 
+/// A name as it is compared: the backends disagree about case.
+fn lower(name: &impl AsRef<str>) -> String {
+    name.as_ref().to_ascii_lowercase()
+}
+
+/// The columns for people: the first of them, if they are many.
 fn join(columns: &[ColumnName]) -> String {
-    columns.iter().map(ColumnName::as_str).collect::<Vec<_>>().join(", ")
+    const SHOWN_MAX: usize = 8;
+    let shown = columns.iter().take(SHOWN_MAX).map(ColumnName::as_str).collect::<Vec<_>>();
+    let more = columns.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EvolveError> {

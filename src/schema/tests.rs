@@ -77,6 +77,17 @@ fn what_would_break_is_refused() {
             Proposal { primary_key: vec![name("a")], ..proposal("t", &[("a", Int64)]) },
             "can't be (a)",
         ),
+        (
+            Proposal {
+                primary_key: vec![name("x"), name("x")],
+                ..proposal("u", &[("x", Int64), ("y", Int64)])
+            },
+            "can't be (x, x)",
+        ),
+        (
+            Proposal { primary_key: vec![name("x"); 1_000], ..proposal("u", &[("x", Int64)]) },
+            "and 992 more",
+        ),
         (Proposal { key: name("pk"), ..proposal("t", &[("a", Int64)]) }, "the key is id"),
     ] {
         let error = old.evolve(&[refused]).expect_err(says).to_string();
@@ -105,4 +116,37 @@ fn values_fit_their_own_type_only() {
     ] {
         assert_eq!(kind.fits(&value), fits, "{value:?} in {kind}");
     }
+}
+
+#[test]
+fn all_tables_fit_in_one_message() {
+    let columns: Vec<_> = (0..1_000).map(|nth| (name(&format!("c{nth}")), Int64)).collect();
+    let wide =
+        |nth: usize| Proposal { columns: columns.clone(), ..proposal(&format!("t{nth}"), &[]) };
+    let mut schema = Schema::default();
+    let error = (0..1_000)
+        .step_by(20)
+        .find_map(|nth| match schema.evolve(&(nth..nth + 20).map(wide).collect::<Vec<_>>()) {
+            Ok(evolved) => {
+                schema = evolved;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        })
+        .expect("a thousand tables of a thousand columns are too much");
+    assert!(error.contains("bytes of tables in one gateway; the limit is 3670016"), "{error}");
+    assert!(100 < schema.tables().len(), "{} tables", schema.tables().len());
+    assert!(schema.evolve(&[wide(0)]).is_ok(), "what is there may be proposed again");
+}
+
+#[test]
+fn tables_are_counted_before_they_are_looked_at() {
+    let many: Vec<_> = (0..1_001).map(|nth| proposal(&format!("t{nth}"), &[])).collect();
+    let error = Schema::default().evolve(&many).expect_err("too many").to_string();
+    assert_eq!(error, "1001 tables in one gateway; the limit is 1000");
+    let full = Schema::default().evolve(&many[..1_000]).expect("just fits");
+    assert!(full.evolve(&many[..1_000]).is_ok());
+    assert!(full.evolve(&many[1_000..]).is_err());
+    let twice = [proposal("t", &[("a", Int64)]), proposal("T", &[("a", Int64)])];
+    assert!(Schema::default().evolve(&twice).is_err());
 }

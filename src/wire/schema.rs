@@ -107,6 +107,8 @@ fn encode_type(kind: ColumnType) -> proto::ColumnType {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     #[test]
@@ -136,6 +138,30 @@ mod tests {
             primary_key: vec!["c2".parse().expect("a legal name")],
         };
         assert_eq!(decode_schema(&[encode_schema(&table)]), Ok(vec![table]));
+    }
+
+    #[test]
+    fn no_table_is_larger_than_its_size() {
+        let name = |nth: u32, bytes: usize| format!("{:x<bytes$}", format!("c{nth:04}"));
+        for bytes in [5, 63] {
+            let columns = (1..=1_000).map(|field_id| Column {
+                name: name(field_id, bytes).parse().expect("a legal name"),
+                kind: ColumnType::Decimal { precision: 38, scale: 38 },
+                field_id,
+            });
+            let columns: Vec<_> = columns.collect();
+            let table = TableSchema {
+                table: name(0, bytes).parse().expect("a legal name"),
+                version: u32::MAX,
+                key: name(0, bytes).parse().expect("a legal name"),
+                primary_key: columns.iter().map(|column| column.name.clone()).collect(),
+                columns,
+            };
+            let size = crate::schema::size(&table);
+            let tables = vec![encode_schema(&table)];
+            let sent = proto::GetSchemaResponse { tables }.encoded_len();
+            assert!(sent <= size, "{sent} bytes sent, {size} counted");
+        }
     }
 
     #[test]

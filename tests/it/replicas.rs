@@ -3,9 +3,11 @@
 
 mod adopt;
 mod capture;
+mod commands;
 mod constraints;
 mod converge;
 mod dice;
 mod flaky;
+mod recover;
 mod refused;
 mod site;

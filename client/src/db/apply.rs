@@ -10,6 +10,7 @@ use lakesync::name::{RowId, TableName};
 use lakesync::wire::Arrival;
 use sqlx::SqliteConnection;
 
+pub(super) use self::arrivals::Mode;
 use self::arrivals::{Parts, fold, group};
 use super::error::DbError;
 use super::foreign::Touched;
@@ -60,12 +61,12 @@ impl Applying {
         })
     }
 
-    /// Joins arrivals into their rows. `seen` is the number of the checkpoint they come with.
+    /// Joins arrivals into their rows.
     pub(super) async fn join(
         &mut self,
         work: &mut Work<'_>,
         arrivals: Vec<Arrival>,
-        seen: Option<i64>,
+        mode: Mode,
     ) -> Result<(), DbError> {
         self.rows += arrivals.len();
         let mut newest = Hlc::default();
@@ -79,7 +80,7 @@ impl Applying {
                 if chunk.is_empty() {
                     break;
                 }
-                let held = fold(work, &table, chunk, seen).await?;
+                let held = fold(work, &table, chunk, mode).await?;
                 self.finish(work, &table, held).await?;
             }
             ranges::keep(work, &table).await?;

@@ -187,6 +187,7 @@ async fn a_column_that_appears_while_following_is_taken_over() {
     });
     assert_eq!(added.await[0].1.as_str(), "note");
     site.shows(&["a=NULL"]).await;
+    assert_eq!(fake.count(Call::Follow), 1, "without a break");
     following.stop().await;
 }
 
@@ -218,6 +219,7 @@ async fn a_clock_found_ahead_is_corrected_and_its_changes_sent_again() {
         _ => None,
     });
     assert!(offset_ms.await.abs() < 5_000, "both clocks are the same");
+    assert_eq!((fake.count(Call::Push), fake.count(Call::Follow)), (2, 1));
     assert_eq!(site.replica.rejected().await.expect("a list"), []);
     following.stop().await;
 }

@@ -7,15 +7,18 @@ use hashbrown::hash_map::Entry;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
-use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::merge::Effect;
-use lakesync::name::TableName;
+use lakesync::name::{ColumnName, TableName};
 use lakesync::proto::v1::{Outcome, outcome};
 use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
 use lakesync::wire::{Offer, Refusal};
 
 use super::keys;
+
+mod touched;
+
+use touched::Touched;
 
 /// The reason of an outcome that tells of a change pushed before: it took effect then.
 pub const REPLAYED: &str = "REPLAYED";
@@ -34,13 +37,9 @@ pub(super) struct Rules<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Rows(HashMap<Bytes, Touched>);
 
-#[derive(Clone, Debug, Default)]
-struct Touched {
-    row: Row,
-    /// The size of the row's stored form, or an upper bound of it.
-    bytes: usize,
-    dirty: bool,
-}
+/// What the rows that an atomic push touched were before it.
+#[derive(Debug, Default)]
+struct Undo(HashMap<Bytes, Option<Touched>>);
 
 /// What became of a push.
 #[derive(Debug, Default)]
@@ -67,12 +66,12 @@ pub(super) fn admit(
 ) -> Result<Admitted, Refusal> {
     let mut admitted = Admitted::default();
     let mut columns = Columns::default();
-    let mut undo = Vec::new();
+    let mut undo = Undo::default();
     for Offer { table, row, delta } in offers {
         let merged = delta.and_then(|delta| {
             let key = keys::row(&delta.table, &delta.row_id);
             if atomic {
-                undo.push((key.clone(), rows.0.get(&key).cloned()));
+                undo.keep(&key, rows);
             }
             let effect = merge_one(rules, &mut columns, rows, key, &delta, &mut admitted)?;
             Ok((delta, effect))
@@ -109,10 +108,7 @@ fn merge_one<'a>(
         .check(delta.stamp.hlc, rules.wall_ms)
         .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
     let touched = rows.0.entry_ref(&key).or_default();
-    if !touched.row.is_live() && delta.stamp.hlc < rules.horizon {
-        let message = "the change is older than deletes are remembered, and its row does not exist";
-        return Err(Refusal::new(Reason::TooOld, message));
-    }
+    touched.remember(delta, rules.horizon)?;
     touched.make_room(delta)?;
     let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
@@ -151,9 +147,9 @@ impl Rows {
         dirty.map(|(key, touched)| (key.clone(), Some(touched.row.encode().into()))).collect()
     }
 
-    /// Puts rows back, the newest first, so that the oldest image stays.
-    fn restore(&mut self, undo: Vec<(Bytes, Option<Touched>)>) {
-        for (key, image) in undo.into_iter().rev() {
+    /// Puts rows back.
+    fn restore(&mut self, undo: Undo) {
+        for (key, image) in undo.0 {
             match image {
                 Some(touched) => self.0.insert(key, touched),
                 None => self.0.remove(&key),
@@ -162,37 +158,11 @@ impl Rows {
     }
 }
 
-impl Touched {
-    /// Refuses a change that would make the row too large. The sum of sizes is an upper bound, and
-    /// only rows near the limit are measured.
-    fn make_room(&mut self, delta: &Delta) -> Result<(), Refusal> {
-        let more = size(delta);
-        if self.bytes + more <= ROW_BYTES_MAX {
-            self.bytes += more;
-            return Ok(());
-        }
-        let mut merged = self.row.clone();
-        merged.merge(delta);
-        let bytes = merged.encode().len();
-        if ROW_BYTES_MAX < bytes {
-            let message = format!("the row would have {bytes} bytes; the limit is {ROW_BYTES_MAX}");
-            return Err(Refusal::new(Reason::TooLarge, message));
-        }
-        self.bytes = bytes;
-        Ok(())
+impl Undo {
+    /// Remembers a row that is about to change, unless it is remembered already: rows may be large.
+    fn keep(&mut self, key: &Bytes, rows: &Rows) {
+        self.0.entry_ref(key).or_insert_with(|| rows.0.get(key).cloned());
     }
-}
-
-/// An upper bound of what a change adds to its row's stored form.
-fn size(delta: &Delta) -> usize {
-    const STAMP_BYTES: usize = 160;
-    let cells = match &delta.op {
-        Op::Delete => 0,
-        Op::Upsert(cells) => {
-            cells.iter().map(|cell| 8 + cell.column.as_str().len() + cell.value.size()).sum()
-        }
-    };
-    STAMP_BYTES + cells
 }
 
 /// The columns of the tables seen so far, so that wide tables are searched once a push.
@@ -229,35 +199,40 @@ fn reduce(mut delta: Delta, effect: &Effect) -> Option<Delta> {
     if !effect.effective {
         return None;
     }
-    if let Op::Upsert(cells) = &mut delta.op
-        && !(effect.lost.is_empty() && effect.tied.is_empty())
-    {
-        let idle = |cell: &lakesync::delta::Cell| {
-            effect.lost.contains(&cell.column) || effect.tied.contains(&cell.column)
-        };
-        cells.retain(|cell| !idle(cell));
+    if let Op::Upsert(cells) = &mut delta.op {
+        // Both list columns in the order of the cells.
+        let mut lost = effect.lost.iter().peekable();
+        let mut tied = effect.tied.iter().peekable();
+        cells.retain(|cell| {
+            let same = |column: &&ColumnName| **column == cell.column;
+            lost.next_if(same).is_none() && tied.next_if(same).is_none()
+        });
     }
     Some(delta)
 }
 
-/// What is said of an admitted change that did not simply take effect.
+/// What is said of an admitted change that did not simply take effect. A change that lost as a whole
+/// names no columns: all of its own are concerned, and there may be many.
 fn outcome_of(delta: &Delta, effect: &Effect, table: u32, row: u32) -> Option<Outcome> {
-    if effect.effective && effect.lost.is_empty() {
-        return None;
-    }
-    let all_lost = match &delta.op {
+    let lost_whole = match &delta.op {
         Op::Upsert(cells) => {
             effect.hidden || (!cells.is_empty() && effect.lost.len() == cells.len())
         }
-        // Whether it is the row's delete already or an older one: merging it again is harmless.
-        Op::Delete => false,
+        Op::Delete => effect.outlived,
     };
-    let (kind, reason, message) = match (effect.lost.is_empty(), all_lost) {
-        (true, false) => (outcome::Kind::Superseded, REPLAYED, "pushed before"),
-        (_, true) => (outcome::Kind::Superseded, "", "a newer write won"),
-        (false, false) => (outcome::Kind::PartlySuperseded, "", "a newer write won some cells"),
+    let (kind, reason, message) = if lost_whole {
+        (outcome::Kind::Superseded, "", "a newer write won")
+    } else if !effect.lost.is_empty() {
+        (outcome::Kind::PartlySuperseded, "", "a newer write won some cells")
+    } else if !effect.effective {
+        (outcome::Kind::Superseded, REPLAYED, "pushed before")
+    } else {
+        return None;
     };
-    let columns = effect.lost.iter().map(ToString::to_string).collect();
+    let columns = match kind {
+        outcome::Kind::PartlySuperseded => effect.lost.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
     let (reason, message) = (reason.to_owned(), message.to_owned());
     Some(Outcome { table, row, kind: kind.into(), reason, message, columns })
 }

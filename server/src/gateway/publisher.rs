@@ -8,12 +8,16 @@ use std::sync::atomic::Ordering;
 use lakesync::schema::Schema;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::Gauges;
 use super::commit::Commit;
 use super::followers::Tail;
 use super::recover::Counters;
-use super::writer::{PushAnswer, SchemaAnswer};
+use super::{Ack, Gauges, PushError, SchemaChangeError};
 use crate::store::{Receipt, StoreError};
+
+/// What a push is answered.
+pub(super) type PushAnswer = Result<Ack, PushError>;
+/// What a change of schema is answered.
+pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
 
 /// A group on its way to the disk, and who waits for it.
 #[derive(Debug, Default)]

@@ -20,9 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::admit::{self, Rows, Rules};
 use super::commit::{self, Commit};
 use super::followers::Tail;
-use super::publisher::{Answer, FailOnPanic, InFlight};
+use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, SchemaAnswer};
 use super::recover::{Counters, encode_schema};
-use super::{Ack, PushError, SchemaChangeError, Settings, keys, told};
+use super::{Ack, PushError, Settings, keys, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -47,11 +47,6 @@ pub(super) enum Message {
     Push(Push),
     PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
 }
-
-/// What a push is answered.
-pub(super) type PushAnswer = Result<Ack, PushError>;
-/// What a change of schema is answered.
-pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
 
 /// One push in the queue.
 #[derive(Debug)]

@@ -1,14 +1,10 @@
 //! `SyncService`: what replicas talk to.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use lakesync::error::{Classify, Reason};
 use lakesync::hlc::Hlc;
-use lakesync::limits::{
-    MESSAGE_BYTES_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PULL_TABLES_MAX, SKIP_POSITIONS_MAX,
-};
+use lakesync::limits::{PROTOCOL_MAX, PROTOCOL_MIN, PULL_TABLES_MAX, SKIP_POSITIONS_MAX};
 use lakesync::name::{ClientId, Position, TableName};
 use lakesync::proto::v1::sync_service_server::SyncService;
 use lakesync::proto::v1::{
@@ -17,10 +13,9 @@ use lakesync::proto::v1::{
     PushResponse,
 };
 use lakesync::wire::{self, WireError};
-use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{PAGE_OVERHEAD_BYTES, Services, principal, refuse};
+use super::{Services, principal, refuse};
 use crate::gateway::{Answers, CheckpointOptions, PullOptions};
 
 /// A stream of answers.
@@ -62,12 +57,14 @@ impl SyncService for Services {
         let gateway = self.gateway(&caller, &request.gateway).await?;
         let client = ClientId::parse(&request.client_id);
         let client = client.map_err(|error| refuse(WireError::new("client_id", error)))?;
-        let bytes = fit_in_a_page(&request).map_err(refuse)?;
+        let bytes = wire::measure_push(&request).map_err(refuse)?;
         let offers = wire::decode_push(request.tables, &client);
         let ack = gateway.push(caller.subject(), client, offers, request.atomic, bytes).await;
         let ack = ack.map_err(refuse)?;
         let (position, outcomes, server_hlc) = (ack.position.0, ack.outcomes, ack.hlc.0);
-        Ok(Response::new(PushResponse { position, outcomes, server_hlc }))
+        let mut answer = PushResponse { position, outcomes, server_hlc };
+        wire::fit_answer(&mut answer);
+        Ok(Response::new(answer))
     }
 
     async fn pull(
@@ -129,32 +126,4 @@ fn table_names(texts: &[String]) -> Result<Vec<TableName>, WireError> {
         TableName::parse(text).map_err(|error| WireError::new(format!("tables[{at}]"), error))
     };
     texts.iter().enumerate().map(name).collect()
-}
-
-/// A push that no page could carry.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the push has {bytes} bytes as readers would get it; the limit is {MESSAGE_BYTES_MAX}: split it"
-)]
-struct TooLarge {
-    bytes: usize,
-}
-
-impl Classify for TooLarge {
-    fn reason(&self) -> Reason {
-        Reason::TooLarge
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        None
-    }
-}
-
-/// The size of a push. A commit is never split, so one that readers with the default limits could
-/// not receive must not be made: every group of changes also names the client.
-fn fit_in_a_page(request: &PushRequest) -> Result<usize, TooLarge> {
-    let size = request.encoded_len();
-    let named = request.tables.len() * (request.client_id.len() + 3);
-    let bytes = size + named + PAGE_OVERHEAD_BYTES;
-    if MESSAGE_BYTES_MAX < bytes { Err(TooLarge { bytes }) } else { Ok(size) }
 }

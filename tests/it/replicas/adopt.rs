@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lakesync_client::Candidate;
 
-use super::site::{File, Site, config, line, rows, texts};
+use super::site::{File, Site, config, line, rows, serve, texts};
 use crate::harness::Setup;
 
 /// What a stranger's file holds: every kind of key, and values that are easily bent.
@@ -70,7 +70,7 @@ async fn assert_same(left: &mut Site, right: &mut Site) {
 
 #[tokio::test]
 async fn a_strangers_file_comes_to_be_twice() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut before = File::made_by(STRANGE).await;
     let mut wanted = Vec::new();
     for (table, columns) in TABLES {
@@ -113,7 +113,7 @@ async fn a_strangers_file_comes_to_be_twice() {
 async fn what_can_not_be_synced_is_named_with_its_reason() {
     let made = "CREATE VIRTUAL TABLE found USING fts5 (body); INSERT INTO found VALUES ('x');";
     let file = File::made_by(&format!("{STRANGE}{made}")).await;
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let site = file.open(config(line(&server))).await;
     let candidates = site.replica.inspect().await.expect("a look");
     let refused: Vec<_> = candidates.iter().filter_map(refusal).collect();
@@ -147,7 +147,7 @@ fn refusal(candidate: &Candidate) -> Option<(&str, &str)> {
 #[tokio::test]
 async fn two_files_with_the_same_tables_are_joined() {
     let setup = Setup::new();
-    let server = setup.start().await;
+    let server = serve(&setup).await;
     let made = "CREATE TABLE todos (id TEXT PRIMARY KEY, title TEXT NOT NULL, rank INTEGER);";
     let own = |rows: &str| format!("{made} INSERT INTO todos VALUES {rows};");
     let mut ann =
@@ -163,7 +163,7 @@ async fn two_files_with_the_same_tables_are_joined() {
 
 #[tokio::test]
 async fn ids_that_offline_devices_hand_out_never_collide() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let made = "CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, who TEXT);
                 INSERT INTO log (who) VALUES ('old'), ('old');";
     let mut ann = Site::with(&server, made, &["log"]).await;

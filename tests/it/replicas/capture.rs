@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lakesync::proto::v1::{PullRequest, TableChanges};
 
-use super::site::{Site, head, open, run, shell};
+use super::site::{Site, head, open, run, serve, shell};
 use crate::harness::Setup;
 use crate::harness::process::{command, run as finish};
 
@@ -17,7 +17,7 @@ async fn the_shell_and_other_connections_are_captured() {
         return;
     }
     let shell = Path::new("sqlite3");
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
 
@@ -49,7 +49,7 @@ async fn the_shell_and_other_connections_are_captured() {
 
 #[tokio::test]
 async fn a_transaction_of_the_application_is_one_commit() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let before = head(&server).await;
     ann.run(
@@ -65,13 +65,16 @@ async fn a_transaction_of_the_application_is_one_commit() {
     assert_eq!(head(&server).await, before + 1, "one position");
 
     // More than one push holds: each transaction stays whole all the same.
-    let server = Setup::new().start().await;
-    let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
+    let server = serve(&Setup::new()).await;
+    let ann = Site::with(&server, MADE_BY, &["todos"]).await;
     for round in 0..3 {
         let mut edit = ann.replica.transaction().await.expect("begins");
+        // The longest pauses are in the middle of transactions: time does not tell them apart.
         let sql = format!(
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
-             INSERT INTO todos SELECT '{round}-' || i, 'x', {round} FROM n"
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO todos SELECT '{round}-' || i, 'x', {round} FROM n;
+             UPDATE _lakesync_clock SET offset_ms = offset_ms + 1000;
+             INSERT INTO todos SELECT id || '-', title, rank FROM todos WHERE rank = {round}"
         );
         run(edit.connection(), &sql).await;
         edit.commit().await.expect("commits");
@@ -92,7 +95,7 @@ fn row_ids(tables: &[TableChanges]) -> Vec<String> {
 
 #[tokio::test]
 async fn what_was_rolled_back_is_never_sent() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
     ann.run("INSERT INTO todos VALUES ('kept', 'before', 1)").await;

@@ -3,7 +3,7 @@
 
 use lakesync_client::Event;
 
-use super::site::{Site, told};
+use super::site::{Site, serve, told};
 use crate::harness::Setup;
 
 const PEOPLE: &str = "
@@ -36,7 +36,7 @@ fn told_unparked(events: &[Event]) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_unique_value_written_twice_is_parked_until_the_application_mends_it() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, PEOPLE, &["people"]).await;
     let mut bob = Site::with(&server, PEOPLE, &["people"]).await;
     ann.run("INSERT INTO people VALUES ('ann', 'same@x', 1), ('fine', 'fine@x', 2)").await;
@@ -72,7 +72,7 @@ async fn a_unique_value_written_twice_is_parked_until_the_application_mends_it()
 
 #[tokio::test]
 async fn values_that_are_exchanged_are_not_in_each_others_way() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, PEOPLE, &["people"]).await;
     let mut bob = Site::with(&server, PEOPLE, &["people"]).await;
     ann.run("INSERT INTO people VALUES ('a', 'one', 1), ('b', 'two', 2), ('c', 'three', 3)").await;
@@ -95,7 +95,7 @@ async fn values_that_are_exchanged_are_not_in_each_others_way() {
 
 #[tokio::test]
 async fn a_check_that_only_one_device_has_parks_what_it_refuses() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let lax = "CREATE TABLE people (id TEXT PRIMARY KEY, email TEXT, age INTEGER);";
     let mut ann = Site::with(&server, lax, &["people"]).await;
     let mut bob = Site::with(&server, PEOPLE, &["people"]).await;
@@ -132,7 +132,7 @@ async fn a_check_that_only_one_device_has_parks_what_it_refuses() {
 
 #[tokio::test]
 async fn a_child_whose_parent_was_deleted_waits_and_blocks_nobody() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let tables = ["parent", "child"];
     let mut ann = Site::with(&server, FAMILY, &tables).await;
     let mut bob = Site::with(&server, FAMILY, &tables).await;
@@ -165,7 +165,7 @@ async fn a_child_whose_parent_was_deleted_waits_and_blocks_nobody() {
 
 #[tokio::test]
 async fn children_may_arrive_before_their_parents() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let tables = ["parent", "child"];
     let mut ann = Site::with(&server, FAMILY, &tables).await;
     let mut bob = Site::with(&server, FAMILY, &tables).await;

@@ -10,7 +10,7 @@ use lakesync::value::Value;
 
 use super::dice::Dice;
 use super::flaky::Flaky;
-use super::site::{File, Site, config, line, run};
+use super::site::{File, Site, config, line, run, serve};
 use crate::harness::{self, Server, Setup};
 
 const SEEDS: u64 = 8;
@@ -73,7 +73,7 @@ impl Simulation {
     async fn start(seed: u64) -> Self {
         let dice = Dice::new(seed);
         let setup = Setup::new();
-        let server = setup.start().await;
+        let server = serve(&setup).await;
         let mut devices = Vec::new();
         for _ in 0..3 {
             let flaky = Flaky::new(line(&server), dice.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lakesync_client::Event;
 
-use super::site::{Site, head, told};
+use super::site::{Site, head, serve, told};
 use crate::harness::Setup;
 
 const MADE_BY: &str = "
@@ -20,7 +20,7 @@ async fn refused(site: &Site) -> Vec<(i64, String, String, String)> {
 
 #[tokio::test]
 async fn a_value_of_another_kind_is_taken_back_kept_and_may_be_retried() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
     // SQLite lets a column of integers hold text; the gateway does not.
@@ -84,7 +84,7 @@ async fn widen(server: &crate::harness::Server) {
 
 #[tokio::test]
 async fn what_no_row_may_be_is_refused_before_it_leaves() {
-    let server = Setup::new().start().await;
+    let server = serve(&Setup::new()).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
     let before = head(&server).await;
@@ -109,7 +109,7 @@ async fn what_no_row_may_be_is_refused_before_it_leaves() {
 async fn a_change_older_than_deletes_are_remembered_does_not_raise_its_row() {
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
     let setup = Setup::new();
-    let server = setup.start().await;
+    let server = serve(&setup).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     let mut bob = Site::synced(&server).await;
     bob.run("UPDATE todos SET title = 'from long ago' WHERE id = 'a'").await;

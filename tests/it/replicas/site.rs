@@ -15,14 +15,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::harness::process::{self, command};
-use crate::harness::{MAIN, Server, grant, skip, within};
+use crate::harness::{MAIN, Server, Setup, grant, skip, within};
 
 /// A device.
 pub(crate) struct Site {
     pub(crate) replica: Replica,
     pub(crate) app: SqliteConnection,
     pub(crate) path: PathBuf,
-    _dir: Arc<TempDir>,
+    dir: Arc<TempDir>,
 }
 
 /// A file that no replica has opened yet, and the application that made it.
@@ -36,6 +36,22 @@ pub(crate) struct File {
 pub(crate) fn token(server: &Server) -> String {
     let ttl = Duration::from_secs(10 * 365 * 24 * 60 * 60);
     server.token(&Grant { ttl, ..grant("tester", "sync admin") })
+}
+
+/// Starts a server whose clock moves as the devices' clocks do, which are real.
+pub(crate) async fn serve(setup: &Setup) -> Server {
+    let clock = Arc::downgrade(&setup.clock);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let mut last = tokio::time::Instant::now();
+        while let Some(clock) = clock.upgrade() {
+            let passed_ms = last.elapsed().as_millis();
+            last += Duration::from_millis(u64::try_from(passed_ms).expect("not so long"));
+            clock.advance(u64::try_from(passed_ms).expect("not so long"));
+            ticks.tick().await;
+        }
+    });
+    setup.start().await
 }
 
 /// The server over its socket.
@@ -97,7 +113,7 @@ impl File {
     /// Opens a replica on the file.
     pub(crate) async fn open(self, config: Config) -> Site {
         let replica = Replica::open(&self.path, config).await.expect("a file that opens");
-        Site { replica, app: self.app, path: self.path, _dir: self.dir }
+        Site { replica, app: self.app, path: self.path, dir: self.dir }
     }
 
     /// Opens a replica on the file, and syncs these of its tables from now on.
@@ -110,6 +126,11 @@ impl File {
 }
 
 impl Site {
+    /// Ends the replica's process; the application goes on.
+    pub(crate) fn closed(self) -> File {
+        File { app: self.app, path: self.path, dir: self.dir }
+    }
+
     /// An empty file that has synced once.
     pub(crate) async fn synced(server: &Server) -> Self {
         let site = File::made_by("").await.open(config(line(server))).await;

@@ -15,6 +15,25 @@ use crate::db::session::Work;
 use crate::db::sql::{Statement, chunk_rows, text};
 use crate::db::table::{Entry, Table};
 
+/// How rows arrive.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::db) enum Mode {
+    /// As changes, while the checkpoint of this number is under way, if one is.
+    Changes(Option<i64>),
+    /// Whole, in the checkpoint of this number. What was known of them before may be of a log that
+    /// is no more, so it is forgotten.
+    Whole(i64),
+}
+
+impl Mode {
+    fn checkpoint(self) -> Option<i64> {
+        match self {
+            Self::Changes(under_way) => under_way,
+            Self::Whole(number) => Some(number),
+        }
+    }
+}
+
 /// What arrived for one row, in order.
 pub(super) struct Parts {
     row_id: RowId,
@@ -82,7 +101,7 @@ pub(super) async fn fold(
     work: &mut Work<'_>,
     table: &Table,
     parts: Vec<Parts>,
-    seen: Option<i64>,
+    mode: Mode,
 ) -> Result<Vec<Held>, DbError> {
     let row_ids: Vec<RowId> = parts.iter().map(|parts| parts.row_id.clone()).collect();
     let familiar = familiar(work, table, &row_ids).await?;
@@ -95,6 +114,11 @@ pub(super) async fn fold(
             true => loaded.next().expect("BUG: a row was loaded for every id"),
             false => Held::fresh(&table.key, row_id),
         };
+        if let Mode::Whole(number) = mode
+            && held.seen != number
+        {
+            held.known = Row::default();
+        }
         for part in parts {
             match part {
                 Incoming::ScopeExit => held.known = Row::default(),
@@ -102,7 +126,7 @@ pub(super) async fn fold(
                 Incoming::Join(row) => _ = held.known.join(&row),
             }
         }
-        held.seen = seen.unwrap_or(held.seen);
+        held.seen = mode.checkpoint().unwrap_or(held.seen);
         all.push(held);
     }
     Ok(all)

@@ -1,7 +1,7 @@
 //! What takes effect, what is refused, and what an atomic push leaves behind.
 
 use lakesync::delta::Cell;
-use lakesync::name::ColumnName;
+use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::schema::Proposal;
 use lakesync::testing;
 use lakesync::value::Value;
@@ -95,7 +95,45 @@ fn outcomes_tell_a_lost_conflict_from_a_repeated_push() {
     assert_eq!(said(&mut rows, &["ann@5 title=milk done=no"]), [partly], "one lost, one was there");
     assert_eq!(said(&mut rows, &["ann@7 delete"]), []);
     assert_eq!(said(&mut rows, &["ann@7 delete"]), [replayed]);
-    assert_eq!(said(&mut rows, &["bob@6 title=oats"]), [lost], "the row was deleted since");
+    assert_eq!(
+        said(&mut rows, &["bob@6 title=oats"]),
+        std::slice::from_ref(&lost),
+        "the row was deleted since"
+    );
+    assert_eq!(said(&mut rows, &["bob@9 title=oats"]), []);
+    for delete in ["ann@8 delete", "ann@8 delete", "ann@6 delete"] {
+        assert_eq!(said(&mut rows, &[delete]), std::slice::from_ref(&lost), "the row is there");
+    }
+}
+
+#[test]
+fn columns_are_named_where_some_of_them_lost_only() {
+    let mut rows = Rows::default();
+    said(&mut rows, &["ann@5 a=1 title=milk"]);
+    for (text, named) in [
+        ("bob@4 a=2 b=2 done=no", &["a"][..]),
+        ("bob@4 title=oats a=2", &[]),
+        ("bob@6 a=3", &[]),
+        ("bob@5 a=2 title=tea Z=9", &["a"]),
+    ] {
+        let admitted = run(&mut rows, &[testing::delta(text)], false, Hlc(0)).expect("not atomic");
+        let columns: Vec<_> =
+            admitted.outcomes.iter().flat_map(|outcome| outcome.columns.clone()).collect();
+        assert_eq!(columns, named, "{text}");
+    }
+}
+
+#[test]
+fn an_atomic_push_keeps_one_image_of_each_row() {
+    let (mut rows, mut undo) = (Rows::default(), Undo::default());
+    let key = Bytes::from_static(b"todos\0r");
+    for text in ["ann@1 a=1", "ann@2 a=2", "ann@3 a=3"] {
+        undo.keep(&key, &rows);
+        rows.load(key.clone(), testing::fold(&[testing::delta(text)]), 0);
+    }
+    assert_eq!(undo.0.len(), 1, "large rows would be copied for every change of theirs");
+    rows.restore(undo);
+    assert!(rows.0.is_empty(), "the first image is that of no row");
 }
 
 #[test]
@@ -138,7 +176,8 @@ fn a_change_from_before_the_horizon_can_change_a_row_but_not_raise_one() {
     check(&mut rows, "ann@9 title=milk", true);
     check(&mut rows, "ann@9 delete", true);
     check(&mut rows, "ann@10 title=milk", false);
-    check(&mut rows, "bob@9 done=yes", false);
+    check(&mut rows, "bob@9 title=oats", false);
+    check(&mut rows, "bob@9 done=yes", true);
     check(&mut rows, "ann@11 delete", false);
     check(&mut rows, "bob@9 done=yes", true);
 }
