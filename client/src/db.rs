@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lakesync::hlc::Hlc;
-use lakesync::limits::PUSH_ROWS_MAX;
 use lakesync::name::{ClientId, Gateway, TableName};
 use lakesync::proto::v1::Outcome;
 use lakesync::schema::TableSchema;
@@ -21,7 +20,7 @@ use lakesync::wire::Arrival;
 use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
-use self::apply::Applying;
+use self::apply::{Applying, Mode};
 use self::session::Session;
 use self::sql::{Statement, integer, script};
 
@@ -39,6 +38,7 @@ mod foreign;
 mod table;
 mod triggers;
 
+mod identity;
 mod install;
 mod open;
 mod session;
@@ -50,6 +50,7 @@ mod show;
 mod apply;
 mod aside;
 mod ranges;
+mod requeue;
 
 mod adopt;
 mod checkpoint;
@@ -65,10 +66,8 @@ mod tests;
 pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::Batch;
-pub use self::report::{
-    Adoptable, Applied, Candidate, ClockChange, Counts, Migration, Parked, Rejected, Settled,
-    Superseded,
-};
+pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded};
+pub(crate) use self::report::{Applied, ClockChange, Counts, Settled};
 
 /// One SQLite file under synchronisation. Clones share it.
 #[derive(Clone, Debug)]
@@ -162,12 +161,7 @@ impl Database {
         Ok(migration)
     }
 
-    /// The next changes to push, if there are any.
-    pub(crate) async fn pending(&self) -> Result<Option<Batch>, DbError> {
-        self.pending_at_most(PUSH_ROWS_MAX).await
-    }
-
-    /// Like `pending`, with at most `rows_max` changes: for a push that was too large.
+    /// The next changes to push, if there are any: at most `rows_max`.
     pub(crate) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
@@ -197,12 +191,12 @@ impl Database {
     ) -> Result<Applied, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let seen = checkpoint::under_way(&mut work).await?;
+        let under_way = checkpoint::under_way(&mut work).await?;
         let mut applied = Applied::default();
         // A page that only moves the cursor is common while following.
         if !arrivals.is_empty() {
             let mut applying = Applying::begin(&mut work).await?;
-            applying.join(&mut work, arrivals, seen).await?;
+            applying.join(&mut work, arrivals, Mode::Changes(under_way)).await?;
             applying.check_references(&mut work).await?;
             applying.retry_parked(&mut work, false).await?;
             applied = applying.end(&mut work).await?;

@@ -1,6 +1,6 @@
 //! Live queries: the rows of a query now, and again whenever they change, whoever changes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
@@ -60,12 +60,13 @@ pub enum QueryError {
 /// The results of `sql` from now on: the first at once, then one after every change that makes a
 /// difference. Changes that follow each other closely may make one result.
 pub(crate) fn watch(
-    path: PathBuf,
+    path: &Path,
     pulse: &Pulse,
     sql: String,
     params: Vec<SqlValue>,
 ) -> BoxStream<'static, Result<Rows, QueryError>> {
     let changes = pulse.subscribe();
+    let path = path.to_owned();
     let live = Live { path, sql: sql.into(), params, changes, connection: None, shown: None };
     Box::pin(unfold(live, |mut live| async { live.next().await.map(|result| (result, live)) }))
 }

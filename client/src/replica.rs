@@ -3,7 +3,7 @@
 //! Nothing of the protocol is remembered outside the file: a killed process, a lost reply or a
 //! repeated call leaves a replica that the next round brings in step. One round runs at a time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::BoxStream;
@@ -55,7 +55,6 @@ pub enum OpenError {
 /// What the rooms share.
 #[derive(Debug)]
 struct Core {
-    path: PathBuf,
     db: Database,
     gateway: Gateway,
     transport: Arc<dyn Transport>,
@@ -73,12 +72,10 @@ impl Replica {
     /// are refused with nothing changed.
     pub async fn open(path: impl AsRef<Path>, config: Config) -> Result<Self, OpenError> {
         let (gateway, transport) = config.check()?;
-        let path = path.as_ref().to_owned();
-        let db = Database::open(&path).await?;
+        let db = Database::open(path.as_ref()).await?;
         db.bind(&gateway).await?;
         let core = Core {
-            pulse: Pulse::new(&path, config.poll_every),
-            path,
+            pulse: Pulse::new(db.path(), config.poll_every),
             db,
             gateway,
             transport,
@@ -137,7 +134,7 @@ impl Replica {
         params: impl IntoIterator<Item = SqlValue>,
     ) -> BoxStream<'static, Result<Rows, QueryError>> {
         let params = params.into_iter().collect();
-        query::watch(self.0.path.clone(), &self.0.pulse, sql.into(), params)
+        query::watch(self.0.db.path(), &self.0.pulse, sql.into(), params)
     }
 
     /// Every table of the file, and whether it can be synced: what it would be, or why not.

@@ -79,7 +79,33 @@ pub enum RunError {
     Store(StoreError),
     /// The listener failed.
     #[error("stopped listening: {0}")]
-    Listener(tonic::transport::Error),
+    Listener(String),
+}
+
+/// The bound addresses.
+struct Sockets {
+    listener: TcpListener,
+    ops_listener: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, StartError> {
+        let listener = bind("listen", config.listen).await?;
+        let ops_listener = match config.ops_listen {
+            Some(address) => Some(bind("ops_listen", address).await?),
+            None => None,
+        };
+        Ok(Self { listener, ops_listener })
+    }
+}
+
+/// Why a listener that was not told to stop has ended.
+fn ending(served: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> String {
+    match served {
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 impl App {
@@ -91,10 +117,13 @@ impl App {
             companions: vec![SECRET_FILE.to_owned()],
             ..Options::default()
         };
+        // What can fail without a trace comes first: a taken port must not make a directory.
+        let sockets = Sockets::bind(&config).await?;
+        Secret::load(&config.data)?;
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::start_on(config, Arc::new(store), Arc::new(SystemClock)).await
+        Self::build(config, sockets, Arc::new(store), Arc::new(SystemClock))
     }
 
     /// Like [`start`](App::start), on a store and a clock of the caller's.
@@ -103,11 +132,17 @@ impl App {
         store: Arc<dyn Store>,
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, StartError> {
-        let listener = bind("listen", config.listen).await?;
-        let ops_listener = match config.ops_listen {
-            Some(address) => Some(bind("ops_listen", address).await?),
-            None => None,
-        };
+        let sockets = Sockets::bind(&config).await?;
+        Self::build(config, sockets, store, clock)
+    }
+
+    fn build(
+        config: Config,
+        sockets: Sockets,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn WallClock>,
+    ) -> Result<Self, StartError> {
+        let Sockets { listener, ops_listener } = sockets;
         let secret = Secret::load_or_create(&config.data)?;
         let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
         let gateways =
@@ -172,23 +207,23 @@ impl App {
             .layer(AuthorizeLayer::new(Arc::clone(&self.auth)))
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stopped);
-        let serving = tokio::spawn(serving);
+        let mut serving = tokio::spawn(serving);
         let ops = self.ops_listener.map(|listener| {
             tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
         });
-        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways)));
+        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {
             () = signal => Ok(()),
             error = self.store.failed() => Err(RunError::Store(error)),
+            served = &mut serving => Err(RunError::Listener(ending(served))),
         };
         tracing::info!("stopping");
         set_health(&self.health, ServingStatus::NotServing).await;
         self.stop.send_replace(true);
-        chores.abort();
-        let served = timeout(self.config.drain_max, serving).await;
-        if served.is_err() {
+        if !serving.is_finished() && timeout(self.config.drain_max, &mut serving).await.is_err() {
             tracing::warn!("calls were still under way when the time to drain ran out");
+            serving.abort();
         }
         if let Some(ops) = ops {
             ops.abort();
@@ -197,16 +232,14 @@ impl App {
             // A store that failed has nothing more to make durable.
             let _ = timeout(self.config.drain_max, self.gateways.close()).await;
         }
+        chores.abort();
         let closed = timeout(self.config.drain_max, self.store.close()).await;
         // What hangs now was never answered; whoever waits for this process must not hang as well.
         let hangs = || StoreError::Failed("it did not close in the time to drain".to_owned());
         if let Err(error) = closed.unwrap_or_else(|_| Err(hangs())) {
             return outcome.and(Err(RunError::Store(error)));
         }
-        match served {
-            Ok(Ok(Err(error))) => outcome.and(Err(RunError::Listener(error))),
-            _ => outcome,
-        }
+        outcome
     }
 
     async fn routes(&self) -> Routes {
@@ -267,10 +300,10 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-async fn close_idle(gateways: Arc<Gateways>) {
+async fn close_idle(gateways: Arc<Gateways>, stopping: watch::Receiver<bool>) {
     let mut ticks = interval(CLOSE_IDLE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !*stopping.borrow() {
         ticks.tick().await;
         gateways.close_idle().await;
     }

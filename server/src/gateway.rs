@@ -25,6 +25,7 @@ mod error;
 mod followers;
 mod keys;
 mod out;
+mod publisher;
 mod reader;
 mod recover;
 mod registry;
@@ -89,11 +90,9 @@ struct Inner {
     schema: watch::Receiver<Arc<Schema>>,
 }
 
-/// Figures that the writer keeps for everybody to read.
+/// Figures of what is durable, for everybody to read.
 #[derive(Debug, Default)]
 struct Gauges {
-    /// The newest position handed to the store, durable or not.
-    committed: AtomicU64,
     rows: AtomicU64,
     log_bytes: AtomicU64,
     /// The newest reading of the gateway's clock.
@@ -148,16 +147,17 @@ impl Gateway {
         let room = queue.try_acquire_many_owned(units).map_err(|_| PushError::Full)?;
         let (reply, answer) = oneshot::channel();
         let subject = subject.to_owned();
-        let push = Push { subject, client, offers, atomic, reply, _room: room };
+        let push = Push { subject, client, offers, atomic, bytes, reply, room };
         // A full mailbox means overload: refuse now, cheaply, rather than let callers pile up.
         self.0.mailbox.try_send(Message::Push(push)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PushError::Full,
-            mpsc::error::TrySendError::Closed(_) => PushError::Stopped,
+            mpsc::error::TrySendError::Closed(_) => {
+                self.ended().map_or(PushError::Stopped, PushError::Store)
+            }
         })?;
         match answer.await {
             Ok(answer) => answer,
-            // Unanswered: either the store failed, which the head tells, or the gateway closed.
-            Err(_) => Err(self.0.tail.head().err().map_or(PushError::Stopped, PushError::Store)),
+            Err(_) => Err(self.ended().map_or(PushError::Stopped, PushError::Store)),
         }
     }
 
@@ -169,8 +169,14 @@ impl Gateway {
     ) -> Result<Arc<Schema>, SchemaChangeError> {
         let (reply, answer) = oneshot::channel();
         let message = Message::PutSchema { proposals, dry_run, reply };
-        self.0.mailbox.send(message).await.map_err(|_| SchemaChangeError::Stopped)?;
-        answer.await.unwrap_or(Err(SchemaChangeError::Stopped))
+        let stopped = || self.ended().map_or(SchemaChangeError::Stopped, SchemaChangeError::Store);
+        self.0.mailbox.send(message).await.map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Why the writer no longer answers: a failure, or nothing if the gateway merely closed.
+    fn ended(&self) -> Option<StoreError> {
+        self.0.tail.head().err()
     }
 
     /// The tables.
@@ -183,10 +189,11 @@ impl Gateway {
         &self.0.record
     }
 
-    /// What time the gateway says it is: never behind a stamp it admitted.
+    /// What time the gateway tells its clients: not behind a stamp it admitted, and never so far
+    /// ahead that what they stamp by it would be refused, even after its own wall clock was set back.
     pub fn hlc(&self) -> Hlc {
-        let wall = Hlc::from_ms(self.0.clock.now_ms());
-        wall.max(Hlc(self.0.gauges.hlc.load(Ordering::Acquire)))
+        let last = Hlc(self.0.gauges.hlc.load(Ordering::Acquire));
+        told(last, self.0.clock.now_ms(), &self.0.settings)
     }
 
     /// The gateway's figures.
@@ -200,6 +207,12 @@ impl Gateway {
             followers: self.0.tail.followers(),
         })
     }
+}
+
+/// The clock reading that clients may take over at wall time `wall_ms`.
+fn told(last: Hlc, wall_ms: u64, settings: &Settings) -> Hlc {
+    let drift_ms = u64::try_from(settings.clock_drift_max.as_millis()).unwrap_or(u64::MAX);
+    last.max(Hlc::from_ms(wall_ms)).min(Hlc::from_ms(wall_ms.saturating_add(drift_ms)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The durable state of gateways, behind one trait: where it lives is the engine's business.
 //!
 //! A store keeps bytes. What they mean (commits, rows, schemas, stamps) is decided above it. The
-//! contract below is checked by [`conformance`], which every engine passes.
+//! contract below is checked by the suite in `conformance`, which every engine passes.
 
 use std::fmt;
 use std::path::Path;
@@ -51,9 +51,9 @@ pub struct LogEntry {
 pub struct Group {
     /// New entries, whose positions follow the head without a gap and in order.
     pub log: Vec<LogEntry>,
-    /// New states of rows by key; `None` removes.
+    /// New states of rows by key; `None` removes. Of two states of one key the later counts.
     pub rows: Vec<(Bytes, Option<Bytes>)>,
-    /// New states of meta entries by key; `None` removes.
+    /// New states of meta entries by key; `None` removes. Of two states of one key the later counts.
     pub meta: Vec<(Bytes, Option<Bytes>)>,
 }
 
@@ -143,8 +143,10 @@ impl Classify for StoreError {
 ///   and answers nothing before it is durable.
 /// - **Fail-stop.** After one failure every call fails, and every receipt not yet resolved does.
 /// - **Flat.** No call costs more for what else is stored.
-/// - **Bounded.** `commit` waits when the engine is behind; reads stop at the bytes they are given,
-///   after one item at least.
+/// - **Bounded.** `commit` waits when the engine is behind; reads stop before the item that would
+///   exceed the bytes they are given, but after one item at least.
+/// - **Isolated.** No gateway sees what another holds. Whatever is asked of a gateway that is not
+///   there answers [`NotFound`](StoreError::NotFound).
 ///
 /// Keys are compared bytewise. One caller at a time commits to a gateway; any number reads.
 ///
@@ -228,7 +230,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn trim(&self, gateway: GatewayId, through: Position) -> Result<(), StoreError>;
 
     /// Writes a consistent copy of everything durable into `to`, a directory that does not exist
-    /// yet. A store opened on the copy gives every log a new id. Writes go on meanwhile.
+    /// yet. A store opened on the copy gives every log a new id. Writes go on meanwhile. An error is
+    /// the copy's own: nothing of it is left, and the store goes on.
     async fn backup(&self, to: &Path) -> Result<(), StoreError>;
 
     /// Resolves when the store has failed, with the failure; never, if it never does.

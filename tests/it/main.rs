@@ -1,6 +1,10 @@
 //! The promises, across crates, in one binary.
 
+mod bad_input;
+mod faults;
 mod harness;
+mod processes;
 mod promises;
+mod replicas;
 mod transports;
 mod vectors;

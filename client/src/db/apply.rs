@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 use lakesync::hlc::Hlc;
 use lakesync::name::{RowId, TableName};
-use lakesync::row::Row;
-use lakesync::wire::{Arrival, Incoming};
+use lakesync::wire::Arrival;
 use sqlx::SqliteConnection;
 
+pub(super) use self::arrivals::Mode;
+use self::arrivals::{Parts, fold, group};
 use super::error::DbError;
 use super::foreign::Touched;
 use super::held::{Held, load};
-use super::key::Key;
 use super::layout::NOW_MS;
 use super::session::{Work, to_sql};
-use super::sql::{Statement, Stored, chunk_rows, insert_rows, integer, script, text};
-use super::table::{Entry, Table};
+use super::sql::{Statement, Stored, insert_rows, integer, script, text};
+use super::table::Table;
 use super::{Applied, Parked, known, ranges, show};
+
+mod arrivals;
 
 /// Parked rows tried again with every page; a round tries them all.
 const RETRIES_MAX: i64 = 1_000;
@@ -34,6 +36,8 @@ pub(super) struct Applying {
     tables: BTreeSet<TableName>,
     parked_before: BTreeMap<(TableName, RowId), i64>,
     parked_now: BTreeMap<(TableName, RowId), String>,
+    /// Rows that were in their tables when this began, and were parked at any time since.
+    parked_here: BTreeSet<(TableName, RowId)>,
     touched: Touched,
 }
 
@@ -52,16 +56,17 @@ impl Applying {
             tables: BTreeSet::new(),
             parked_before: BTreeMap::new(),
             parked_now: BTreeMap::new(),
+            parked_here: BTreeSet::new(),
             touched: Touched::default(),
         })
     }
 
-    /// Joins arrivals into their rows. `seen` is the number of the checkpoint they come with.
+    /// Joins arrivals into their rows.
     pub(super) async fn join(
         &mut self,
         work: &mut Work<'_>,
         arrivals: Vec<Arrival>,
-        seen: Option<i64>,
+        mode: Mode,
     ) -> Result<(), DbError> {
         self.rows += arrivals.len();
         let mut newest = Hlc::default();
@@ -75,7 +80,7 @@ impl Applying {
                 if chunk.is_empty() {
                     break;
                 }
-                let held = fold(work, &table, chunk, seen).await?;
+                let held = fold(work, &table, chunk, mode).await?;
                 self.finish(work, &table, held).await?;
             }
             ranges::keep(work, &table).await?;
@@ -102,7 +107,9 @@ impl Applying {
         }
         let name = |held: &Held| (table.name().clone(), held.row_id.clone());
         for held in &held {
-            if let Some(since) = held.parked_since {
+            if let Some(since) = held.parked_since
+                && !self.parked_here.contains(&name(held))
+            {
                 self.parked_before.entry(name(held)).or_insert(since);
             }
             self.parked_now.remove(&name(held));
@@ -122,7 +129,7 @@ impl Applying {
         known::record(work, table, &accepted).await?;
         let refused: Vec<_> = refused.iter().map(|(held, reason)| (held, *reason)).collect();
         for (held, reason) in &refused {
-            self.parked_now.insert(name(held), (*reason).to_owned());
+            self.note_parked(name(held), reason);
         }
         known::park(work, table, &refused, self.now_ms).await
     }
@@ -158,12 +165,19 @@ impl Applying {
             self.touched.note(work.registry.references(), table, before.as_deref(), held);
             let name = (table.name().clone(), held.row_id.clone());
             held.parked_since = held.parked_since.or(self.parked_before.get(&name).copied());
-            self.parked_now.insert(name, reasons[&held.row_id].clone());
+            self.note_parked(name, &reasons[&held.row_id]);
         }
         self.tables.insert(table.name().clone());
         let parked: Vec<_> =
             held.iter().map(|held| (held, reasons[&held.row_id].as_str())).collect();
         known::park(work, table, &parked, self.now_ms).await
+    }
+
+    fn note_parked(&mut self, name: (TableName, RowId), reason: &str) {
+        if !self.parked_before.contains_key(&name) {
+            self.parked_here.insert(name.clone());
+        }
+        self.parked_now.insert(name, reason.to_owned());
     }
 
     /// Leaves the check of references to the end of the checkpoint, whose order is not theirs.
@@ -270,131 +284,4 @@ pub(super) async fn parked(connection: &mut SqliteConnection) -> Result<Vec<Park
         parked.push(Parked { table, row_id, reason: text(&row, 2)?, since_ms });
     }
     Ok(parked)
-}
-
-/// What arrived for one row, in order.
-struct Parts {
-    row_id: RowId,
-    parts: Vec<Incoming>,
-}
-
-impl Parts {
-    fn newest(&self) -> Hlc {
-        let of = |part: &Incoming| match part {
-            Incoming::ScopeExit => Hlc::default(),
-            Incoming::Join(row) => {
-                let stamps = row.written().into_iter().chain(row.deleted());
-                stamps.map(|stamp| stamp.hlc).max().unwrap_or_default()
-            }
-        };
-        self.parts.iter().map(of).max().unwrap_or_default()
-    }
-}
-
-/// Arrivals by table and row. Those for tables that were not adopted are passed over, which is
-/// remembered: adopting one will need a checkpoint.
-async fn group(
-    work: &mut Work<'_>,
-    arrivals: Vec<Arrival>,
-) -> Result<Vec<(Arc<Table>, Vec<Parts>)>, DbError> {
-    let mut tables: Vec<(Arc<Table>, Vec<Parts>)> = Vec::new();
-    let mut places: HashMap<(usize, RowId), usize> = HashMap::new();
-    let mut skipped = BTreeSet::new();
-    for Arrival { table, row_id, what } in arrivals {
-        let at = match tables.iter().position(|(known, _)| *known.name() == table) {
-            Some(at) => at,
-            None => match work.registry.find(&table) {
-                Entry::Unknown => return Err(DbError::SchemaStale { table }),
-                Entry::Waiting(id) => {
-                    skipped.insert(id);
-                    continue;
-                }
-                Entry::Captured(found) => {
-                    tables.push((found, Vec::new()));
-                    tables.len() - 1
-                }
-            },
-        };
-        let (known, rows) = &mut tables[at];
-        if let Incoming::Join(row) = &what
-            && row.cells().iter().any(|cell| known.place(&cell.column).is_none())
-        {
-            return Err(DbError::SchemaStale { table });
-        }
-        let place = *places.entry((at, row_id.clone())).or_insert_with(|| {
-            rows.push(Parts { row_id, parts: Vec::new() });
-            rows.len() - 1
-        });
-        rows[place].parts.push(what);
-    }
-    for id in skipped {
-        let sql = "UPDATE _lakesync_tables SET skipped = 1 WHERE id = ? AND skipped = 0";
-        Statement::new(sql).bind(id).run(work.connection()).await?;
-    }
-    Ok(tables)
-}
-
-/// The rows that arrived, joined into what is held of them.
-async fn fold(
-    work: &mut Work<'_>,
-    table: &Table,
-    parts: Vec<Parts>,
-    seen: Option<i64>,
-) -> Result<Vec<Held>, DbError> {
-    let row_ids: Vec<RowId> = parts.iter().map(|parts| parts.row_id.clone()).collect();
-    let familiar = familiar(work, table, &row_ids).await?;
-    let to_load: Vec<RowId> =
-        row_ids.iter().filter(|row_id| familiar.contains(row_id.as_str())).cloned().collect();
-    let mut loaded = load(work, table, &to_load).await?.into_iter();
-    let mut all = Vec::with_capacity(parts.len());
-    for Parts { row_id, parts } in parts {
-        let mut held = match familiar.contains(row_id.as_str()) {
-            true => loaded.next().expect("BUG: a row was loaded for every id"),
-            false => Held::fresh(&table.key, row_id),
-        };
-        for part in parts {
-            match part {
-                Incoming::ScopeExit => held.known = Row::default(),
-                Incoming::Join(row) if held.known == Row::default() => held.known = row,
-                Incoming::Join(row) => _ = held.known.join(&row),
-            }
-        }
-        held.seen = seen.unwrap_or(held.seen);
-        all.push(held);
-    }
-    Ok(all)
-}
-
-/// The rows of which anything is held already. Most rows of a first checkpoint are not.
-async fn familiar(
-    work: &mut Work<'_>,
-    table: &Table,
-    row_ids: &[RowId],
-) -> Result<BTreeSet<String>, DbError> {
-    let mut familiar = BTreeSet::new();
-    let full = chunk_rows(1);
-    for chunk in row_ids.chunks(full) {
-        // Each part reads the same parameters again, by number.
-        let marks: Vec<String> = (2..chunk.len() + 2).map(|at| format!("?{at}")).collect();
-        let marks = marks.join(",");
-        let parts = ["rows", "outbox", "parked"].map(|from| {
-            format!("SELECT row_id FROM _lakesync_{from} WHERE tbl = ?1 AND row_id IN ({marks})")
-        });
-        let mut statement = Statement::new(parts.join(" UNION ALL ")).bind(table.id);
-        chunk.iter().for_each(|row_id| statement.add(row_id.as_str()));
-        let common = chunk.len() == full || chunk.len() == 1;
-        let statement = if common { statement } else { statement.once() };
-        for row in statement.rows(work.connection()).await? {
-            familiar.insert(text(&row, 0)?);
-        }
-    }
-    Ok(familiar)
-}
-
-impl Held {
-    /// A row of which nothing was held before.
-    fn fresh(key: &Key, row_id: RowId) -> Self {
-        let key = key.parse(&row_id);
-        Self::new(&row_id, key)
-    }
 }

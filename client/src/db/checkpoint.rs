@@ -7,7 +7,7 @@ use lakesync::name::RowId;
 use lakesync::row::Row;
 use lakesync::wire::Arrival;
 
-use super::apply::Applying;
+use super::apply::{Applying, Mode};
 use super::error::DbError;
 use super::held::load;
 use super::session::Work;
@@ -45,7 +45,7 @@ pub(super) async fn chunk(
 ) -> Result<Applied, DbError> {
     let generation = generation(work).await?;
     let mut applying = Applying::begin(work).await?;
-    applying.join(work, arrivals, Some(generation)).await?;
+    applying.join(work, arrivals, Mode::Whole(generation)).await?;
     applying.postpone_references(work).await?;
     let applied = applying.end(work).await?;
     layout::put(work.connection(), "checkpoint", resume).await?;

@@ -57,7 +57,7 @@ pub(super) async fn references(
 pub(super) struct Touched {
     /// Rows of tables that refer to others: their ids and keys, by table.
     pub(super) children: BTreeMap<i64, Vec<(RowId, Vec<Stored>)>>,
-    /// What rows of tables referred to showed before, by table.
+    /// What rows of tables referred to showed before: their keys, then their columns, by table.
     parents: BTreeMap<i64, Vec<Vec<Stored>>>,
 }
 
@@ -100,7 +100,9 @@ impl Touched {
         let gone = after.is_none()
             || references.iter().filter(is_parent).any(|r| r.columns.iter().any(|c| moved(&c.1)));
         if gone && references.iter().any(|r| is_parent(&r)) {
-            self.parents.entry(table.id).or_default().push(before.to_vec());
+            let key = held.key.iter().flatten();
+            let row = key.chain(before).cloned().collect();
+            self.parents.entry(table.id).or_default().push(row);
         }
     }
 
@@ -161,9 +163,9 @@ async fn of_parents(
     parent: &Table,
     images: &[Vec<Stored>],
 ) -> Result<Vec<Orphan>, DbError> {
-    let place = |name: &str| {
-        parent.columns.iter().position(|column| column.sql.eq_ignore_ascii_case(&quoted(name)))
-    };
+    let keys = parent.key.columns();
+    let columns = || keys.iter().chain(parent.columns.iter().map(|column| &column.sql));
+    let place = |name: &str| columns().position(|sql| sql.eq_ignore_ascii_case(&quoted(name)));
     let places: Option<Vec<usize>> = reference.columns.iter().map(|(_, to)| place(to)).collect();
     let Some(places) = places else { return Ok(Vec::new()) };
     let mut orphans = Vec::new();

@@ -26,7 +26,8 @@ pub(super) async fn inspect(
 ) -> Result<Vec<Candidate>, DbError> {
     let mut candidates = Vec::new();
     for shape in Shape::all(connection).await? {
-        if shape.name.to_ascii_lowercase().starts_with("_lakesync") {
+        let name = shape.name.to_ascii_lowercase();
+        if name.starts_with("_lakesync") || name == "sqlite_schema" {
             continue;
         }
         let verdict = match refusal(&shape) {
@@ -265,6 +266,3 @@ fn affinity(declared: &str) -> Option<(ColumnType, &'static str)> {
         None
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,7 +11,7 @@ use super::error::DbError;
 use super::held::{Held, is_local};
 use super::session::{Work, to_sql};
 use super::sql::{Statement, Stored, chunk_rows, insert_rows};
-use super::table::{Place, Table};
+use super::table::{LocalColumn, Place, Table};
 
 /// Rows of LakeSync's own tables, to be inserted together.
 #[derive(Default)]
@@ -155,22 +155,12 @@ fn hidden(table: &Table, held: &Held) -> Vec<(u32, Stored)> {
     if held.pending.is_empty() {
         return Vec::new();
     }
-    let mut visible = held.known.clone();
-    for pending in &held.pending {
-        visible.merge(&pending.delta);
-    }
-    let hidden = |column: &super::table::LocalColumn| {
-        let known = held.known.cell(&column.name);
+    let visible = held.visible();
+    let hidden = |column: &LocalColumn| {
+        let known = held.known.cell(&column.name)?;
         let shown = visible.cell(&column.name).map(|cell| &cell.stamp);
-        if visible.is_live() && known.map(|cell| &cell.stamp) == shown {
-            return None;
-        }
-        let value = match known {
-            Some(cell) => Some(to_stored(&cell.value)),
-            // Nobody wrote it, and yet the table showed something: its default.
-            None => held.base.get(&column.field_id).cloned(),
-        };
-        value.map(|value| (column.field_id, value))
+        let is_shown = visible.is_live() && shown == Some(&known.stamp);
+        (!is_shown).then(|| (column.field_id, to_stored(&known.value)))
     };
     table.columns.iter().filter_map(hidden).collect()
 }

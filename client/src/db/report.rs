@@ -42,15 +42,15 @@ pub struct Migration {
 
 /// What became of a pushed batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// How many changes were accepted whole.
-    pub accepted: usize,
+    pub(crate) accepted: usize,
     /// Changes that lost to newer ones, wholly or in some columns.
-    pub superseded: Vec<Superseded>,
+    pub(crate) superseded: Vec<Superseded>,
     /// Changes that were refused.
-    pub rejected: Vec<Rejected>,
+    pub(crate) rejected: Vec<Rejected>,
     /// Whether the server found the clock too far ahead: observe its clock, then push again.
-    pub drift: bool,
+    pub(crate) drift: bool,
 }
 
 /// A local change that lost to a newer one.
@@ -87,15 +87,15 @@ pub struct Rejected {
 
 /// What applying changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Tables whose visible rows changed.
-    pub tables: Vec<TableName>,
+    pub(crate) tables: Vec<TableName>,
     /// How many rows arrived.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Rows that a local constraint refused just now.
-    pub parked: Vec<Parked>,
+    pub(crate) parked: Vec<Parked>,
     /// Rows parked before that found their place.
-    pub unparked: Vec<(TableName, RowId)>,
+    pub(crate) unparked: Vec<(TableName, RowId)>,
 }
 
 /// A row that a constraint of the local table refuses. Tried again on every round.
@@ -113,20 +113,20 @@ pub struct Parked {
 
 /// What observing the server's clock did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClockChange {
+pub(crate) struct ClockChange {
     /// How far the server's clock is ahead of the local one, in milliseconds.
-    pub offset_ms: i64,
+    pub(crate) offset_ms: i64,
     /// How many unsent changes were stamped again.
-    pub restamped: u64,
+    pub(crate) restamped: u64,
 }
 
 /// How much waits for what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Changes that were not sent yet.
-    pub pending: u64,
+    pub(crate) pending: u64,
     /// Changes that were refused.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// Rows that a local constraint refuses.
-    pub parked: u64,
+    pub(crate) parked: u64,
 }

@@ -102,15 +102,27 @@ pub(super) async fn settle(
             columns => trimmed.push((entry.seq, columns)),
         }
     }
+    // What the rows showed is looked up before the outbox forgets why.
+    let mut loaded = Vec::new();
+    for (table, deltas, row_ids) in accepted.into_values() {
+        loaded.push((load(work, &table, &row_ids).await?, table, deltas));
+    }
     rejected::remove_from_outbox(work, &finished).await?;
-    for (seq, columns) in trimmed {
-        trim(work, seq, &columns).await?;
+    for (seq, columns) in &trimmed {
+        trim(work, *seq, columns).await?;
     }
     forget_marks(work).await?;
-    for (table, deltas, row_ids) in accepted.into_values() {
-        let mut held = load(work, &table, &row_ids).await?;
+    let finished: HashSet<i64> = finished.into_iter().collect();
+    for (mut held, table, deltas) in loaded {
         for held in &mut held {
             held.seen = seen.unwrap_or(held.seen);
+            held.pending.retain(|pending| !finished.contains(&pending.seq));
+            for (seq, columns) in &trimmed {
+                held.pending
+                    .iter_mut()
+                    .filter(|p| p.seq == *seq)
+                    .for_each(|p| p.trim(columns, &table));
+            }
             for delta in deltas.get(&held.row_id).into_iter().flatten() {
                 held.known.merge(delta);
             }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::{DbError, is_refusal, refusal_text};
-use super::held::{Held, on_key};
+use super::held::{Held, Wish, on_key};
 use super::key::Key;
 use super::session::Work;
 use super::sql::{
@@ -33,9 +33,19 @@ pub(super) struct Shown {
 struct Change {
     at: usize,
     /// What the table should show; `None` for no row.
-    desired: Option<Vec<Option<Stored>>>,
+    desired: Option<Vec<Wish>>,
     /// The columns to write.
     columns: Vec<usize>,
+    /// The columns to reset.
+    defaults: Vec<usize>,
+}
+
+/// How a row is written: what can share a statement.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Manner<'a> {
+    new: bool,
+    columns: &'a [usize],
+    defaults: &'a [usize],
 }
 
 /// Makes the table show what `held` says, and says which rows it refuses. Their images tell what is
@@ -47,13 +57,13 @@ pub(super) async fn show(
 ) -> Result<Shown, DbError> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
-    for at in 0..held.len() {
-        let desired = held[at].desired(table);
-        let unnamed = held[at].key.is_none() && !matches!(table.key, Key::Mapped { .. });
+    for (at, held) in held.iter().enumerate() {
+        let desired = held.desired(table);
+        let unnamed = held.key.is_none() && !matches!(table.key, Key::Mapped { .. });
         if desired.is_some() && unnamed {
-            refused.push((at, format!("{:?} is no key of this table", held[at].row_id.as_str())));
+            refused.push((at, format!("{:?} is no key of this table", held.row_id.as_str())));
         } else {
-            changes.extend(change(at, desired, held[at].image.as_deref()));
+            changes.extend(change(at, desired, held.image.as_deref()));
         }
     }
     if changes.is_empty() {
@@ -76,9 +86,11 @@ pub(super) async fn show(
     let changed = changes.iter().map(|change| change.at).collect();
     let stopped: HashSet<usize> = refused.iter().map(|(at, _)| *at).collect();
     for change in changes.into_iter().filter(|change| !stopped.contains(&change.at)) {
-        let shown = |values: Vec<Option<Stored>>| {
-            values.into_iter().map(|value| value.unwrap_or(Stored::Null)).collect()
+        let value = |wish| match wish {
+            Wish::Value(value) => value,
+            Wish::Default | Wish::Keep => Stored::Null,
         };
+        let shown = |wishes: Vec<Wish>| wishes.into_iter().map(value).collect();
         held[change.at].image = change.desired.map(shown);
     }
     Ok(Shown { changed, refused })
@@ -93,7 +105,7 @@ pub(super) async fn take_out(
     let shown = |held: &Held| held.image.is_some();
     let changes: Vec<Change> = (0..held.len())
         .filter(|at| shown(&held[*at]))
-        .map(|at| Change { at, desired: None, columns: Vec::new() })
+        .map(|at| Change { at, desired: None, columns: Vec::new(), defaults: Vec::new() })
         .collect();
     let mut writer = Writer { work, table, held };
     writer.delete(&changes.iter().collect::<Vec<_>>()).await?;
@@ -101,29 +113,22 @@ pub(super) async fn take_out(
     Ok(())
 }
 
-fn change(
-    at: usize,
-    desired: Option<Vec<Option<Stored>>>,
-    image: Option<&[Stored]>,
-) -> Option<Change> {
-    let columns = match (&desired, image) {
-        (None, None) => return None,
-        (None, Some(_)) => Vec::new(),
-        (Some(desired), None) => {
-            (0..desired.len()).filter(|column| desired[*column].is_some()).collect()
+fn change(at: usize, desired: Option<Vec<Wish>>, image: Option<&[Stored]>) -> Option<Change> {
+    let (mut columns, mut defaults) = (Vec::new(), Vec::new());
+    for (column, wish) in desired.iter().flatten().enumerate() {
+        match (wish, image) {
+            (Wish::Value(value), Some(image)) if *value == image[column] => {}
+            (Wish::Value(_), _) => columns.push(column),
+            (Wish::Default, Some(_)) => defaults.push(column),
+            (Wish::Default, None) | (Wish::Keep, _) => {}
         }
-        (Some(desired), Some(image)) => {
-            let differs = |column: &usize| {
-                desired[*column].as_ref().is_some_and(|value| *value != image[*column])
-            };
-            let columns: Vec<usize> = (0..desired.len()).filter(differs).collect();
-            if columns.is_empty() {
-                return None;
-            }
-            columns
-        }
+    }
+    let same = match (&desired, image) {
+        (None, None) => true,
+        (Some(_), Some(_)) => columns.is_empty() && defaults.is_empty(),
+        _ => false,
     };
-    Some(Change { at, desired, columns })
+    (!same).then_some(Change { at, desired, columns, defaults })
 }
 
 /// New rows of a table without keys are put behind all that are there.
@@ -166,15 +171,16 @@ impl Writer<'_, '_> {
         let gone: Vec<&Change> = changes.iter().filter(|change| change.desired.is_none()).collect();
         let mut whole = self.delete(&gone).await?;
         // Rows that are written alike go into one statement: updates first, which may free values.
-        let mut alike: BTreeMap<(bool, &[usize]), Vec<&Change>> = BTreeMap::new();
+        let mut alike: BTreeMap<Manner<'_>, Vec<&Change>> = BTreeMap::new();
         for change in changes.iter().filter(|change| change.desired.is_some()) {
+            let Change { columns, defaults, .. } = change;
             let new = self.held[change.at].image.is_none();
-            alike.entry((new, &change.columns)).or_default().push(change);
+            alike.entry(Manner { new, columns, defaults }).or_default().push(change);
         }
-        for ((new, columns), changes) in alike {
+        for (Manner { new, columns, defaults }, changes) in alike {
             whole &= match new {
                 true => self.insert(columns, &changes).await?,
-                false => self.update(columns, &changes).await?,
+                false => self.update(columns, defaults, &changes).await?,
             };
         }
         Ok(whole)
@@ -196,7 +202,7 @@ impl Writer<'_, '_> {
             let done = match (&change.desired, new) {
                 (None, _) => self.delete(&[change]).await,
                 (Some(_), true) => self.insert(&change.columns, &[change]).await,
-                (Some(_), false) => self.update(&change.columns, &[change]).await,
+                (Some(_), false) => self.update(&change.columns, &change.defaults, &[change]).await,
             };
             match (refusal(done)?, &change.desired, new) {
                 (None, ..) => {}
@@ -221,9 +227,11 @@ impl Writer<'_, '_> {
             let before = out.len();
             let mut still = Vec::new();
             for (change, _) in out {
-                let desired = change.desired.as_deref().unwrap_or_default();
-                let all: Vec<usize> =
-                    (0..desired.len()).filter(|column| desired[*column].is_some()).collect();
+                let wishes = change.desired.iter().flatten().enumerate();
+                let all: Vec<usize> = wishes
+                    .filter(|(_, wish)| matches!(wish, Wish::Value(_)))
+                    .map(|(column, _)| column)
+                    .collect();
                 if let Some(why) = refusal(self.insert(&all, &[change]).await)? {
                     still.push((change, why));
                 }
@@ -269,12 +277,21 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    async fn update(&mut self, columns: &[usize], changes: &[&Change]) -> Result<bool, DbError> {
+    async fn update(
+        &mut self,
+        columns: &[usize],
+        defaults: &[usize],
+        changes: &[&Change],
+    ) -> Result<bool, DbError> {
         let keys = self.table.key.columns().len();
         let set = columns.iter().enumerate().map(|(at, column)| {
             format!("{} = _v.column{}", self.table.columns[*column].sql, keys + at + 1)
         });
-        let set = set.collect::<Vec<_>>().join(", ");
+        let reset = defaults.iter().map(|column| {
+            let column = &self.table.columns[*column];
+            format!("{} = ({})", column.sql, column.default.as_deref().unwrap_or("NULL"))
+        });
+        let set = set.chain(reset).collect::<Vec<_>>().join(", ");
         let width = keys + columns.len();
         let mut changed = 0;
         let full = chunk_rows(width);
@@ -289,7 +306,7 @@ impl Writer<'_, '_> {
             let mut statement = Statement::new(sql);
             for change in chunk {
                 self.held[change.at].key.iter().flatten().for_each(|value| statement.push(value));
-                push_columns(&mut statement, change, columns);
+                columns.iter().for_each(|column| statement.push(change.value(*column)));
             }
             let common = chunk.len() == full || chunk.len() == 1;
             let statement = if common { statement } else { statement.once() };
@@ -306,10 +323,7 @@ impl Writer<'_, '_> {
         let head = format!("INSERT OR ABORT INTO {} ({})", self.table.sql(), names.join(", "));
         let row = |change: &&Change| {
             let key = self.held[change.at].key.iter().flatten().filter(|_| own_key).cloned();
-            let value = |column: &usize| {
-                let desired = change.desired.as_ref().and_then(|values| values[*column].clone());
-                desired.unwrap_or(Stored::Null)
-            };
+            let value = |column: &usize| change.value(*column).clone();
             key.chain(columns.iter().map(value)).collect()
         };
         let rows: Vec<Vec<Stored>> = changes.iter().map(row).collect();
@@ -328,10 +342,13 @@ impl Writer<'_, '_> {
     }
 }
 
-fn push_columns(statement: &mut Statement, change: &Change, columns: &[usize]) {
-    for column in columns {
-        let value = change.desired.as_ref().and_then(|values| values[*column].as_ref());
-        statement.push(value.unwrap_or(&Stored::Null));
+impl Change {
+    /// The value to write to a column.
+    fn value(&self, column: usize) -> &Stored {
+        match self.desired.as_ref().map(|wishes| &wishes[column]) {
+            Some(Wish::Value(value)) => value,
+            _ => &Stored::Null,
+        }
     }
 }
 

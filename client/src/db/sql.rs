@@ -107,11 +107,6 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as an SQL literal.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// `(?,?),(?,?)`: so many rows of so many parameters.
 pub(super) fn placeholders(rows: usize, width: usize) -> String {
     let row = format!("({})", vec!["?"; width].join(","));

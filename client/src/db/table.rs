@@ -24,8 +24,6 @@ pub(super) struct Table {
     pub(super) key: Key,
     /// The gateway's columns that the file's table has, in the gateway's order.
     pub(super) columns: Vec<LocalColumn>,
-    /// Whether LakeSync created it, and so may alter it.
-    pub(super) created: bool,
     places: HashMap<ColumnName, Place>,
 }
 
@@ -57,12 +55,7 @@ pub(super) enum Place {
 
 impl Table {
     /// Lays `schema` over `shape`, or says why they do not match.
-    pub(super) fn new(
-        id: i64,
-        schema: TableSchema,
-        shape: Shape,
-        created: bool,
-    ) -> Result<Self, String> {
+    pub(super) fn new(id: i64, schema: TableSchema, shape: Shape) -> Result<Self, String> {
         let key = key_of(id, &schema, &shape)?;
         let in_key: Vec<String> = key.columns();
         let mut columns = Vec::new();
@@ -86,7 +79,7 @@ impl Table {
             };
             places.insert(column.name.clone(), place);
         }
-        Ok(Self { id, schema, shape, key, columns, created, places })
+        Ok(Self { id, schema, shape, key, columns, places })
     }
 
     /// Its name.

@@ -1,1 +1,13 @@
-//! Tests.
+//! The database against a model of a gateway: each room's tests, and all of them together.
+
+mod adopting;
+mod capture;
+mod checkpoints;
+mod clocks;
+mod constraints;
+mod convergence;
+mod model;
+mod opening;
+mod outbox;
+mod schemas;
+mod syncing;

@@ -12,12 +12,12 @@
 //!   the gateway's values. Rows that clash through other unique indexes are noted as candidates,
 //!   and recorded as deleted if they are gone afterwards.
 
-use lakesync::schema::ColumnType;
-
 use super::key::Key;
 use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT};
 use super::sql::quoted;
 use super::table::{LocalColumn, Table};
+
+mod clash;
 
 /// SELECTs in one compound; SQLite allows 500.
 const TERMS_MAX: usize = 250;
@@ -37,10 +37,12 @@ pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
     if !matches!(table.key, Key::Mapped { .. }) {
         all.extend([writer.before_key_update(), writer.after_key_update()]);
     }
-    let clashes = clashes(table);
+    let clashes = clash::clashes(table);
     for (at, columns) in clashes.iter().enumerate() {
         all.extend(writer.before_clash(at, columns));
     }
+    // A table of nothing but its key has no values to save.
+    all.retain(|(_, sql)| !sql.ends_with("BEGIN  END"));
     if !clashes.is_empty() {
         all.extend(["INSERT", "UPDATE"].map(|event| writer.after_clash(event)));
     }
@@ -50,17 +52,6 @@ pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
 /// How the names of a table's triggers begin.
 pub(super) fn prefix(id: i64) -> String {
     format!("_lakesync_{id}_")
-}
-
-/// The columns and collations of each unique index through which REPLACE may remove another row.
-fn clashes(table: &Table) -> Vec<Vec<(String, String)>> {
-    let keys = table.key.columns();
-    let columns = table.shape.unique.iter().filter_map(|index| index.columns.as_ref());
-    let others = columns.filter(|columns| {
-        let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
-        names != keys
-    });
-    others.cloned().collect()
 }
 
 const ACTIVE: &str = "(SELECT applying FROM _lakesync_clock WHERE id = 1) = 0";
@@ -136,79 +127,6 @@ impl Writer<'_> {
             body.push(format!("DELETE FROM {} WHERE rowid = OLD.{rowid};", quoted(ids)));
         }
         self.trigger("after_delete", "AFTER DELETE", "", &body)
-    }
-
-    /// Notes the rows that clash with NEW in the unique index of these columns.
-    fn before_clash(&self, at: usize, columns: &[(String, String)]) -> [Trigger; 2] {
-        let equal = |(name, collation): &(String, String)| {
-            format!("_t.{0} = NEW.{0} COLLATE {1}", quoted(name), quoted(collation))
-        };
-        let equal = columns.iter().map(equal).collect::<Vec<_>>().join(" AND ");
-        let other = format!("{equal} AND {} IS NOT {}", self.row_id("_t"), self.row_id("OLD"));
-        let build = |what: &str, event: String, clash: &str| {
-            let when = format!(" AND EXISTS (SELECT 1 FROM {} _t WHERE {clash})", self.name);
-            let row_id = self.row_id("_t");
-            let mut body = vec![format!(
-                "INSERT INTO _lakesync_candidates (tbl, row_id) SELECT {0}, {row_id} FROM {1} _t \
-                 WHERE {clash} AND {row_id} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \
-                 _lakesync_candidates _b WHERE _b.tbl = {0} AND _b.row_id = {row_id});",
-                self.id, self.name
-            )];
-            body.extend(self.save_from_table(clash));
-            self.trigger(&format!("{what}_{at}"), &event, &when, &body)
-        };
-        let of = columns.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", ");
-        [
-            build("clash_insert", "BEFORE INSERT".to_owned(), &equal),
-            build("clash_update", format!("BEFORE UPDATE OF {of}"), &other),
-        ]
-    }
-
-    /// Records the candidates that are gone as deleted.
-    fn after_clash(&self, event: &str) -> Trigger {
-        let id = self.id;
-        let when = format!(" AND EXISTS (SELECT 1 FROM _lakesync_candidates WHERE tbl = {id})");
-        let gone = format!(
-            "_a.tbl = {id} AND NOT EXISTS (SELECT 1 FROM {} _t WHERE {})",
-            self.name,
-            self.find("_a.row_id")
-        );
-        let place = format!(
-            "(SELECT count(*) FROM _lakesync_candidates _b WHERE _b.tbl = {id} \
-             AND _b.row_id <= _a.row_id)"
-        );
-        let total = format!("(SELECT count(*) FROM _lakesync_candidates WHERE tbl = {id})");
-        let mut body = vec![
-            tick(),
-            format!(
-                "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-                 SELECT _c.seq + {place}, {id}, _a.row_id, _c.hlc + {place}, {OP_DELETE} \
-                 FROM _lakesync_clock _c, _lakesync_candidates _a WHERE _c.id = 1 AND {gone};"
-            ),
-            format!(
-                "UPDATE _lakesync_clock SET seq = seq + {total}, hlc = hlc + {total} WHERE id = 1;"
-            ),
-        ];
-        let gone_ids = format!("SELECT _a.row_id FROM _lakesync_candidates _a WHERE {gone}");
-        if let Key::Mapped { ids, .. } = &self.table.key {
-            // Reading the ids that are gone needs their mapping, so it goes last of all rows.
-            body.push(format!(
-                "DELETE FROM {} WHERE row_id IN ({gone_ids}) AND NOT EXISTS (SELECT 1 FROM {} _t \
-                 WHERE _t.{} = {0}.rowid);",
-                quoted(ids),
-                self.name,
-                self.table.key.columns()[0],
-            ));
-        }
-        body.push(format!(
-            "DELETE FROM _lakesync_candidates WHERE tbl = {id} AND row_id IN ({gone_ids});"
-        ));
-        self.trigger(
-            &format!("clash_{}", event.to_lowercase()),
-            &format!("AFTER {event}"),
-            &when,
-            &body,
-        )
     }
 
     /// Gives a row without a key of its own a random id.
@@ -323,36 +241,17 @@ impl Writer<'_> {
 
     /// Whether a row of the table stands at the key that `prefix` names.
     fn at(&self, prefix: &str) -> String {
-        let equal = |column: String| format!("_t.{column} = {prefix}.{column}");
+        // The comparison that a column's own collation makes may find more than the one row.
+        let equal = |column: String| {
+            format!(
+                "_t.{column} = {prefix}.{column} AND _t.{column} = {prefix}.{column} COLLATE BINARY"
+            )
+        };
         self.table.key.columns().into_iter().map(equal).collect::<Vec<_>>().join(" AND ")
     }
 
     fn same_key(&self, operator: &str) -> String {
         format!("{} {operator} {}", self.row_id("OLD"), self.row_id("NEW"))
-    }
-
-    /// Whether a row of the table has the row id that an expression yields.
-    fn find(&self, row_id: &str) -> String {
-        match &self.table.key {
-            Key::Text(column) => format!("_t.{} = {row_id}", quoted(column)),
-            Key::Integer(column) => format!("_t.{} = CAST({row_id} AS INTEGER)", quoted(column)),
-            Key::Mapped { ids, rowid } => {
-                format!("_t.{rowid} = (SELECT rowid FROM {} WHERE row_id = {row_id})", quoted(ids))
-            }
-            Key::Array(columns) => {
-                let mut terms = vec![format!("{} = {row_id}", self.row_id("_t"))];
-                for (at, column) in columns.iter().enumerate() {
-                    let sql = quoted(column);
-                    let plain = |c: &&LocalColumn| {
-                        c.sql == sql && matches!(c.kind, ColumnType::Int64 | ColumnType::String)
-                    };
-                    if self.table.columns.iter().find(plain).is_some() {
-                        terms.push(format!("_t.{sql} = json_extract({row_id}, '$[{at}]')"));
-                    }
-                }
-                terms.join(" AND ")
-            }
-        }
     }
 }
 

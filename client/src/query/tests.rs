@@ -1,6 +1,5 @@
 //! A live query shows what the file holds, at once and after every change that matters.
 
-use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,7 +23,7 @@ fn live(
     params: Vec<SqlValue>,
 ) -> BoxStream<'static, Result<Rows, QueryError>> {
     let pulse = Pulse::new(path, Duration::from_millis(1));
-    watch(path.to_owned(), &pulse, sql.to_owned(), params)
+    watch(path, &pulse, sql.to_owned(), params)
 }
 
 #[tokio::test]

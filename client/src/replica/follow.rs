@@ -4,19 +4,16 @@
 //! Uploads and downloads do not wait for each other: a push that fails is tried again by itself.
 
 use std::convert::Infallible;
-use std::pin::pin;
 
-use futures_util::FutureExt;
-use futures_util::future::{Fuse, FusedFuture};
 use lakesync::name::Position;
 use lakesync::status::Problem;
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::desk::Request;
 use super::error::broken;
-use super::pull::heard_by;
+use super::pull::heard;
 use super::{Core, Round, SyncError};
 use crate::backoff::{Backoff, Failure, Pace};
 use crate::status::Phase;
@@ -49,7 +46,10 @@ impl Core {
             () = shutdown => {}
             never = following => match never {},
         }
-        self.board.enter(Phase::Idle);
+        self.board.note(|status| {
+            status.phase = Phase::Idle;
+            status.following = false;
+        });
     }
 
     async fn keep_in_step(&self, requests: &mut Requests) -> Infallible {
@@ -65,12 +65,15 @@ impl Core {
             }
             self.board.note(|status| {
                 status.phase = Phase::Waiting;
+                status.following = false;
                 status.last_error = Some(setback.words);
             });
             // Somebody who asks for a round does not wait for the pause to end.
             tokio::select! {
                 biased;
-                Some(request) = requests.recv() => self.serve(request).await,
+                Some(request) = requests.recv() => {
+                    self.serve(request).await;
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -89,40 +92,61 @@ impl Core {
         backoff.reset();
         self.board.note(|status| {
             status.phase = Phase::Following;
+            status.following = true;
             status.last_error = None;
         });
         self.attend(events, changes, requests).await
     }
 
+    /// Both directions at once. The database is shared: neither may wait for it while the other,
+    /// holding it, is not run.
     async fn attend(
         &self,
-        mut events: PullStream,
-        mut changes: watch::Receiver<u64>,
+        events: PullStream,
+        changes: watch::Receiver<u64>,
         requests: &mut Requests,
     ) -> Result<Infallible, Setback> {
-        let mut deadline = Instant::now() + self.silence_max();
-        let mut uploads = Uploads::new(self.config.pace);
-        let mut sending = pin!(Fuse::terminated());
+        let stamping = Mutex::default();
+        tokio::select! {
+            biased;
+            setback = self.download(events, &stamping) => setback,
+            setback = self.upload(changes, requests, &stamping) => setback,
+        }
+    }
+
+    async fn download(
+        &self,
+        mut events: PullStream,
+        stamping: &Mutex<()>,
+    ) -> Result<Infallible, Setback> {
         loop {
-            if sending.is_terminated() && uploads.begin() {
-                sending.set(self.send_pending().fuse());
+            let event = heard(&mut events, self.silence_max()).await.map_err(passing)?;
+            self.take(event, stamping).await?;
+        }
+    }
+
+    async fn upload(
+        &self,
+        mut changes: watch::Receiver<u64>,
+        requests: &mut Requests,
+        stamping: &Mutex<()>,
+    ) -> Result<Infallible, Setback> {
+        let mut uploads = Uploads::new(self.config.pace);
+        loop {
+            if uploads.begin() {
+                let _stamped = stamping.lock().await;
+                let sent = self.send_pending().await;
+                self.sent(sent, &mut uploads);
             }
             tokio::select! {
                 biased;
-                sent = &mut sending, if !sending.is_terminated() => self.sent(sent, &mut uploads),
-                event = heard_by(&mut events, deadline) => {
-                    let event = event.map_err(passing)?;
-                    self.take(event, sending.is_terminated()).await?;
-                    deadline = Instant::now() + self.silence_max();
-                }
                 _ = changes.changed() => uploads.dirty = true,
                 () = uploads.pause() => uploads.resume(),
                 Some(request) = requests.recv() => {
-                    if !sending.is_terminated() {
-                        let sent = (&mut sending).await;
-                        self.sent(sent, &mut uploads);
+                    let _stamped = stamping.lock().await;
+                    if self.serve(request).await {
+                        return Err(broken("the stream is of before the checkpoint").into());
                     }
-                    self.serve(request).await;
                     uploads.resume();
                     self.board.enter(Phase::Following);
                 }
@@ -145,19 +169,23 @@ impl Core {
         });
     }
 
-    /// Takes one event of the followed log. `quiet` says that no push is under way.
-    async fn take(&self, event: Option<PullEvent>, quiet: bool) -> Result<(), SyncError> {
+    /// Takes one event of the followed log. While a push is under way, what it holds must not be
+    /// stamped again: the clock is corrected by its answer instead.
+    async fn take(&self, event: Option<PullEvent>, stamping: &Mutex<()>) -> Result<(), SyncError> {
         match event {
             None => Err(broken("the gateway ended the stream")),
             Some(PullEvent::Page(page)) => self.apply_page(page).await.map(|_| ()),
             Some(PullEvent::CaughtUp { cursor, position, server_hlc }) => {
-                self.caught_up(&cursor, position, quiet.then_some(server_hlc)).await
+                let stamped = stamping.try_lock();
+                let server_hlc = stamped.is_ok().then_some(server_hlc);
+                self.caught_up(&cursor, position, server_hlc).await
             }
             Some(PullEvent::Heartbeat { cursor, server_hlc }) => {
                 if 0 < self.board.read().parked {
                     self.retry_parked().await?;
                 }
-                let server_hlc = quiet.then_some(server_hlc);
+                let stamped = stamping.try_lock();
+                let server_hlc = stamped.is_ok().then_some(server_hlc);
                 self.caught_up(&cursor, Position::START, server_hlc).await
             }
         }
@@ -171,11 +199,14 @@ impl Core {
         Ok(())
     }
 
-    /// Runs a round for somebody who asked, and who is told if it fails.
-    async fn serve(&self, request: Request) {
+    /// Runs a round for somebody who asked, and who is told if it fails. Whether it took a
+    /// checkpoint.
+    async fn serve(&self, request: Request) -> bool {
         let outcome = self.round().await;
+        let checkpoint = outcome.as_ref().is_ok_and(|round| round.checkpoint);
         // Whoever asked may have left; the round was worth it all the same.
         let _ = request.send(outcome);
+        checkpoint
     }
 }
 

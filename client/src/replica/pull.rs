@@ -9,7 +9,6 @@ use lakesync::error::ErrorKind;
 use lakesync::hlc::Hlc;
 use lakesync::name::Position;
 use lakesync::status::Problem;
-use tokio::time::Instant;
 
 use super::error::broken;
 use super::{Core, Round, SyncError};
@@ -174,19 +173,11 @@ fn can_not_resume(error: &SyncError) -> bool {
 }
 
 /// The next event of a stream that may not be silent for longer than `silence_max`.
-async fn heard<E>(
+pub(super) async fn heard<E>(
     events: &mut BoxStream<'static, Result<E, Problem>>,
     silence_max: Duration,
 ) -> Result<Option<E>, SyncError> {
-    heard_by(events, Instant::now() + silence_max).await
-}
-
-/// The next event of a stream that may not be silent beyond `deadline`.
-pub(super) async fn heard_by<E>(
-    events: &mut BoxStream<'static, Result<E, Problem>>,
-    deadline: Instant,
-) -> Result<Option<E>, SyncError> {
-    match tokio::time::timeout_at(deadline, events.next()).await {
+    match tokio::time::timeout(silence_max, events.next()).await {
         Ok(event) => Ok(event.transpose()?),
         Err(_) => Err(broken("the server has been silent for three heartbeats")),
     }

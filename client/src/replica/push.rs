@@ -118,10 +118,6 @@ impl Core {
         self.board.note(|status| {
             status.traffic.up_rows += rows as u64;
             status.traffic.up_bytes += pushed.bytes;
-            // A commit that follows what was seen is seen: it was made here.
-            if pushed.position == Some(status.position.next()) {
-                status.position = status.position.next();
-            }
         });
         self.bell.tell(Event::Pushed { position: pushed.position, rows });
     }

@@ -35,8 +35,7 @@ impl Session {
 }
 
 impl Core {
-    /// Makes sure, once, that both sides speak one protocol, and corrects the clock before
-    /// anything is sent.
+    /// Makes sure, once, that both sides speak one protocol.
     pub(super) async fn greet(&self) -> Result<(), SyncError> {
         if self.session().info.is_some() {
             return Ok(());
@@ -46,7 +45,6 @@ impl Core {
         if PROTOCOL_MAX < server_min || server_max < PROTOCOL_MIN {
             return Err(SyncError::Protocol { server_min, server_max });
         }
-        self.observe(info.server_hlc).await?;
         self.session().info = Some(info);
         Ok(())
     }

@@ -141,9 +141,22 @@ impl Fake {
         self.world().faults.push_back((call, fault));
     }
 
+    /// How many commits there are.
+    pub(crate) fn head(&self) -> u64 {
+        self.world().head()
+    }
+
     /// How often this was called.
     pub(crate) fn count(&self, call: Call) -> usize {
         self.world().calls.iter().filter(|made| **made == call).count()
+    }
+
+    /// Waits until there are so many commits.
+    pub(crate) async fn has_commits(&self, count: u64) {
+        let mut head = self.0.head.subscribe();
+        let reached = head.wait_for(|head| count <= *head);
+        let reached = tokio::time::timeout(crate::site::PATIENCE, reached).await;
+        reached.expect("no such commit").expect("the fake is here");
     }
 
     /// Forgets where everybody was, as a restored server does.

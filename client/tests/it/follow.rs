@@ -32,7 +32,7 @@ impl Following {
 }
 
 async fn in_step(site: &Site) {
-    site.is(|status| status.phase == Phase::Following).await;
+    site.is(|status| status.following).await;
 }
 
 #[tokio::test]
@@ -83,6 +83,7 @@ async fn every_fault_is_waited_out() {
         site.run("INSERT INTO todos VALUES ('a', 'mine', 1)").await;
         fake.write("other", "b", &title("theirs"));
         site.shows(&["a=mine", "b=theirs"]).await;
+        fake.has_commits(2).await;
         site.is(|status| status.pending == 0 && status.last_error.is_none()).await;
         assert!(2 <= fake.count(call), "{call:?} {fault:?} was tried again");
         assert_eq!(fake.world().rows.len(), 2, "{call:?} {fault:?}");
@@ -132,7 +133,7 @@ async fn downloads_do_not_wait_for_uploads_that_are_refused() {
     site.shows(&["a=mine", "b=theirs"]).await;
     assert_eq!((fake.count(Call::Push), fake.count(Call::Follow)), (1, 1));
     site.replica.sync().await.expect("the right was granted");
-    assert_eq!(fake.world().head(), 2);
+    assert_eq!(fake.head(), 2);
     following.stop().await;
 }
 
@@ -144,14 +145,14 @@ async fn rounds_are_run_by_the_follower_while_there_is_one() {
     in_step(&site).await;
     site.run("INSERT INTO todos VALUES ('a', 'milk', 1)").await;
     site.replica.sync().await.expect("a round");
-    assert_eq!((fake.world().head(), site.status().pending), (1, 0));
+    assert_eq!((fake.head(), site.status().pending), (1, 0));
     let (one, two) = tokio::join!(site.replica.sync(), site.replica.sync());
     one.and(two).expect("rounds");
     in_step(&site).await;
     following.stop().await;
     site.run("INSERT INTO todos VALUES ('b', 'oats', 1)").await;
     site.replica.sync().await.expect("a round of one's own");
-    assert_eq!(fake.world().head(), 2);
+    assert_eq!(fake.head(), 2);
 }
 
 #[tokio::test]
@@ -186,6 +187,7 @@ async fn a_column_that_appears_while_following_is_taken_over() {
     });
     assert_eq!(added.await[0].1.as_str(), "note");
     site.shows(&["a=NULL"]).await;
+    assert_eq!(fake.count(Call::Follow), 1, "without a break");
     following.stop().await;
 }
 
@@ -199,5 +201,49 @@ async fn nothing_is_asked_of_a_gateway_that_is_in_step() {
     fake.write("other", "a", &title("milk"));
     site.shows(&["a=milk"]).await;
     assert_eq!(fake.world().calls.len(), before);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_found_ahead_is_corrected_and_its_changes_sent_again() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    let mut events = site.events();
+    site.run("UPDATE _lakesync_clock SET offset_ms = offset_ms + 3600000").await;
+    site.run("INSERT INTO todos VALUES ('a', 'milk', 1)").await;
+    fake.has_commits(1).await;
+    let offset_ms = first(&mut events, |event| match event {
+        Event::ClockCorrected { offset_ms } => Some(offset_ms),
+        _ => None,
+    });
+    assert!(offset_ms.await.abs() < 5_000, "both clocks are the same");
+    assert_eq!((fake.count(Call::Push), fake.count(Call::Follow)), (2, 1));
+    assert_eq!(site.replica.rejected().await.expect("a list"), []);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_fits_no_schema_is_refused_after_looking_again() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    let following = follow(&site);
+    in_step(&site).await;
+    let mut events = site.events();
+    let mut grown = crate::site::todos();
+    grown.columns.push(("note".parse().expect("a name"), grown.columns[0].1));
+    fake.declare(&[grown]);
+    let schemas = fake.count(Call::Schema);
+    site.run("INSERT INTO todos VALUES ('a', 'milk', 'no number'), ('b', 'oats', 2)").await;
+    let rejected = first(&mut events, |event| match event {
+        Event::Rejected(rejected) => Some(rejected),
+        _ => None,
+    });
+    let rejected = rejected.await;
+    assert_eq!((rejected.row_id.as_str(), rejected.reason.as_str()), ("a", "SCHEMA_MISMATCH"));
+    site.shows(&["b=oats"]).await;
+    assert_eq!((fake.head(), fake.count(Call::Push)), (1, 2));
+    assert_eq!(fake.count(Call::Schema), schemas + 1);
     following.stop().await;
 }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::fake::{Fake, Line, TOKEN};
 
 /// Longer than anything here takes; a test that waits for it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A device: a file, its replica, and an application.
 #[derive(Debug)]

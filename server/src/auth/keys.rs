@@ -26,6 +26,12 @@ pub struct KeyError {
 }
 
 impl Secret {
+    /// Reads the secret of a data directory, if it has one.
+    pub fn load(data: &Path) -> Result<Option<Self>, KeyError> {
+        let path = data.join(SECRET_FILE);
+        read(&path).map_err(|error| KeyError { path, what: error.to_string() })
+    }
+
     /// Reads the secret of a data directory, which is created with a fresh one if it has none.
     pub fn load_or_create(data: &Path) -> Result<Self, KeyError> {
         let path = data.join(SECRET_FILE);

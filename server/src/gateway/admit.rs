@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
@@ -53,12 +54,6 @@ pub(super) struct Admitted {
     pub(super) rows_gained: i64,
     /// Rows that were deleted, and when.
     pub(super) deleted: Vec<(Hlc, Bytes)>,
-}
-
-/// The keys of the rows that `offers` touch.
-pub(super) fn touched_keys(offers: &[Offer]) -> impl Iterator<Item = Bytes> {
-    let deltas = offers.iter().filter_map(|offer| offer.delta.as_ref().ok());
-    deltas.map(|delta| keys::row(&delta.table, &delta.row_id))
 }
 
 /// Admits a push, change by change, into `rows`. With `atomic`, the first refusal refuses all and
@@ -128,6 +123,19 @@ fn merge_one<'a>(
 }
 
 impl Rows {
+    /// The rows that `offers` touch, each key once. They do not exist until they are loaded.
+    pub(super) fn touched<'a>(offers: impl Iterator<Item = &'a Offer>) -> (Self, Vec<Bytes>) {
+        let (mut rows, mut wanted) = (HashMap::new(), Vec::new());
+        for delta in offers.filter_map(|offer| offer.delta.as_ref().ok()) {
+            let key = keys::row(&delta.table, &delta.row_id);
+            if let Entry::Vacant(place) = rows.entry(key) {
+                wanted.push(place.key().clone());
+                place.insert(Touched::default());
+            }
+        }
+        (Self(rows), wanted)
+    }
+
     /// Takes in a row's stored state.
     pub(super) fn load(&mut self, key: Bytes, row: Row, bytes: usize) {
         self.0.insert(key, Touched { row, bytes, dirty: false });

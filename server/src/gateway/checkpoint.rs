@@ -4,20 +4,25 @@
 //! head when the scan began, however often it was resumed, so the pull that follows brings whatever
 //! the scan saw too early or too late. Merging it again changes nothing.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lakesync::limits::PAGE_BYTES_TARGET;
-use lakesync::name::{Position, RowId, TableName};
+use lakesync::limits::{MESSAGE_BYTES_MAX, PAGE_BYTES_TARGET};
+use lakesync::name::{RowId, TableName};
 use lakesync::proto::v1::checkpoint_response::Event;
-use lakesync::proto::v1::{CheckpointChunk, CheckpointEnd, CheckpointResponse};
+use lakesync::proto::v1::{CheckpointChunk, CheckpointEnd, CheckpointResponse, TableChanges};
 use lakesync::row::Row;
 use lakesync::wire;
+use prost::Message;
 
 use super::cursor::{Cursor, Resume, Selection};
 use super::out::{Answers, Out, Stopped};
 use super::{Gateway, ReadError, keys};
 use crate::store::StoreError;
+
+/// The largest chunk: its resume token and framing need some room in a message as well.
+const CHUNK_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
 
 /// What a replica asks for.
 #[derive(Clone, Debug, Default)]
@@ -106,54 +111,85 @@ impl Scan {
     ) -> Result<bool, ReadError> {
         let prefix = keys::table(table);
         loop {
-            let stored = self.scan(&prefix, after.as_deref()).await?;
+            let Some(stored) = self.scan(&prefix, after.as_deref()).await? else {
+                return Ok(false);
+            };
             let Some((last, _)) = stored.last() else { return Ok(true) };
             after = Some(last.to_vec());
             let rows = stored.iter().map(|(key, bytes)| decode(key, bytes, &prefix));
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
-            let live = rows.iter().filter(|(_, row)| row.is_live());
-            self.rows_done += live.clone().count() as u64;
-            let rows = wire::encode_rows(table, version, live.map(|(id, row)| (id, row)));
-            if rows.rows.is_empty() {
-                continue;
-            }
-            let resume = Resume {
-                start: self.start,
-                rows_done: self.rows_done,
-                table: table.clone(),
-                after: last.to_vec(),
-            };
-            let total = self.gateway.0.gauges.rows.load(Ordering::Acquire);
-            let chunk = CheckpointChunk {
-                rows: Some(rows),
-                resume: resume.encode(),
-                rows_done: self.rows_done,
-                rows_total: total.max(self.rows_done),
-            };
-            let event = Some(Event::Chunk(chunk));
-            if !self.out.send(CheckpointResponse { event }).await? {
-                return Ok(false);
+            let whole = 0..rows.len();
+            let mut pieces = vec![whole];
+            while let Some(piece) = pieces.pop() {
+                let sent = wire::encode_rows(table, version, live(&rows[piece.clone()]));
+                // Stamps of single cells can make rows much larger than they are stored.
+                if CHUNK_BYTES_MAX < sent.encoded_len() && 1 < piece.len() {
+                    let middle = piece.start + piece.len() / 2;
+                    pieces.extend([middle..piece.end, piece.start..middle]);
+                } else if !self.send_chunk(table, sent, &stored, piece, &rows).await? {
+                    return Ok(false);
+                }
             }
         }
     }
 
+    /// Sends one chunk, unless it holds nothing. False if the reader has gone.
+    async fn send_chunk(
+        &mut self,
+        table: &TableName,
+        sent: TableChanges,
+        stored: &[(Bytes, Bytes)],
+        piece: Range<usize>,
+        rows: &[(RowId, Row)],
+    ) -> Result<bool, ReadError> {
+        if sent.rows.is_empty() {
+            return Ok(true);
+        }
+        let count = live(&rows[piece.clone()]).count() as u64;
+        self.rows_done = self.rows_done.saturating_add(count);
+        let resume = Resume {
+            start: self.start,
+            rows_done: self.rows_done,
+            table: table.clone(),
+            after: stored[piece.end - 1].0.to_vec(),
+        };
+        let total = self.gateway.0.gauges.rows.load(Ordering::Acquire);
+        let chunk = CheckpointChunk {
+            rows: Some(sent),
+            resume: resume.encode(),
+            rows_done: self.rows_done,
+            rows_total: total.max(self.rows_done),
+        };
+        self.out.send(CheckpointResponse { event: Some(Event::Chunk(chunk)) }).await
+    }
+
     /// Reads rows, and waits until all that was read is durable: a row may be newer than the disk.
+    /// `None` if the reader has gone.
     async fn scan(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
-    ) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    ) -> Result<Option<Vec<(Bytes, Bytes)>>, ReadError> {
         let inner = &self.gateway.0;
-        let rows = inner.store.scan(inner.record.id, prefix, after, PAGE_BYTES_TARGET).await?;
-        let read = Position(inner.gauges.committed.load(Ordering::Acquire));
-        let mut head = inner.tail.subscribe();
-        let durable = head.wait_for(|head| head.as_ref().map_or(true, |head| read <= *head));
-        match durable.await.as_deref() {
-            Ok(Ok(_)) => Ok(rows),
-            Ok(Err(error)) => Err(error.clone().into()),
-            Err(_) => Err(StoreError::Closed.into()),
-        }
+        let read = async {
+            let rows = inner.store.scan(inner.record.id, prefix, after, PAGE_BYTES_TARGET).await?;
+            // The head moves together with the rows, so it is that of the newest row read at least.
+            let newest = inner.store.head(inner.record.id).await?;
+            let mut head = inner.tail.subscribe();
+            let durable = head.wait_for(|head| head.as_ref().map_or(true, |head| newest <= *head));
+            match durable.await.as_deref() {
+                Ok(Ok(_)) => Ok(rows),
+                Ok(Err(error)) => Err(error.clone()),
+                Err(_) => Err(StoreError::Closed),
+            }
+        };
+        Ok(self.out.unless_ended(read).await?.transpose()?)
     }
+}
+
+/// The rows that exist.
+fn live(rows: &[(RowId, Row)]) -> impl Iterator<Item = (&RowId, &Row)> {
+    rows.iter().filter(|(_, row)| row.is_live()).map(|(id, row)| (id, row))
 }
 
 fn decode(key: &[u8], bytes: &[u8], prefix: &[u8]) -> Result<(RowId, Row), StoreError> {

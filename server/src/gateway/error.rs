@@ -23,6 +23,12 @@ pub enum PushError {
         /// How many it held.
         count: usize,
     },
+    /// The rows that it touches are more than one commit may load.
+    #[error("the push touches rows of more than {limit_bytes} bytes together: split it")]
+    RowsTooLarge {
+        /// How much is allowed.
+        limit_bytes: usize,
+    },
     /// Another subject pushed under this client id first.
     #[error("the client id {0} belongs to another subject")]
     ClientIdTaken(ClientId),
@@ -43,7 +49,7 @@ pub enum PushError {
 impl Classify for PushError {
     fn reason(&self) -> Reason {
         match self {
-            Self::TooManyChanges { .. } => Reason::TooLarge,
+            Self::TooManyChanges { .. } | Self::RowsTooLarge { .. } => Reason::TooLarge,
             Self::ClientIdTaken(_) => Reason::ClientIdTaken,
             Self::Refused(refusal) => refusal.reason,
             Self::Full => Reason::Overloaded,

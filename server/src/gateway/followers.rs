@@ -60,12 +60,14 @@ impl Tail {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.bytes += commits.iter().map(|commit| commit.bytes.len()).sum::<usize>();
         recent.commits.extend(commits);
-        while TAIL_BYTES_MAX < recent.bytes {
+        // Nobody follows: the store serves whoever comes.
+        let bytes_max = if self.head.receiver_count() == 0 { 0 } else { TAIL_BYTES_MAX };
+        while bytes_max < recent.bytes {
             let Some(oldest) = recent.commits.pop_front() else { break };
             recent.bytes -= oldest.bytes.len();
             recent.after = oldest.position;
         }
-        drop(recent);
+        // Under the lock, so that nobody reads a commit that is ahead of the head.
         self.move_head(Ok(head));
     }
 
@@ -75,7 +77,14 @@ impl Tail {
     }
 
     fn move_head(&self, head: Head) {
-        self.head.send_modify(|current| *current = head);
+        // A log that failed stays so, whatever was still on its way.
+        self.head.send_if_modified(|current| {
+            let moves = current.is_ok();
+            if moves {
+                *current = head;
+            }
+            moves
+        });
     }
 
     /// Commits after `after` until `bytes_max` are exceeded, or `None` if some of them are in the
@@ -111,6 +120,7 @@ mod tests {
     #[test]
     fn readers_get_what_follows_or_are_sent_to_the_store() {
         let tail = Tail::new(Position(5));
+        let _follower = tail.subscribe();
         tail.publish((6..10).map(|at| commit(at, 10)).collect());
         for (after, bytes_max, expected) in [
             (4, 99, None),
@@ -129,8 +139,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_for_nobody() {
+        let tail = Tail::new(Position::START);
+        tail.publish(vec![commit(1, 10)]);
+        assert_eq!(positions(tail.after(Position::START, 99)), None);
+        assert_eq!(positions(tail.after(Position(1), 99)), Some(vec![]));
+    }
+
+    #[test]
+    fn a_failed_log_stays_failed() {
+        let tail = Tail::new(Position::START);
+        tail.fail(StoreError::NotFound);
+        tail.publish(vec![commit(1, 10)]);
+        assert!(tail.head().is_err());
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let tail = Tail::new(Position::START);
+        let _follower = tail.subscribe();
         for at in 1..=9 {
             tail.publish(vec![commit(at, TAIL_BYTES_MAX / 4)]);
         }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Gateway, ReadError};
+use crate::store::StoreError;
 
 /// How many answers may wait for the reader: enough to overlap reading and sending.
 const PENDING_MAX: usize = 2;
@@ -96,7 +97,7 @@ impl<T> Out<T> {
     }
 
     /// Ends the stream: `error` follows what the reader has yet to take.
-    pub(super) fn end(self, error: ReadError) {
+    pub(super) fn end(&self, error: ReadError) {
         *self.last_word.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
@@ -105,5 +106,15 @@ impl<T> Out<T> {
         let ms = i64::try_from(self.stopped.expires_ms).unwrap_or(i64::MAX);
         let nanos = i32::try_from(ms % 1_000 * 1_000_000).expect("BUG: less than a second");
         Timestamp { seconds: ms / 1_000, nanos }
+    }
+}
+
+impl<T> Drop for Out<T> {
+    /// A task that panics must not end its stream as if all had been said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = ReadError::Store(StoreError::Failed("a reader panicked".to_owned()));
+            *self.last_word.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
     }
 }

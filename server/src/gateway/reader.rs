@@ -12,13 +12,14 @@ use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::{CaughtUp, Heartbeat, Page, PullResponse, TableChanges};
 use prost::Message;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::commit::{self, Commit};
 use super::cursor::{Cursor, CursorError, Selection};
 use super::followers::Head;
 use super::out::{Answers, Out, Stopped};
 use super::{Gateway, ReadError};
+use crate::store::StoreError;
 
 /// What a reader asks for.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,8 @@ impl Gateway {
         let head = self.0.tail.subscribe();
         let (out, answers) = Out::new(self, stopped);
         let gateway = self.clone();
-        let reader = Reader { gateway, options, selection, at, started, rows: 0, out };
+        let spoke = Instant::now();
+        let reader = Reader { gateway, options, selection, at, started, rows: 0, spoke, out };
         tokio::spawn(reader.run(head));
         Ok(answers)
     }
@@ -90,6 +92,8 @@ struct Reader {
     /// The head when the pull began: later commits of the same client are left out.
     started: Position,
     rows: usize,
+    /// When something was last sent.
+    spoke: Instant,
     out: Out<PullResponse>,
 }
 
@@ -124,13 +128,19 @@ impl Reader {
     /// Sends one page, if the commits it covers hold anything for this reader. False if the reader
     /// has gone.
     async fn send_page(&mut self, durable: Position) -> Result<bool, ReadError> {
-        let commits = self.next(durable).await?;
+        let Some(commits) = self.out.unless_ended(self.next(durable)).await? else {
+            return Ok(false);
+        };
         let mut tables = Vec::new();
         let mut bytes = 0;
-        for commit in commits {
-            self.at = commit.position;
+        for commit in commits? {
             let changes = self.wanted(&commit)?;
-            bytes += changes.iter().map(Message::encoded_len).sum::<usize>();
+            let more = changes.iter().map(Message::encoded_len).sum::<usize>();
+            if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
+                break;
+            }
+            bytes += more;
+            self.at = commit.position;
             self.rows += changes.iter().map(|table| table.rows.len()).sum::<usize>();
             tables.extend(changes);
             if PAGE_BYTES_TARGET <= bytes || self.is_full() {
@@ -138,9 +148,16 @@ impl Reader {
             }
         }
         if tables.is_empty() {
-            return Ok(true);
+            // A long walk past other readers' commits is no silence.
+            let heartbeat = self.gateway.0.settings.heartbeat;
+            return if heartbeat <= self.spoke.elapsed() {
+                self.send_heartbeat().await
+            } else {
+                Ok(true)
+            };
         }
         let page = Page { tables, cursor: self.cursor(), position: self.at.0 };
+        self.spoke = Instant::now();
         self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
     }
 
@@ -157,7 +174,12 @@ impl Reader {
             bytes: entry.commit,
         };
         let shown = stored.into_iter().filter(|entry| entry.position <= durable);
-        Ok(shown.map(|entry| Arc::new(commit(entry))).collect())
+        let commits: Vec<_> = shown.map(|entry| Arc::new(commit(entry))).collect();
+        if commits.is_empty() {
+            let gap = format!("the log ends after {} and its head is {durable}", self.at);
+            return Err(StoreError::Corrupt(gap).into());
+        }
+        Ok(commits)
     }
 
     /// What of a commit this reader is to have.
@@ -167,7 +189,8 @@ impl Reader {
         }
         let mut tables = commit::decode(&commit.bytes)?;
         let own = |client: &ClientId| commit::is_by(&tables, client);
-        if self.started < commit.position && self.options.client.as_ref().is_some_and(own) {
+        let during = self.options.follow && self.started < commit.position;
+        if during && self.options.client.as_ref().is_some_and(own) {
             return Ok(Vec::new());
         }
         let narrowed = &self.options.tables;
@@ -184,7 +207,7 @@ impl Reader {
     }
 
     /// Waits for the head to move, with heartbeats meanwhile. False if the reader has gone.
-    async fn await_more(&self, head: &mut watch::Receiver<Head>) -> Result<bool, ReadError> {
+    async fn await_more(&mut self, head: &mut watch::Receiver<Head>) -> Result<bool, ReadError> {
         let heartbeat = self.gateway.0.settings.heartbeat;
         loop {
             match timeout(heartbeat, self.out.unless_ended(head.changed())).await {
@@ -196,7 +219,8 @@ impl Reader {
         }
     }
 
-    async fn send_heartbeat(&self) -> Result<bool, ReadError> {
+    async fn send_heartbeat(&mut self) -> Result<bool, ReadError> {
+        self.spoke = Instant::now();
         let (cursor, server_hlc) = (self.cursor(), self.gateway.hlc().0);
         let token_expires = Some(self.out.expires_at());
         let heartbeat = Heartbeat { cursor, server_hlc, token_expires };

@@ -20,6 +20,10 @@ pub(super) struct Counters {
     pub(super) trimmed_bytes: u64,
     /// The newest reading of the clock.
     pub(super) hlc: u64,
+    /// Deletes before this were forgotten. It never goes back, whatever the wall clock does.
+    pub(super) swept: u64,
+    /// Through which position the log is to be trimmed, done or not yet.
+    pub(super) trim_through: u64,
 }
 
 impl Counters {
@@ -28,20 +32,23 @@ impl Counters {
         self.appended_bytes.saturating_sub(self.trimmed_bytes)
     }
 
-    /// The counters in their stored form: four big-endian integers.
+    /// The counters in their stored form: six big-endian integers.
     pub(super) fn encode(&self) -> Bytes {
-        let fields = [self.rows, self.appended_bytes, self.trimmed_bytes, self.hlc];
+        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through } = *self;
+        let fields = [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through];
         fields.map(u64::to_be_bytes).concat().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let (fields, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
         match (fields, rest) {
-            ([rows, appended, trimmed, hlc], []) => Ok(Self {
+            ([rows, appended, trimmed, hlc, swept, trim_through], []) => Ok(Self {
                 rows: u64::from_be_bytes(*rows),
                 appended_bytes: u64::from_be_bytes(*appended),
                 trimmed_bytes: u64::from_be_bytes(*trimmed),
                 hlc: u64::from_be_bytes(*hlc),
+                swept: u64::from_be_bytes(*swept),
+                trim_through: u64::from_be_bytes(*trim_through),
             }),
             _ => Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len()))),
         }
@@ -78,7 +85,14 @@ mod tests {
 
     #[test]
     fn counters_round_trip() {
-        let counters = Counters { rows: 1, appended_bytes: 2, trimmed_bytes: 3, hlc: u64::MAX };
+        let counters = Counters {
+            rows: 1,
+            appended_bytes: 2,
+            trimmed_bytes: 3,
+            hlc: u64::MAX,
+            swept: 5,
+            trim_through: 6,
+        };
         assert_eq!(Counters::decode(&counters.encode()).expect("whole"), counters);
         assert!(Counters::decode(&counters.encode()[1..]).is_err());
     }

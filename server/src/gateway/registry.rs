@@ -3,16 +3,18 @@
 //! Invariant: a gateway has one writer at most. Whoever opens or closes one holds its slot.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakesync::clock::WallClock;
 use lakesync::hlc::{Clock, Hlc};
-use lakesync::name;
+use lakesync::name::{self, Position};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::followers::Tail;
-use super::writer::{IN_FLIGHT_MAX, Writer, publish_all};
+use super::publisher::publish_all;
+use super::writer::{IN_FLIGHT_MAX, Writer};
 use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover};
 use crate::store::{GatewayRecord, Store, StoreError};
 
@@ -27,6 +29,8 @@ pub struct Gateways {
     settings: Arc<Settings>,
     queue: Arc<Semaphore>,
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
+    /// Once true, nothing is opened any more.
+    closed: AtomicBool,
 }
 
 /// What all gateways of a process use.
@@ -42,6 +46,8 @@ pub struct Usage {
 
 /// The place of one gateway: held while it opens or closes.
 type Slot = tokio::sync::Mutex<Option<Open>>;
+/// A slot that nobody else can open or close.
+type Held = OwnedMutexGuard<Option<Open>>;
 
 /// An open gateway and the tasks behind it.
 #[derive(Debug)]
@@ -55,20 +61,33 @@ impl Gateways {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn WallClock>, settings: Settings) -> Self {
         let queue = Arc::new(Semaphore::new(settings.queue_bytes_max / QUEUE_UNIT_BYTES));
         let settings = Arc::new(settings);
-        Self { store, clock, settings, queue, slots: Mutex::default() }
+        Self {
+            store,
+            clock,
+            settings,
+            queue,
+            slots: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// The gateway of this name, opened if need be.
     pub async fn get(&self, name: &name::Gateway) -> Result<Gateway, StoreError> {
         let mut slot = self.hold(name).await;
-        if let Some(open) = slot.as_ref() {
+        if let Some(open) = slot.as_ref().filter(|open| open.gateway.ended().is_none()) {
             return Ok(open.gateway.clone());
+        }
+        if let Some(failed) = slot.take() {
+            slot = failed.close_holding(slot).await;
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
         }
         let opened = match self.store.gateway(name).await? {
             Some(record) => self.open(record).await?,
             None => {
                 // Names that nobody has must not fill the map.
-                self.forget(name);
+                self.forget(name, &slot);
                 return Err(StoreError::NotFound);
             }
         };
@@ -89,16 +108,21 @@ impl Gateways {
         self.store.gateways(after, limit).await
     }
 
-    /// Deletes a gateway and its log. Its readers end, and so do pushes under way.
-    pub async fn delete(&self, name: &name::Gateway) -> Result<(), StoreError> {
-        let mut slot = self.hold(name).await;
-        if let Some(mut open) = slot.take() {
-            open.gateway.0.tail.fail(StoreError::NotFound);
-            open.tasks.shutdown().await;
-        }
-        let dropped = self.store.drop_gateway(name).await;
-        self.forget(name);
-        dropped
+    /// Deletes a gateway and its log. Its readers end, and so do pushes under way. Once begun it is
+    /// finished, whether or not the caller waits: half of it would leave a writer behind.
+    pub async fn delete(self: &Arc<Self>, name: &name::Gateway) -> Result<(), StoreError> {
+        let (gateways, name) = (Arc::clone(self), name.clone());
+        let deleted = tokio::spawn(async move {
+            let mut slot = gateways.hold(&name).await;
+            if let Some(mut open) = slot.take() {
+                open.gateway.0.tail.fail(StoreError::NotFound);
+                open.tasks.shutdown().await;
+            }
+            let dropped = gateways.store.drop_gateway(&name).await;
+            gateways.forget(&name, &slot);
+            dropped
+        });
+        deleted.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// What is in use right now. Gateways that are opening or closing are left out.
@@ -121,46 +145,56 @@ impl Gateways {
 
     /// Closes gateways that nobody uses.
     pub async fn close_idle(&self) {
-        let slots: Vec<_> =
-            self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
-        for (name, slot) in slots {
-            // A slot that is held is in use.
-            let Ok(mut slot) = slot.try_lock() else { continue };
-            if slot.as_ref().is_some_and(|open| 1 < Arc::strong_count(&open.gateway.0)) {
+        for (name, slot) in self.snapshot() {
+            // A slot that is held is in use; one that left the map is nobody's.
+            let Ok(mut held) = Arc::clone(&slot).try_lock_owned() else { continue };
+            let in_use = |open: &Open| 1 < Arc::strong_count(&open.gateway.0);
+            if held.as_ref().is_some_and(in_use) || !self.is_current(&name, &slot) {
                 continue;
             }
-            if let Some(open) = slot.take() {
-                open.close().await;
+            if let Some(open) = held.take() {
+                held = open.close_holding(held).await;
             }
-            self.forget(&name);
+            self.forget(&name, &held);
         }
     }
 
-    /// Closes every gateway, after what has queued is durable and answered.
+    /// Closes every gateway, after what has queued is durable and answered. Nothing opens any more.
     pub async fn close(&self) {
-        let slots = std::mem::take(&mut *self.slots());
-        for slot in slots.into_values() {
-            if let Some(open) = slot.lock().await.take() {
-                open.close().await;
+        self.closed.store(true, Ordering::Release);
+        for (_, slot) in self.snapshot() {
+            let mut held = slot.lock_owned().await;
+            if let Some(open) = held.take() {
+                open.close_holding(held).await;
             }
         }
+    }
+
+    fn snapshot(&self) -> Vec<(name::Gateway, Arc<Slot>)> {
+        self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect()
+    }
+
+    fn is_current(&self, name: &name::Gateway, slot: &Arc<Slot>) -> bool {
+        self.slots().get(name).is_some_and(|current| Arc::ptr_eq(current, slot))
     }
 
     /// Holds the slot of a gateway. A slot that left the map while we waited for it is nobody's any
     /// more: whoever opened a gateway there would give it a second writer.
-    async fn hold(&self, name: &name::Gateway) -> OwnedMutexGuard<Option<Open>> {
+    async fn hold(&self, name: &name::Gateway) -> Held {
         loop {
             let slot = Arc::clone(self.slots().entry(name.clone()).or_default());
             let held = Arc::clone(&slot).lock_owned().await;
-            if self.slots().get(name).is_some_and(|current| Arc::ptr_eq(current, &slot)) {
+            if self.is_current(name, &slot) {
                 return held;
             }
         }
     }
 
-    /// Takes a slot out of the map. The caller holds it.
-    fn forget(&self, name: &name::Gateway) {
-        self.slots().remove(name);
+    /// Takes a slot out of the map, unless another took its place. The caller holds it.
+    fn forget(&self, name: &name::Gateway, held: &Held) {
+        if self.is_current(name, OwnedMutexGuard::mutex(held)) {
+            self.slots().remove(name);
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<name::Gateway, Arc<Slot>>> {
@@ -170,6 +204,10 @@ impl Gateways {
     async fn open(&self, record: GatewayRecord) -> Result<Open, StoreError> {
         let store = self.store.as_ref();
         let counters = recover::counters(store, record.id).await?;
+        let trim_through = Position(counters.trim_through);
+        if store.trimmed(record.id).await? < trim_through {
+            store.trim(record.id, trim_through).await?;
+        }
         let schema = Arc::new(recover::schema(store, record.id).await?);
         let head = store.head(record.id).await?;
         let tail = Arc::new(Tail::new(head));
@@ -182,7 +220,7 @@ impl Gateways {
             store: Arc::clone(&self.store),
             wall: Arc::clone(&self.clock),
             settings: Arc::clone(&self.settings),
-            gauges: Arc::clone(&gauges),
+            tail: Arc::clone(&tail),
             schema,
             clock: Clock::resume(Hlc(counters.hlc), self.settings.clock_drift_max),
             counters,
@@ -191,10 +229,10 @@ impl Gateways {
             swept_ms: 0,
             publisher,
         };
-        writer.show_gauges();
+        gauges.show(&counters);
         let mut tasks = JoinSet::new();
-        tasks.spawn(writer.run(inbox, Arc::clone(&tail)));
-        tasks.spawn(publish_all(groups, Arc::clone(&tail), installed));
+        tasks.spawn(writer.run(inbox));
+        tasks.spawn(publish_all(groups, Arc::clone(&tail), Arc::clone(&gauges), installed));
         let gateway = Gateway(Arc::new(Inner {
             record,
             store: Arc::clone(&self.store),
@@ -211,10 +249,19 @@ impl Gateways {
 }
 
 impl Open {
-    /// Lets go of the handle, and waits until what has queued is durable and answered.
-    async fn close(self) {
-        let Self { gateway, tasks } = self;
-        drop(gateway);
-        tasks.join_all().await;
+    /// Lets go of the handle, and waits until what has queued is durable and answered. The slot
+    /// stays held until then, even if the caller stops waiting.
+    async fn close_holding(self, held: Held) -> Held {
+        let closing = tokio::spawn(async move {
+            let Self { gateway, mut tasks } = self;
+            drop(gateway);
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a gateway's task ended badly");
+                }
+            }
+            held
+        });
+        closing.await.expect("BUG: closing a gateway panicked")
     }
 }

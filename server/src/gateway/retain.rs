@@ -4,7 +4,8 @@
 use lakesync::row::Row;
 
 use super::keys;
-use super::writer::{Writer, horizon};
+use super::recover::Counters;
+use super::writer::Writer;
 use crate::store::{Group, StoreError};
 
 /// How often tombstones are looked at.
@@ -13,6 +14,8 @@ const SWEEP_EVERY_MS: u64 = 60_000;
 const SWEEP_MAX: usize = 256;
 /// How much of the log one trim reads to learn what it frees.
 const TRIM_BYTES: usize = 8 << 20;
+/// A log is trimmed once it exceeds its limit by this part, so that it is not trimmed at every push.
+const TRIM_SLACK: u64 = 64;
 
 impl Writer {
     /// Does what is due.
@@ -24,7 +27,8 @@ impl Writer {
                 self.swept_ms = wall_ms;
             }
         }
-        if self.settings.log_bytes_max < self.counters.log_bytes() {
+        let slack = self.settings.log_bytes_max / TRIM_SLACK;
+        if self.settings.log_bytes_max + slack < self.counters.log_bytes() {
             self.trim().await?;
         }
         Ok(())
@@ -33,7 +37,7 @@ impl Writer {
     /// Removes tombstones from before the horizon, and says how many entries it looked at. A change
     /// that such a tombstone would have hidden is older than it, and so refused by admission.
     async fn sweep(&mut self, wall_ms: u64) -> Result<usize, StoreError> {
-        let horizon = horizon(wall_ms, &self.settings);
+        let horizon = self.horizon(wall_ms);
         let oldest = self.store.meta_scan(self.id, keys::TOMBSTONES, SWEEP_MAX).await?;
         let mut group = Group::default();
         for (key, _) in oldest {
@@ -57,19 +61,27 @@ impl Writer {
         }
         let looked_at = group.meta.len();
         if 0 < looked_at {
-            self.forget(group).await?;
+            let swept = Counters { swept: horizon.0, ..self.counters };
+            group.meta.push((keys::COUNTERS.into(), Some(swept.encode())));
+            if self.forget(group).await? {
+                self.counters = swept;
+            }
         }
         Ok(looked_at)
     }
 
+    /// Forgets the oldest commits. The figures go first, with the position to trim through: whoever
+    /// opens the gateway after a crash trims to there, so that they stay exact.
     async fn trim(&mut self) -> Result<(), StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
+        let durable = self.tail.head()?;
         let excess = self.counters.log_bytes() - self.settings.log_bytes_max;
+        let piece = usize::try_from(excess).unwrap_or(TRIM_BYTES).min(TRIM_BYTES);
         let mut freed = 0;
         let mut through = trimmed;
-        for entry in self.store.log(self.id, trimmed, TRIM_BYTES).await? {
-            // The newest commit stays, so that there is always a cursor to give out.
-            if excess <= freed || self.head <= entry.position {
+        for entry in self.store.log(self.id, trimmed, piece).await? {
+            // The newest durable commit stays, so that there is always a cursor to give out.
+            if excess <= freed || durable <= entry.position {
                 break;
             }
             freed += entry.commit.len() as u64;
@@ -78,16 +90,22 @@ impl Writer {
         if through == trimmed {
             return Ok(());
         }
-        self.store.trim(self.id, through).await?;
-        self.counters.trimmed_bytes += freed;
-        let counters = (keys::COUNTERS.into(), Some(self.counters.encode()));
-        self.forget(Group { meta: vec![counters], ..Group::default() }).await
+        let trimmed_bytes = self.counters.trimmed_bytes + freed;
+        let counters = Counters { trimmed_bytes, trim_through: through.0, ..self.counters };
+        let meta = vec![(keys::COUNTERS.into(), Some(counters.encode()))];
+        if self.forget(Group { meta, ..Group::default() }).await? {
+            self.counters = counters;
+            self.store.trim(self.id, through).await?;
+        }
+        Ok(())
     }
 
-    /// Forgetting is no promise: nobody waits for the disk, and a full one only puts it off.
-    async fn forget(&self, group: Group) -> Result<(), StoreError> {
+    /// Hands over what is to be forgotten. Nobody waits for the disk, and a full one only puts it
+    /// off: false.
+    async fn forget(&self, group: Group) -> Result<bool, StoreError> {
         match self.store.commit(self.id, group).await {
-            Ok(_) | Err(StoreError::Full(_)) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(StoreError::Full(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lakesync::clock::WallClock;
@@ -16,20 +15,27 @@ use lakesync::name::{ClientId, Position};
 use lakesync::row::Row;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::admit::{self, Rows, Rules};
 use super::commit::{self, Commit};
 use super::followers::Tail;
+use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, SchemaAnswer};
 use super::recover::{Counters, encode_schema};
-use super::{Ack, Gauges, PushError, SchemaChangeError, Settings, keys};
-use crate::store::{GatewayId, Group, LogEntry, Receipt, Store, StoreError};
+use super::{Ack, PushError, Settings, keys, told};
+use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
 const BATCH_MAX: usize = 64;
 /// A group is handed over once it offers this many changes: while it is on its way to the disk and
 /// back to its callers, the next is admitted.
 const GROUP_CHANGES_TARGET: usize = 1_000;
+/// After how many bytes of pushes a group ends.
+const GROUP_BYTES_TARGET: usize = 8 << 20;
+/// How much the stored rows that one group touches may hold, in bytes.
+const GROUP_ROWS_BYTES_MAX: usize = 64 << 20;
+/// How many rows are read at once.
+const LOAD_ROWS_MAX: usize = 1_024;
 /// How many groups may be on their way to the disk.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// How many clients' subjects are remembered before the store is asked again.
@@ -42,11 +48,6 @@ pub(super) enum Message {
     PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
 }
 
-/// What a push is answered.
-pub(super) type PushAnswer = Result<Ack, PushError>;
-/// What a change of schema is answered.
-pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
-
 /// One push in the queue.
 #[derive(Debug)]
 pub(super) struct Push {
@@ -54,9 +55,11 @@ pub(super) struct Push {
     pub(super) client: ClientId,
     pub(super) offers: Vec<Offer>,
     pub(super) atomic: bool,
+    /// The size of the request.
+    pub(super) bytes: usize,
     pub(super) reply: oneshot::Sender<PushAnswer>,
-    /// Its share of the queue, given back when it has been admitted.
-    pub(super) _room: OwnedSemaphorePermit,
+    /// Its share of the queue, given back when it has been answered.
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(super) struct Writer {
     pub(super) store: Arc<dyn Store>,
     pub(super) wall: Arc<dyn WallClock>,
     pub(super) settings: Arc<Settings>,
-    pub(super) gauges: Arc<Gauges>,
+    pub(super) tail: Arc<Tail>,
     pub(super) schema: Arc<Schema>,
     pub(super) clock: Clock,
     pub(super) counters: Counters,
@@ -75,39 +78,34 @@ pub(super) struct Writer {
     pub(super) publisher: mpsc::Sender<InFlight>,
 }
 
-/// A group on its way to the disk, and who waits for it.
-#[derive(Debug, Default)]
-pub(super) struct InFlight {
-    receipt: Option<Receipt>,
-    commits: Vec<Arc<Commit>>,
-    answers: Vec<(oneshot::Sender<PushAnswer>, PushAnswer)>,
-    schema: Option<(Arc<Schema>, oneshot::Sender<SchemaAnswer>)>,
-}
-
 impl Writer {
     /// Serves messages until every handle is gone and the inbox is empty, or the store fails. After
     /// a failure memory and disk may disagree; answering from memory would lie.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, tail: Arc<Tail>) {
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let tail = Arc::clone(&self.tail);
+        let guard = FailOnPanic(Arc::clone(&tail));
         let mut messages = Vec::with_capacity(BATCH_MAX);
         while 0 < inbox.recv_many(&mut messages, BATCH_MAX).await {
             if let Err(error) = self.serve(messages.drain(..)).await {
                 tracing::error!(gateway = self.id.0, %error, "the gateway stops: its store failed");
                 tail.fail(error);
-                return;
+                break;
             }
         }
+        drop(guard);
     }
 
     async fn serve(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), StoreError> {
-        let (mut pushes, mut changes) = (Vec::new(), 0);
+        let (mut pushes, mut changes, mut bytes) = (Vec::new(), 0, 0);
         for message in messages {
             match message {
                 Message::Push(push) => {
                     changes += push.offers.len();
+                    bytes += push.bytes;
                     pushes.push(push);
-                    if GROUP_CHANGES_TARGET <= changes {
+                    if GROUP_CHANGES_TARGET <= changes || GROUP_BYTES_TARGET <= bytes {
                         self.commit(std::mem::take(&mut pushes)).await?;
-                        changes = 0;
+                        (changes, bytes) = (0, 0);
                     }
                 }
                 Message::PutSchema { proposals, dry_run, reply } => {
@@ -125,34 +123,53 @@ impl Writer {
         if pushes.is_empty() {
             return Ok(());
         }
-        let mut rows = self.load_rows(&pushes).await?;
+        let Some(mut rows) = self.load_rows(&pushes).await? else {
+            return self.commit_apart(pushes).await;
+        };
         let mut batch = Batch::new(self);
         for push in pushes {
-            let Push { subject, client, offers, atomic, reply, _room } = push;
-            let answer = match self.owner(&batch, &client).await? {
+            let Push { subject, client, offers, atomic, reply, room, .. } = push;
+            let what = match self.owner(&batch, &client).await? {
                 Some(owner) if owner != subject => Err(PushError::ClientIdTaken(client)),
                 _ => self.admit(&mut batch, &mut rows, (subject, client), offers, atomic),
             };
-            batch.in_flight.answers.push((reply, answer));
+            batch.in_flight.answers.push(Answer { reply, what, _room: room });
         }
         self.hand_over(batch, rows.changed()).await
     }
 
-    /// Reads all rows that the pushes touch, in one call.
-    async fn load_rows(&self, pushes: &[Push]) -> Result<Rows, StoreError> {
-        let mut wanted: Vec<Bytes> =
-            pushes.iter().flat_map(|push| admit::touched_keys(&push.offers)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut rows = Rows::default();
-        let stored = self.store.rows(self.id, &wanted).await?;
-        for (key, bytes) in wanted.into_iter().zip(stored) {
-            let Some(bytes) = bytes else { continue };
-            let row = Row::decode(&bytes)
-                .map_err(|error| StoreError::Corrupt(format!("row {key:?}: {error}")))?;
-            rows.load(key, row, bytes.len());
+    /// Commits one by one what is too much together, and refuses what is too much alone.
+    async fn commit_apart(&mut self, mut pushes: Vec<Push>) -> Result<(), StoreError> {
+        if pushes.len() == 1
+            && let Some(Push { reply, .. }) = pushes.pop()
+        {
+            // A caller that hung up learns nothing, and nothing happened.
+            let _ = reply.send(Err(PushError::RowsTooLarge { limit_bytes: GROUP_ROWS_BYTES_MAX }));
         }
-        Ok(rows)
+        for push in pushes {
+            Box::pin(self.commit(vec![push])).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads all rows that the pushes touch; `None` if those are more than memory should hold.
+    async fn load_rows(&self, pushes: &[Push]) -> Result<Option<Rows>, StoreError> {
+        let (mut rows, wanted) = Rows::touched(pushes.iter().flat_map(|push| &push.offers));
+        let mut loaded_bytes = 0;
+        for some in wanted.chunks(LOAD_ROWS_MAX) {
+            let stored = self.store.rows(self.id, some).await?;
+            for (key, bytes) in some.iter().zip(stored) {
+                let Some(bytes) = bytes else { continue };
+                loaded_bytes += bytes.len();
+                let row = Row::decode(&bytes)
+                    .map_err(|error| StoreError::Corrupt(format!("row {key:?}: {error}")))?;
+                rows.load(key.clone(), row, bytes.len());
+            }
+            if GROUP_ROWS_BYTES_MAX < loaded_bytes {
+                return Ok(None);
+            }
+        }
+        Ok(Some(rows))
     }
 
     /// Whose client id this is, if it is anybody's yet.
@@ -189,7 +206,7 @@ impl Writer {
         atomic: bool,
     ) -> Result<Ack, PushError> {
         let wall_ms = self.wall.now_ms();
-        let horizon = horizon(wall_ms, &self.settings);
+        let horizon = self.horizon(wall_ms);
         let rules = Rules { schema: &self.schema, clock: &self.clock, wall_ms, horizon };
         let admitted = admit::admit(&rules, rows, offers, atomic).map_err(PushError::Refused)?;
         // Every admitted stamp was checked against the same wall time.
@@ -207,12 +224,13 @@ impl Writer {
                 |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
             batch.meta.extend(tombstones.map(tombstone));
             batch.in_flight.commits.push(Arc::new(Commit { position, bytes }));
-            if !self.subjects.contains_key(&client) {
-                batch.owners.insert(client, subject);
-            }
+        }
+        // Whoever was admitted owns the id, even if all of it had lost to others.
+        if Hlc::default() < admitted.newest && !self.subjects.contains_key(&client) {
+            batch.owners.insert(client, subject);
         }
         batch.counters.hlc = hlc.0;
-        Ok(Ack { position, outcomes, hlc })
+        Ok(Ack { position, outcomes, hlc: told(hlc, wall_ms, &self.settings) })
     }
 
     /// Gives the batch to the store, and to the publisher in any case: even what changed nothing is
@@ -222,7 +240,7 @@ impl Writer {
         mut batch: Batch,
         rows: Vec<(Bytes, Option<Bytes>)>,
     ) -> Result<(), StoreError> {
-        if !batch.in_flight.commits.is_empty() {
+        if !(batch.in_flight.commits.is_empty() && batch.owners.is_empty()) {
             let entry = |commit: &Arc<Commit>| LogEntry {
                 position: commit.position,
                 commit: commit.bytes.clone(),
@@ -248,7 +266,7 @@ impl Writer {
             }
         }
         self.counters = batch.counters;
-        self.show_gauges();
+        batch.in_flight.counters = Some(self.counters);
         self.publish(batch.in_flight).await
     }
 
@@ -266,9 +284,14 @@ impl Writer {
                 return Ok(());
             }
         };
-        if dry_run || evolved == self.schema {
+        if dry_run {
             let _ = reply.send(Ok(evolved));
             return Ok(());
+        }
+        if evolved == self.schema {
+            // Answered in its turn: the same schema may still be on its way to the disk.
+            let schema = Some((evolved, reply));
+            return self.publish(InFlight { schema, ..InFlight::default() }).await;
         }
         let meta = vec![(keys::SCHEMA.into(), Some(encode_schema(&evolved)))];
         match self.store.commit(self.id, Group { meta, ..Group::default() }).await {
@@ -290,11 +313,11 @@ impl Writer {
         self.publisher.send(in_flight).await.map_err(|_| StoreError::Closed)
     }
 
-    pub(super) fn show_gauges(&self) {
-        self.gauges.committed.store(self.head.0, Ordering::Release);
-        self.gauges.rows.store(self.counters.rows, Ordering::Release);
-        self.gauges.log_bytes.store(self.counters.log_bytes(), Ordering::Release);
-        self.gauges.hlc.store(self.counters.hlc, Ordering::Release);
+    /// Deletes before this may have been forgotten. It never goes back, whatever the wall clock and
+    /// the settings do: what was forgotten once stays forgotten.
+    pub(super) fn horizon(&self, wall_ms: u64) -> Hlc {
+        let offline_ms = u64::try_from(self.settings.offline_max.as_millis()).unwrap_or(u64::MAX);
+        Hlc::from_ms(wall_ms.saturating_sub(offline_ms)).max(Hlc(self.counters.swept))
     }
 }
 
@@ -316,50 +339,6 @@ impl Batch {
             meta: Vec::new(),
             owners: HashMap::new(),
             in_flight: InFlight::default(),
-        }
-    }
-}
-
-impl InFlight {
-    /// Nothing of the batch was kept: whoever was told of an effect is told this instead.
-    fn refuse(&mut self, error: &StoreError) {
-        self.commits.clear();
-        for (_, answer) in &mut self.answers {
-            if answer.is_ok() {
-                *answer = Err(error.clone().into());
-            }
-        }
-    }
-}
-
-/// Deletes before this may have been forgotten.
-pub(super) fn horizon(wall_ms: u64, settings: &Settings) -> Hlc {
-    let offline_ms = u64::try_from(settings.offline_max.as_millis()).unwrap_or(u64::MAX);
-    Hlc::from_ms(wall_ms.saturating_sub(offline_ms))
-}
-
-/// Waits for each group in turn, shows it, and answers. Ends when the writer does, or at the first
-/// failure: then nobody is answered, because nobody knows what is on the disk.
-pub(super) async fn publish_all(
-    mut groups: mpsc::Receiver<InFlight>,
-    tail: Arc<Tail>,
-    schema: watch::Sender<Arc<Schema>>,
-) {
-    while let Some(group) = groups.recv().await {
-        if let Some(receipt) = group.receipt
-            && let Err(error) = receipt.durable().await
-        {
-            tail.fail(error);
-            return;
-        }
-        tail.publish(group.commits);
-        for (reply, answer) in group.answers {
-            // A caller that hung up learns nothing; its changes are durable all the same.
-            let _ = reply.send(answer);
-        }
-        if let Some((installed, reply)) = group.schema {
-            schema.send_replace(Arc::clone(&installed));
-            let _ = reply.send(Ok(installed));
         }
     }
 }

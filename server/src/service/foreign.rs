@@ -4,18 +4,20 @@
 use http::Response;
 use lakesync::error::{Classify, Reason};
 use lakesync::status::to_status;
-use lakesync::wire::WireError;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-/// A request beyond the library's limits.
+/// What the library said, and which of our reasons that is.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct TooLarge(String);
+#[error("{message}")]
+struct Foreign {
+    message: String,
+    reason: Reason,
+}
 
-impl Classify for TooLarge {
+impl Classify for Foreign {
     fn reason(&self) -> Reason {
-        Reason::TooLarge
+        self.reason
     }
 }
 
@@ -33,12 +35,16 @@ fn explained(status: &Status) -> Option<Status> {
     if !status.details().is_empty() {
         return None;
     }
-    let message = status.message().to_owned();
-    match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => Some(to_status(&TooLarge(message))),
-        Code::Internal => Some(to_status(&WireError::new("request", message))),
-        _ => None,
-    }
+    let reason = match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => Reason::TooLarge,
+        Code::Internal => Reason::InvalidRequest,
+        Code::Unimplemented => Reason::Unimplemented,
+        _ => return None,
+    };
+    let mut explained = to_status(&Foreign { message: status.message().to_owned(), reason });
+    // Which encodings we take, after one that we don't.
+    status.metadata().clone_into(explained.metadata_mut());
+    Some(explained)
 }
 
 #[cfg(test)]
@@ -54,8 +60,10 @@ mod tests {
         assert_eq!(reason(&Status::out_of_range("9 bytes")), Some(Reason::TooLarge));
         assert_eq!(reason(&Status::resource_exhausted("9 bytes")), Some(Reason::TooLarge));
         assert_eq!(reason(&Status::internal("no message")), Some(Reason::InvalidRequest));
+        assert_eq!(reason(&Status::unimplemented("gzip")), Some(Reason::Unimplemented));
         assert_eq!(reason(&Status::not_found("health has its own words")), None);
-        let ours = to_status(&TooLarge("9 bytes".to_owned()));
+        let ours = Foreign { message: "9 bytes".to_owned(), reason: Reason::TooLarge };
+        let ours = to_status(&ours);
         assert_eq!(from_status(&ours).kind, ErrorKind::Exhausted);
         assert_eq!(reason(&ours), None);
     }

@@ -4,7 +4,7 @@
 //! needs faults (a failing disk, a power cut) is tested beside the engine that can have them.
 //! [`store_conformance!`](crate::store_conformance) declares one test per check.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +24,9 @@ pub mod reads;
 pub trait Home: Send + Sync {
     /// Opens the state kept here. Whoever had it open before has closed it.
     async fn open(&self) -> Arc<dyn Store>;
+
+    /// Where a copy may go: nothing is there yet.
+    fn copy_path(&self) -> PathBuf;
 
     /// Opens the copy that a backup wrote to `copy`.
     async fn open_copy(&self, copy: &Path) -> Arc<dyn Store>;
@@ -68,6 +71,8 @@ macro_rules! store_conformance {
             numbers_are_never_given_again,
             a_log_keeps_its_id,
             a_closed_store_answers_nothing,
+            a_backup_is_whole_and_another_log,
+            a_backup_is_one_moment,
         }
 
         #[test]

@@ -69,7 +69,8 @@ impl Default for Options {
     }
 }
 
-/// Why a directory could not be opened. Nothing in it was changed by what is refused.
+/// Why a directory could not be opened. One that is in use, foreign or of another format is left as
+/// it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.

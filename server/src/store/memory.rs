@@ -4,9 +4,9 @@
 //! It holds two states: what readers see, and what a power cut would leave. A change goes to the
 //! first at once, queues, and goes to the second in its turn, when its receipt resolves.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -40,6 +40,7 @@ struct State {
     visible: Contents,
     durable: Contents,
     pending: VecDeque<Pending>,
+    copies: HashMap<PathBuf, Contents>,
     held: bool,
     full: bool,
     stopped: Option<StoreError>,
@@ -62,6 +63,7 @@ impl MemoryStore {
             visible: durable.clone(),
             durable,
             pending: VecDeque::new(),
+            copies: HashMap::new(),
             held: false,
             full: false,
             stopped: None,
@@ -77,6 +79,12 @@ impl MemoryStore {
     /// From now on nothing becomes durable: changes are visible, and their receipts wait.
     pub fn hold(&self) {
         self.lock().held = true;
+    }
+
+    /// Opens the copy that [`backup`](Store::backup) made under the name `copy`; it is in memory too.
+    pub fn open_copy(&self, copy: &Path) -> Option<Self> {
+        let copy = self.lock().copies.get(copy).cloned();
+        Some(Self::holding(copy?.restored(fresh_incarnation())))
     }
 
     /// Makes everything that waited durable, in order, and goes on as usual.
@@ -301,8 +309,15 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn backup(&self, _to: &Path) -> Result<(), StoreError> {
-        Err(StoreError::Failed("a store in memory keeps no copies".to_owned()))
+    async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.check_open()?;
+        if state.copies.contains_key(to) {
+            return Err(StoreError::Failed(format!("{} exists", to.display())));
+        }
+        let copy = state.durable.clone();
+        state.copies.insert(to.to_owned(), copy);
+        Ok(())
     }
 
     async fn failed(&self) -> StoreError {

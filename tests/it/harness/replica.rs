@@ -76,6 +76,13 @@ impl Replica {
         Live(live.map(|(key, row)| (key.clone(), seen(row))).collect())
     }
 
+    /// The rows of a table that exist.
+    pub(crate) fn rows_of(&self, table: &str) -> impl Iterator<Item = (&RowId, &Row)> {
+        let live =
+            self.rows.iter().filter(move |((of, _), row)| of.as_str() == table && row.is_live());
+        live.map(|((_, row_id), row)| (row_id, row))
+    }
+
     /// What an application reads in a row's column, if the row exists and has it.
     pub(crate) fn text(&self, row: &str, column: &str) -> Option<String> {
         let (table, id) = row.split_once('/').expect("table/id");

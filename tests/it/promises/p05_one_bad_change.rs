@@ -47,7 +47,7 @@ fn bad_changes() -> Vec<(&'static str, TableChanges, &'static str, &'static str)
         ("no stamp", mangled_row(|row| row.stamp = None), "INVALID_REQUEST", ""),
         (
             "another's stamp",
-            mangled_row(|row| row.stamp.as_mut().unwrap().client = 1),
+            mangled_row(|row| row.stamp.as_mut().expect("a stamp").client = 1),
             "INVALID_REQUEST",
             "",
         ),
@@ -58,7 +58,7 @@ fn bad_changes() -> Vec<(&'static str, TableChanges, &'static str, &'static str)
         ("no value", mangled_row(|row| row.cells[0].value = None), "INVALID_REQUEST", "title"),
         (
             "no kind of value",
-            mangled_row(|row| row.cells[0].value.as_mut().unwrap().kind = None),
+            mangled_row(|row| row.cells[0].value.as_mut().expect("a value").kind = None),
             "INVALID_REQUEST",
             "title",
         ),

@@ -119,8 +119,12 @@ async fn converge(deltas: Vec<Delta>, orders: Vec<Vec<(String, Vec<Delta>)>>) {
     assert_eq!(early.live(), wanted, "a checkpoint in the middle, then a pull");
     assert_eq!(follower.live(), wanted, "followed all along");
     assert_eq!(follow_to(&reader, head).await.live(), wanted, "followed afterwards");
-    assert_eq!(Replica::by_pull(&reader).await.unwrap().live(), wanted, "pulled afterwards");
-    assert_eq!(Replica::by_checkpoint(&reader).await.unwrap().live(), wanted, "a checkpoint");
+    assert_eq!(Replica::by_pull(&reader).await.expect("whole").live(), wanted, "pulled afterwards");
+    assert_eq!(
+        Replica::by_checkpoint(&reader).await.expect("whole").live(),
+        wanted,
+        "a checkpoint"
+    );
     let rows = reader.stats().await.expect("figures").rows;
     assert_eq!(rows, wanted.len() as u64, "the number of rows");
 }

@@ -88,13 +88,33 @@ async fn p12_the_server_observes_what_it_admits() {
     }
     server.stop().await.expect("drained");
 
-    // A clock set back, and a restart: readings go on from where they were.
-    setup.clock.set(NOW_MS - 60_000);
+    // After a restart readings go on from where they were.
     let server = setup.start().await;
     let ann = server.client("ann").await;
-    assert!(stamp < told(&ann).await, "the clock went back");
-    // Yet what counts as drift is judged by the wall, so that an error of the past heals.
-    let ahead = upsert("ann", at_ms(0), "todos/b", &[("title", "x")]);
+    assert!(stamp < told(&ann).await, "the clock began anew");
+}
+
+#[tokio::test]
+async fn p12_a_server_whose_clock_was_wrong_locks_nobody_out() {
+    let setup = Setup::new();
+    setup.clock.set(NOW_MS + 3_600_000);
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    ann.push([upsert("ann", at_ms(3_600_000), "todos/a", &[("title", "x")])]).await.unwrap();
+    server.stop().await.expect("drained");
+
+    // Somebody set the clock right, an hour back.
+    setup.clock.set(NOW_MS);
+    let server = setup.start().await;
+    let (ann, bob) = (server.client("ann").await, server.client("bob").await);
+    for client in [&ann, &bob] {
+        let time = told(client).await;
+        let next = upsert(&client.id, Hlc(time.0 + 1), &format!("todos/{}", client.id), &[]);
+        let answer = client.push([next]).await.expect("answered");
+        assert_eq!(answer.outcomes, [], "a clock set by the server's is refused by the server");
+    }
+    // What counts as drift is judged by the wall, so that the error of the past heals.
+    let ahead = upsert("ann", at_ms(3_600_000), "todos/b", &[("title", "x")]);
     assert_eq!(ann.push([ahead]).await.unwrap().outcomes[0].reason, "CLOCK_DRIFT");
 }
 

@@ -160,7 +160,8 @@ async fn p16_a_server_whose_disk_hangs_stops_all_the_same() {
     store.hold();
     let push = tokio::spawn(async move { ann.push([delta(0)]).await });
     until(|| 0 < store.pending()).await;
-    // What it could not make durable, it did not answer.
-    within(server.stop()).await.ok();
-    push.await.expect("no panic").expect_err("answered before it was durable");
+    let hung = server.stop().await.expect_err("not all of it is durable").to_string();
+    assert!(hung.contains("did not close"), "{hung}");
+    assert!(!push.is_finished(), "answered before it was durable");
+    push.abort();
 }

@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments { data, to } = arguments;
     // Opening would make a store where there is none.
-    if !data.is_dir() {
-        return Err(Exit::input_output(format!("{} is no directory", data.display())));
+    if !data.join("format").is_file() {
+        return Err(Exit::input_output(format!("{} is no data directory", data.display())));
     }
     let options = Options { companions: vec![SECRET_FILE.to_owned()], ..Options::default() };
     let store = EmbeddedStore::open(&data, options).map_err(Exit::input_output)?;

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     dev: bool,
 }
 
+/// How long an ended server waits for threads that the system holds.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
 /// The gateway that `--dev` makes.
 const DEV_GATEWAY: &str = "main";
 
@@ -47,7 +50,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
         tracing::info!("{line}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(Exit::input_output)?.block_on(serve(config))
+    let runtime = runtime.map_err(Exit::input_output)?;
+    let outcome = runtime.block_on(serve(config));
+    // A disk that hangs must not keep the process: what hangs was never answered.
+    runtime.shutdown_timeout(LINGER_MAX);
+    outcome
 }
 
 fn texts(arguments: Arguments) -> Result<Texts, lakesync_server::config::ConfigError> {

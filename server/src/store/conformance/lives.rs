@@ -1,5 +1,8 @@
 //! Lives: what closing and opening keep, and what only another life changes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lakesync::name::Position;
 
 use super::{Home, bytes, create, entries, entry, log_all, meta, name, put, rows, scan_all, shown};
@@ -75,4 +78,66 @@ pub async fn a_closed_store_answers_nothing(home: &dyn Home) {
     for (call, error) in errors.iter().enumerate() {
         assert!(matches!(error, Some(StoreError::Closed)), "call {call}: {error:?}");
     }
+}
+
+/// A copy holds everything, its logs have other ids, and both go on by themselves.
+pub async fn a_backup_is_whole_and_another_log(home: &dyn Home) {
+    let store = home.open().await;
+    let (main, empty) = (create(&*store, "main").await, create(&*store, "empty").await);
+    put(&*store, main.id, Group { rows: rows(&["a=1", "b=1"]).rows, ..entries(1..=5) }).await;
+    put(&*store, main.id, Group { meta: meta(&["m=1"]).meta, ..rows(&["a"]) }).await;
+    store.trim(main.id, Position(2)).await.expect("trim");
+    let to = home.copy_path();
+    store.backup(&to).await.expect("backup");
+    assert!(store.backup(&to).await.is_err(), "over another copy");
+    put(&*store, main.id, Group { rows: rows(&["b=2"]).rows, ..entries([6]) }).await;
+    let copy = home.open_copy(&to).await;
+    let listed = copy.gateways(None, 9).await.expect("list");
+    let names: Vec<_> = listed.iter().map(|record| (&record.name, record.created_ms)).collect();
+    assert_eq!(names, [&empty, &main].map(|record| (&record.name, record.created_ms)));
+    assert!(listed[0].log_id != empty.log_id && listed[1].log_id != main.log_id);
+    let id = listed[1].id;
+    assert_eq!(copy.head(id).await.expect("head"), Position(5));
+    assert_eq!(copy.trimmed(id).await.expect("trimmed"), Position(2));
+    let log = log_all(&*copy, id, Position::START, 999).await;
+    assert_eq!(log, [3, 4, 5].map(entry));
+    assert_eq!(shown(&scan_all(&*copy, id, b"", 999).await), ["b=1"]);
+    assert_eq!(copy.meta(id, b"m").await.expect("meta"), Some(bytes("1")));
+    put(&*copy, id, Group { rows: rows(&["b=3"]).rows, ..entries([6]) }).await;
+    assert_eq!(shown(&scan_all(&*store, main.id, b"", 999).await), ["b=2"]);
+    copy.close().await.expect("close the copy");
+}
+
+/// A copy that was made while writes went on holds the first of them and no part of the others.
+pub async fn a_backup_is_one_moment(home: &dyn Home) {
+    let store = home.open().await;
+    let main = create(&*store, "main").await.id;
+    let (writer, stop) = (Arc::clone(&store), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let writes = tokio::spawn(async move {
+        let mut position = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            position += 1;
+            let (row, other) = (format!("left={position}"), format!("right={position}"));
+            let meta = meta(&[&format!("at={position}")]).meta;
+            let group = Group { rows: rows(&[&row, &other]).rows, meta, ..entries([position]) };
+            put(&*writer, main, group).await;
+        }
+    });
+    while store.head(main).await.expect("head") < Position(20) {
+        tokio::task::yield_now().await;
+    }
+    let to = home.copy_path();
+    store.backup(&to).await.expect("backup");
+    stop.store(true, Ordering::Relaxed);
+    writes.await.expect("the writer");
+    let copy = home.open_copy(&to).await;
+    let head = copy.head(main).await.expect("head");
+    assert!(Position(20) <= head);
+    let log = log_all(&*copy, main, Position::START, 999).await;
+    assert_eq!(log, (1..=head.0).map(entry).collect::<Vec<_>>());
+    let both = scan_all(&*copy, main, b"", 999).await;
+    assert_eq!(shown(&both), [format!("left={head}"), format!("right={head}")]);
+    assert_eq!(copy.meta(main, b"at").await.expect("meta"), Some(bytes(&head.to_string())));
+    copy.close().await.expect("close the copy");
 }

@@ -5,13 +5,14 @@
 //! all of it is durable, and which is marked so that opening it gives every log a new id.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::directory::Directory;
 use super::directory::identity::mark_restored;
-use super::directory::{Directory, sync_directory};
 use super::engine::Engine;
 use super::journal::Journal;
 use super::reads::View;
@@ -24,18 +25,24 @@ use crate::store::StoreError;
 pub(super) async fn backup(engine: &Arc<Engine>, to: &Path) -> Result<(), StoreError> {
     let (durable, moment) = View::freeze(engine).await?;
     durable.durable().await?;
-    let (to, writer) = (to.to_owned(), Arc::clone(engine));
+    let (to, engine) = (to.to_owned(), Arc::clone(engine));
     // A copy that fails is the copy's matter: the store goes on.
-    let copied = tokio::task::spawn_blocking(move || write(&writer, &moment, &to)).await;
-    copied.unwrap_or_else(|_| Err(StoreError::Corrupt("a table can't be read".to_owned())))
+    let copied = tokio::task::spawn_blocking(move || {
+        fs::create_dir(&to).map_err(|error| failed(&to, error))?;
+        let outcome = write(&engine, &moment, &to);
+        if outcome.is_err() {
+            // Nobody would open it, for it was not made; but it takes space.
+            let _ = fs::remove_dir_all(&to);
+        }
+        outcome
+    });
+    copied.await.unwrap_or_else(|_| Err(StoreError::Failed("the copy was given up".to_owned())))
 }
 
 fn write(engine: &Engine, moment: &[View], to: &Path) -> Result<(), StoreError> {
-    let io = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", to.display()));
+    let io = |error| failed(to, error);
     let opening = |error: OpenError| StoreError::Failed(error.to_string());
-    fs::create_dir(to).map_err(io)?;
     let mut copy = Directory::open(to, &[]).map_err(opening)?;
-    mark_restored(to).map_err(io)?;
     copy.incarnation().map_err(opening)?;
     let journal_dir = copy.store().join(open::JOURNAL);
     fs::create_dir_all(&journal_dir).map_err(io)?;
@@ -43,11 +50,12 @@ fn write(engine: &Engine, moment: &[View], to: &Path) -> Result<(), StoreError> 
     fill(engine, moment, &tables)?;
     drop(tables);
     Journal::create(&journal_dir, 1, Arc::new(|file| file.sync_data())).map_err(io)?;
-    for dir in [&copy.store(), to, to.parent().unwrap_or(to)] {
-        sync_directory(dir).map_err(io)?;
-    }
     mark_restored(to).map_err(io)?;
     copy.make().map_err(opening)
+}
+
+fn failed(to: &Path, error: io::Error) -> StoreError {
+    StoreError::Failed(format!("{}: {error}", to.display()))
 }
 
 fn fill(engine: &Engine, moment: &[View], tables: &Tables) -> Result<(), StoreError> {

@@ -64,9 +64,13 @@ impl Directory {
         self.made
     }
 
-    /// Declares a new directory whole: from now on whatever misses in it is damage.
+    /// Declares a new directory whole, once everything in it is durable: from now on whatever misses in it is damage.
     pub(super) fn make(&mut self) -> Result<(), OpenError> {
         if !self.made {
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            for dir in [Some(self.store().as_path()), parent].into_iter().flatten() {
+                sync_directory(dir).map_err(OpenError::io("sync", dir))?;
+            }
             write_file(&self.path, FORMAT_FILE, format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())
                 .map_err(OpenError::io("write the format of", &self.path))?;
             self.made = true;

@@ -217,6 +217,19 @@ impl Engine {
         self.settled.notify_waiters();
     }
 
+    /// Waits until the tables have all overlays but the one that takes commits.
+    #[cfg(test)]
+    pub(super) async fn all_settled(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.lock().overlays.len() == 1 {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Takes no more calls. What is queued is still written.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
@@ -305,7 +318,7 @@ impl State {
     fn seal(&mut self) {
         let overlay = Arc::clone(self.active());
         let touched = self.gateways.touched(&overlay);
-        self.overlays.push(Arc::new(Overlay::new(overlay.number + 1)));
+        self.overlays.push(Arc::new(overlay.next()));
         self.queue.push(Step::Seal(Sealed { overlay, touched }));
     }
 }

@@ -41,7 +41,6 @@ pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opene
     let store = directory.store();
     let journal_dir = store.join(JOURNAL);
     fs::create_dir_all(&journal_dir).map_err(OpenError::io("create", &journal_dir))?;
-    let incarnation = directory.incarnation()?;
     let in_dir = |error| OpenError::store(dir, error);
     let tables = Tables::open(&store.join(TABLES), options.cache_bytes).map_err(in_dir)?;
     let (gateways, applied) = tables.load().map_err(in_dir)?;
@@ -50,6 +49,7 @@ pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opene
         applied,
         directory.is_made(),
     )?;
+    let incarnation = directory.incarnation()?;
     directory.make()?;
     let disk = Disk::new(dir, options.disk_reserve_bytes, Arc::clone(&seams.free_bytes))
         .map_err(OpenError::io("ask for the free space of", dir))?;

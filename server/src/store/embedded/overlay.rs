@@ -43,6 +43,15 @@ impl Overlay {
         Self { number, rows, meta, logs: RwLock::default() }
     }
 
+    /// The overlay after this one, with room for as many rows: growing would move them all, again
+    /// and again, while commits wait.
+    pub(super) fn next(&self) -> Self {
+        let next = Self::new(self.number + 1);
+        let room = read(&self.rows.map).values.len();
+        write(&next.rows.map).values.reserve(room);
+        next
+    }
+
     /// Applies a commit. Readers see its rows at once, as they do its entries and its meta.
     pub(super) fn apply(&self, gateway: GatewayId, changes: Changes) {
         let changed = changes.rows.len() + changes.meta.len() + changes.log.len();
@@ -194,10 +203,9 @@ impl SortedLater {
     /// Sorts what came since the last time, and keeps the runs few.
     fn sorted(&self) -> MutexGuard<'_, Vec<Vec<Bytes>>> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = std::mem::take(&mut write(&self.map).fresh);
+        let fresh = std::mem::take(&mut write(&self.map).fresh);
         if !fresh.is_empty() {
-            fresh.sort_unstable();
-            runs.push(fresh);
+            runs.push(sort(fresh));
         }
         while let [.., longer, last] = &runs[..]
             && longer.len() <= 2 * last.len()
@@ -207,6 +215,29 @@ impl SortedLater {
         }
         runs
     }
+}
+
+/// Sorts keys by a few bytes kept beside each, which mostly decide: a look at two keys is a look at
+/// two far places in memory.
+fn sort(keys: Vec<Bytes>) -> Vec<Bytes> {
+    let shared = keys.iter().fold(usize::MAX, |shared, key| shared_bytes(&keys[0], key, shared));
+    let mut headed: Vec<(u128, Bytes)> =
+        keys.into_iter().map(|key| (head(&key[shared..]), key)).collect();
+    headed.sort_unstable();
+    headed.into_iter().map(|(_, key)| key).collect()
+}
+
+/// How many bytes two keys have in common at their beginnings, `most` at most.
+fn shared_bytes(one: &[u8], other: &[u8], most: usize) -> usize {
+    one.iter().zip(other).take(most).take_while(|(a, b)| a == b).count()
+}
+
+/// The first bytes as a number that sorts as they do. Where it can't tell, the keys do.
+fn head(bytes: &[u8]) -> u128 {
+    let mut head = [0; size_of::<u128>()];
+    let length = bytes.len().min(head.len());
+    head[..length].copy_from_slice(&bytes[..length]);
+    u128::from_be_bytes(head)
 }
 
 fn merge(left: Vec<Bytes>, right: Vec<Bytes>) -> Vec<Bytes> {
@@ -237,6 +268,21 @@ mod tests {
     fn change(key: u32, value: Option<u32>) -> Change {
         let bytes = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
         (bytes(key), value.map(bytes))
+    }
+
+    #[test]
+    fn keys_that_begin_alike_or_end_early_are_sorted() {
+        let long = "shared and long enough to fill a head";
+        let texts = ["", "a", "a\0", "a\0\0b", "b", long, &long[..20], &format!("{long}\0")];
+        for first in 0..texts.len() {
+            for prefix in ["", "table\0", "\0\0\0\x01t\0"] {
+                let key = |text: &&str| Bytes::from(format!("{prefix}{text}"));
+                let mut expected: Vec<Bytes> = texts[first..].iter().rev().map(key).collect();
+                let sorted = sort(expected.clone());
+                expected.sort();
+                assert_eq!(sorted, expected, "{prefix:?}");
+            }
+        }
     }
 
     #[test]

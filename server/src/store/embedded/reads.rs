@@ -293,10 +293,14 @@ impl Engine {
         &self,
         look: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let outcome = tokio::task::spawn_blocking(look).await;
-        // fjall panics at some damage.
-        let outcome = outcome
-            .unwrap_or_else(|_| Err(StoreError::Corrupt("a table can't be read".to_owned())));
+        let outcome = match tokio::task::spawn_blocking(look).await {
+            Ok(outcome) => outcome,
+            // fjall panics at some damage.
+            Err(error) if error.is_panic() => {
+                Err(StoreError::Corrupt("a table can't be read".to_owned()))
+            }
+            Err(_) => return Err(StoreError::Closed), // The runtime is shutting down.
+        };
         if let Err(error) = &outcome {
             self.fail(error);
         }

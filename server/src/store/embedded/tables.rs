@@ -207,6 +207,11 @@ impl Tables {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log.disk_space()
+    }
+
     /// Whether compaction has kept up, so that another overlay may come; an error if it gave up.
     pub(super) fn has_room(&self) -> Result<bool, StoreError> {
         // fjall says that a background thread of its failed only when asked to write.

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::directory::sync_directory;
 use super::engine::{Engine, Sealed, Step, Write};
 use super::journal::{self, Journal};
@@ -73,15 +75,14 @@ impl Committer {
                 match step {
                     Step::Write(write) => writes.push(write),
                     Step::Seal(sealed) => {
-                        commit(&mut journal, std::mem::take(&mut writes))?;
+                        self.commit(&mut journal, std::mem::take(&mut writes))?;
                         journal = self.next(journal).map_err(failed)?;
                         // Once the other thread has stopped, the journal keeps the overlay.
                         let _ = to_tables.send(sealed);
                     }
                 }
             }
-            commit(&mut journal, writes)?;
-            self.engine.disk.refresh()?;
+            self.commit(&mut journal, writes)?;
             if self.engine.is_idle() {
                 journal.confirm().map_err(failed)?;
             }
@@ -89,27 +90,31 @@ impl Committer {
         journal.confirm().map_err(failed)
     }
 
+    /// Makes all of `writes` durable with one sync, then says so, in order.
+    fn commit(&self, journal: &mut Journal, writes: Vec<Write>) -> Result<(), StoreError> {
+        let records = writes.iter().map(|write| write.record.clone());
+        let records: Vec<_> = records.filter(|record| !record.is_empty()).collect();
+        let outcome = self.append(journal, &records);
+        for write in writes {
+            // A caller that hung up learns nothing; its group is durable all the same.
+            let _ = write.done.send(outcome.clone());
+        }
+        outcome
+    }
+
+    fn append(&self, journal: &mut Journal, records: &[Bytes]) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        journal.append(records).map_err(failed)?;
+        self.engine.disk.refresh()
+    }
+
     fn next(&self, journal: Journal) -> io::Result<Journal> {
         let number = journal.number() + 1;
         journal.finish()?;
         Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))
     }
-}
-
-/// Makes all of `writes` durable with one sync, then says so, in order.
-fn commit(journal: &mut Journal, writes: Vec<Write>) -> Result<(), StoreError> {
-    let records: Vec<_> = writes
-        .iter()
-        .map(|write| write.record.clone())
-        .filter(|record| !record.is_empty())
-        .collect();
-    let outcome =
-        if records.is_empty() { Ok(()) } else { journal.append(&records).map_err(failed) };
-    for write in writes {
-        // A caller that hung up learns nothing; its group is durable all the same.
-        let _ = write.done.send(outcome.clone());
-    }
-    outcome
 }
 
 fn failed(error: io::Error) -> StoreError {

@@ -49,6 +49,15 @@ impl Contents {
         Self { incarnation, next: 1, gateways: BTreeMap::new(), spaces: BTreeMap::new() }
     }
 
+    /// The same in another life: every log has another id.
+    pub(super) fn restored(mut self, incarnation: Incarnation) -> Self {
+        self.incarnation = incarnation;
+        for record in self.gateways.values_mut() {
+            record.log_id = log_id(&incarnation, record.id);
+        }
+        self
+    }
+
     pub(super) fn plan_gateway(
         &self,
         name: &Gateway,

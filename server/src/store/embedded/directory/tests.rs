@@ -12,6 +12,7 @@ fn open(path: &Path) -> Result<Directory, OpenError> {
 fn made(path: &Path) -> Directory {
     let mut directory = open(path).expect("open");
     directory.incarnation().expect("an identity");
+    fs::create_dir_all(directory.store()).expect("create");
     directory.make().expect("make");
     directory
 }

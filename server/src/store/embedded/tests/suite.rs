@@ -23,6 +23,10 @@ impl Home for DirectoryHome {
         Arc::new(EmbeddedStore::open(&dir, self.options.clone()).expect("open"))
     }
 
+    fn copy_path(&self) -> PathBuf {
+        self.root.path().join("copy")
+    }
+
     async fn open_copy(&self, copy: &Path) -> Arc<dyn Store> {
         Arc::new(EmbeddedStore::open(copy, self.options.clone()).expect("open the copy"))
     }

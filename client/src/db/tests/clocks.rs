@@ -1,0 +1,101 @@
+//! Clocks that are wrong neither poison others nor lose edits.
+
+use lakesync::hlc::Hlc;
+
+use super::model::{Device, Gateway, keyed};
+
+const HOUR_MS: i64 = 3_600_000;
+
+async fn device() -> Device {
+    Device::with(&[keyed("notes", "a:text b:text")]).await
+}
+
+/// The server's time: the machine's.
+async fn now(device: &mut Device) -> Hlc {
+    let sql = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+    Hlc::from_ms(device.ask(sql).await.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_ahead_is_corrected_and_its_edits_are_stamped_again() {
+    let mut ann = device().await;
+    let mut gateway = Gateway::default();
+    ann.run(&format!("UPDATE _lakesync_clock SET offset_ms = {HOUR_MS}")).await;
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1'); UPDATE notes SET a = '2'; UPDATE notes SET a = '3'").await;
+    let server = now(&mut ann).await;
+    gateway.horizon = Some(Hlc::from_ms(server.ms() + 5_000));
+    let settled = ann.push(&mut gateway).await;
+    assert!(settled.drift && settled.rejected.is_empty());
+    assert_eq!(ann.db.counts().await.unwrap().pending, 3);
+    let change = ann.db.observe_clock(server).await.unwrap();
+    assert!(change.offset_ms.abs() < 60_000, "{change:?}");
+    assert_eq!(change.restamped, 3);
+    assert!(!ann.push(&mut gateway).await.drift);
+    assert_eq!(gateway.show("notes"), "x a=3 b=1");
+    ann.run("UPDATE notes SET b = 'later'").await;
+    assert!(!ann.push(&mut gateway).await.drift, "new edits are stamped by the corrected clock");
+    assert_eq!(gateway.show("notes"), "x a=3 b=later");
+}
+
+#[tokio::test]
+async fn edits_made_before_the_clock_was_set_right_are_stamped_again_too() {
+    let mut ann = device().await;
+    ann.run(&format!("UPDATE _lakesync_clock SET offset_ms = {HOUR_MS}")).await;
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    ann.run("UPDATE _lakesync_clock SET offset_ms = 0").await;
+    let server = now(&mut ann).await;
+    assert_eq!(ann.db.observe_clock(server).await.unwrap().restamped, 1);
+    let newest: u64 = ann.ask("SELECT max(hlc) FROM _lakesync_outbox").await.parse().unwrap();
+    assert!(Hlc(newest).ms() <= server.ms());
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_behind_does_not_lose_its_edits() {
+    let mut ann = device().await;
+    ann.run(&format!("UPDATE _lakesync_clock SET offset_ms = {}", -HOUR_MS)).await;
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    let server = now(&mut ann).await;
+    assert_eq!(ann.db.observe_clock(server).await.unwrap().restamped, 1);
+    let stamp: u64 = ann.ask("SELECT max(hlc) FROM _lakesync_outbox").await.parse().unwrap();
+    assert!(server.ms() - Hlc(stamp).ms() < 60_000);
+}
+
+#[tokio::test]
+async fn a_month_offline_with_a_right_clock_is_left_as_it_is() {
+    let mut ann = device().await;
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    ann.run("UPDATE _lakesync_outbox SET hlc = hlc - (30 * 24 * 3600000 << 16)").await;
+    let before = ann.ask("SELECT hlc FROM _lakesync_outbox").await;
+    let server = now(&mut ann).await;
+    assert_eq!(ann.db.observe_clock(server).await.unwrap().restamped, 0);
+    assert_eq!(ann.ask("SELECT hlc FROM _lakesync_outbox").await, before);
+}
+
+#[tokio::test]
+async fn an_edit_stays_above_what_it_was_written_over() {
+    let (mut ann, mut bob) = (device().await, device().await);
+    let mut gateway = Gateway::default();
+    bob.run("INSERT INTO notes VALUES ('x', 'bob', 'bob')").await;
+    bob.sync(&mut gateway).await;
+    ann.run(&format!("UPDATE _lakesync_clock SET offset_ms = {HOUR_MS}")).await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET a = 'ann'").await;
+    // A server whose time is before Bob's stamp: its clock was set back.
+    let server = Hlc::from_ms(now(&mut ann).await.ms() - 60_000);
+    ann.db.observe_clock(server).await.unwrap();
+    ann.sync(&mut gateway).await;
+    assert_eq!(gateway.show("notes"), "x a=ann b=bob");
+}
+
+#[tokio::test]
+async fn an_edit_of_what_arrived_is_newer_than_it() {
+    let (mut ann, mut bob) = (device().await, device().await);
+    let mut gateway = Gateway::default();
+    bob.run("UPDATE _lakesync_clock SET offset_ms = 4000").await;
+    bob.run("INSERT INTO notes VALUES ('x', 'bob', 'bob')").await;
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET a = 'ann'").await;
+    assert!(ann.sync(&mut gateway).await.superseded.is_empty());
+    assert_eq!(gateway.show("notes"), "x a=ann b=bob");
+}

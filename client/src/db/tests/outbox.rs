@@ -1,0 +1,143 @@
+//! Batches: what goes into one push, and where a large backlog is cut.
+
+use lakesync::delta::{Delta, Op};
+use lakesync::proto::v1::Outcome;
+
+use super::super::sql::script;
+use super::model::{Device, Gateway, keyed};
+
+async fn device() -> Device {
+    Device::with(&[keyed("notes", "a:text b:text")]).await
+}
+
+fn shown(deltas: &[Delta]) -> Vec<String> {
+    let cells = |op: &Op| match op {
+        Op::Delete => " delete".to_owned(),
+        Op::Upsert(cells) => cells.iter().map(|cell| format!(" {}", cell.column)).collect(),
+    };
+    deltas.iter().map(|delta| format!("{}{}", delta.row_id, cells(&delta.op))).collect()
+}
+
+/// Runs `sql` and expects one batch of these changes; and that what was left out does not matter.
+async fn check(sql: &str, expected: &[&str]) {
+    let (mut device, mut other) = (device().await, device().await);
+    let mut gateway = Gateway::default();
+    device.run(sql).await;
+    let batch = device.db.pending_at_most(10_000).await.unwrap().unwrap();
+    assert_eq!(shown(&batch.deltas), expected, "after {sql}");
+    device.sync(&mut gateway).await;
+    other.sync(&mut gateway).await;
+    let all = "SELECT * FROM notes ORDER BY 1";
+    assert_eq!(other.ask(all).await, device.ask(all).await);
+    assert_eq!(device.db.counts().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn what_is_overwritten_within_a_batch_is_left_out() {
+    let insert = "INSERT INTO notes VALUES ('x', '1', '1')";
+    check(&format!("{insert}; UPDATE notes SET a = '2'"), &["x b", "x a"]).await;
+    check(&format!("{insert}; UPDATE notes SET a = '2', b = '2'"), &["x a b"]).await;
+    check(&format!("{insert}; UPDATE notes SET a = '2'; DELETE FROM notes"), &["x delete"]).await;
+    check(&format!("{insert}; DELETE FROM notes; {insert}"), &["x delete", "x a b"]).await;
+    check(
+        &format!("{insert}; INSERT INTO notes VALUES ('y', '1', '1'); UPDATE notes SET b = '3'"),
+        &["x a", "y a", "x b", "y b"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_left_out_for_a_change_that_is_refused_is_sent_after_all() {
+    let mut ann = device().await;
+    let mut gateway = Gateway { poison: Some("bad"), ..Gateway::default() };
+    ann.run("INSERT INTO notes VALUES ('x', 'good', 'good'); UPDATE notes SET a = 'bad'").await;
+    let settled = ann.push(&mut gateway).await;
+    assert_eq!(settled.rejected.len(), 1);
+    assert_eq!(ann.ask("SELECT * FROM notes").await, "x|good|good");
+    assert_eq!(gateway.show("notes"), "x a=good b=good");
+    assert_eq!(ann.db.counts().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn a_large_backlog_is_cut_where_a_transaction_ended() {
+    let ann = device().await;
+    for size in [3, 4, 4] {
+        let mut transaction = ann.db.transaction().await.unwrap();
+        for _ in 0..size {
+            let sql = "INSERT INTO notes (a) VALUES ('x')";
+            script(transaction.connection(), sql).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+    }
+    let mut gateway = Gateway::default();
+    let mut sizes = Vec::new();
+    while let Some(batch) = ann.db.pending_at_most(8).await.unwrap() {
+        sizes.push(batch.deltas.len());
+        let outcomes = gateway.push(ann.db.client_id(), &batch.deltas);
+        ann.db.settle(batch, &outcomes).await.unwrap();
+    }
+    assert_eq!(sizes, [7, 4]);
+}
+
+#[tokio::test]
+async fn without_a_known_boundary_it_is_cut_at_the_longest_pause() {
+    let mut ann = device().await;
+    for _ in 0..9 {
+        ann.run("INSERT INTO notes (a) VALUES ('x')").await;
+    }
+    ann.run("UPDATE _lakesync_outbox SET hlc = hlc + (60000 << 16) WHERE seq > 6").await;
+    let batch = ann.db.pending_at_most(8).await.unwrap().unwrap();
+    assert_eq!(batch.deltas.len(), 6);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_is_undone() {
+    let mut ann = device().await;
+    let mut transaction = ann.db.transaction().await.unwrap();
+    script(transaction.connection(), "INSERT INTO notes (a) VALUES ('x')").await.unwrap();
+    drop(transaction);
+    ann.run("INSERT INTO notes (a) VALUES ('y')").await;
+    assert_eq!(ann.ask("SELECT a FROM notes").await, "y");
+    assert_eq!(ann.db.counts().await.unwrap().pending, 1);
+}
+
+#[tokio::test]
+async fn a_batch_fits_into_a_message() {
+    let mut ann = device().await;
+    for _ in 0..6 {
+        ann.run("INSERT INTO notes (a) VALUES (hex(zeroblob(500000)))").await;
+    }
+    let batch = ann.db.pending_at_most(10_000).await.unwrap().unwrap();
+    assert!(
+        (2..=3).contains(&batch.deltas.len()) && batch.bytes < 4 << 20,
+        "{} bytes",
+        batch.bytes
+    );
+    // And a single change always goes, whatever its size may be.
+    assert_eq!(ann.db.pending_at_most(0).await.unwrap().unwrap().deltas.len(), 1);
+}
+
+#[tokio::test]
+async fn an_edit_made_while_a_push_is_under_way_stays_unsent() {
+    let mut ann = device().await;
+    let mut gateway = Gateway::default();
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    let batch = ann.db.pending_at_most(10_000).await.unwrap().unwrap();
+    ann.run("UPDATE notes SET a = '2'").await;
+    let outcomes = gateway.push(ann.db.client_id(), &batch.deltas);
+    ann.db.settle(batch, &outcomes).await.unwrap();
+    assert_eq!(ann.outbox().await, "x 1='2'");
+    assert_eq!(ann.ask("SELECT * FROM notes").await, "x|2|1");
+    ann.sync(&mut gateway).await;
+    assert_eq!(gateway.show("notes"), "x a=2 b=1");
+}
+
+#[tokio::test]
+async fn an_answer_that_names_no_change_is_refused_whole() {
+    let mut ann = device().await;
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    let batch = ann.db.pending_at_most(10_000).await.unwrap().unwrap();
+    let stray = Outcome { row: 7, ..Outcome::default() };
+    assert!(ann.db.settle(batch, &[stray]).await.is_err());
+    assert_eq!(ann.db.counts().await.unwrap().pending, 1);
+}

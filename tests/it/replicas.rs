@@ -1,0 +1,13 @@
+//! Replicas and the applications beside them against the real server, end to end: whatever is
+//! written, by whomever, wherever a process dies, every file comes to hold the same rows.
+
+mod adopt;
+mod capture;
+mod commands;
+mod constraints;
+mod converge;
+mod dice;
+mod flaky;
+mod recover;
+mod refused;
+mod site;
