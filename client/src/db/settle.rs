@@ -255,3 +255,6 @@ async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
     Statement::new(sql).run(work.connection()).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
