@@ -24,7 +24,8 @@ async fn moved_to(server: &Server, site: Site) -> Site {
 
 #[tokio::test]
 async fn a_trimmed_log_leads_to_a_checkpoint_that_keeps_unsent_changes() {
-    let server = serve(&Setup::new().set("log_size_max", "4KiB")).await;
+    let small = |config: &mut lakesync_server::config::Config| config.log_bytes_max = 4 << 10;
+    let server = serve(&Setup::new().tune(small)).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
     ann.run("INSERT INTO todos VALUES ('gone', 'x', 1), ('edited', 'x', 1), ('kept', 'x', 1)")
         .await;
