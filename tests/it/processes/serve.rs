@@ -214,22 +214,22 @@ async fn a_wrong_flag_is_a_usage_error() {
 async fn settings_are_layered_file_environment_flags() {
     let place = place();
     let config = place.path().join("lakesync.toml");
-    let toml = "clock_drift_max = \"1s\"\noffline_max = \"1s\"\nreflection = false\n";
+    let toml = "clock_drift_max = \"1s\"\noffline_max = \"1h\"\nreflection = false\n";
     fs::write(&config, toml).expect("written");
     let data = place.path().join("data");
     let mut command = serve(&data, &["--config", config.to_str().expect("text")]);
-    command.env("LAKESYNC_OFFLINE_MAX", "2s").env("LAKESYNC_LISTEN", "not looked at");
+    command.env("LAKESYNC_OFFLINE_MAX", "2h").env("LAKESYNC_LISTEN", "not looked at");
     let served = Served::spawn(command, &data).await;
     let ann = served.client("ann").await;
     let info = within(ann.sync.clone().get_server_info(GetServerInfoRequest::default())).await;
     let limits = info.expect("answered").into_inner().limits.expect("limits");
     assert_eq!(limits.max_clock_drift.expect("a limit").seconds, 1, "the file, over the default");
-    assert_eq!(limits.max_offline.expect("a limit").seconds, 2, "the environment, over the file");
+    assert_eq!(limits.max_offline.expect("a limit").seconds, 7_200, "the environment, over the file");
     served.signal("TERM").await;
     drop(ann);
     let ended = served.ended().await;
     let said = |line: &str| ended.stderr.lines().any(|other| other.contains(line));
-    assert!(said("offline_max = \"2s\" (environment variable LAKESYNC_OFFLINE_MAX)"), "{ended:?}");
+    assert!(said("offline_max = \"2h\" (environment variable LAKESYNC_OFFLINE_MAX)"), "{ended:?}");
     assert!(said("listen = \"127.0.0.1:0\" (flag --listen)"), "{ended:?}");
 }
 
