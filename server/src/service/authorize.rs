@@ -1,7 +1,7 @@
 //! The layer in front of every service: no call passes without the right it needs.
 //!
 //! It looks the method up in the table of rights, authenticates the caller, and leaves a
-//! [`Principal`](crate::auth::Principal) with the request. A method that is not in the table is
+//! [`Principal`] with the request. A method that is not in the table is
 //! answered as if it did not exist.
 
 use std::pin::Pin;

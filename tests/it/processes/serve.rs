@@ -224,7 +224,11 @@ async fn settings_are_layered_file_environment_flags() {
     let info = within(ann.sync.clone().get_server_info(GetServerInfoRequest::default())).await;
     let limits = info.expect("answered").into_inner().limits.expect("limits");
     assert_eq!(limits.max_clock_drift.expect("a limit").seconds, 1, "the file, over the default");
-    assert_eq!(limits.max_offline.expect("a limit").seconds, 7_200, "the environment, over the file");
+    assert_eq!(
+        limits.max_offline.expect("a limit").seconds,
+        7_200,
+        "the environment, over the file"
+    );
     served.signal("TERM").await;
     drop(ann);
     let ended = served.ended().await;
