@@ -153,6 +153,12 @@ pub trait Classify: std::error::Error {
         None
     }
 
+    /// What a remote caller is told in place of this error's text, where that is for the operator
+    /// alone: it may name files, or rows that the caller may not see.
+    fn told_instead(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The fields at fault, where single fields are.
     fn violations(&self) -> Vec<FieldViolation> {
         Vec::new()

@@ -29,8 +29,8 @@ const TABLE: [(ErrorKind, Code); 12] = [
     (ErrorKind::Internal, Code::Internal),
 ];
 
-/// Describes `error` to a remote caller. The cause of an internal error is the caller's to log; it
-/// is never sent.
+/// Describes `error` to a remote caller. The cause of an internal error is the caller's to log, and
+/// so is a text that is for the operator alone; neither is sent.
 pub fn to_status(error: &impl Classify) -> Status {
     let reason = error.reason();
     let mut details = ErrorDetails::new();
@@ -41,9 +41,10 @@ pub fn to_status(error: &impl Classify) -> Status {
     for violation in error.violations() {
         details.add_bad_request_violation(violation.field, violation.description);
     }
-    let message = match reason.kind() {
-        ErrorKind::Internal => "internal error".to_owned(),
-        _ => error.to_string(),
+    let message = match (reason.kind(), error.told_instead()) {
+        (ErrorKind::Internal, _) => "internal error".to_owned(),
+        (_, Some(sentence)) => sentence.to_owned(),
+        (_, None) => error.to_string(),
     };
     Status::with_error_details(code(reason.kind()), message, details)
 }
@@ -131,6 +132,26 @@ mod tests {
     fn an_internal_error_keeps_its_cause_to_itself() {
         let status = to_status(&Because(Reason::Bug));
         assert_eq!(status.message(), "internal error");
+    }
+
+    #[test]
+    fn a_text_for_the_operator_is_not_sent() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("row todos/secret in /var/lib/x")]
+        struct Private;
+
+        impl Classify for Private {
+            fn reason(&self) -> Reason {
+                Reason::Corruption
+            }
+
+            fn told_instead(&self) -> Option<&'static str> {
+                Some("stored data failed verification")
+            }
+        }
+        let status = to_status(&Private);
+        assert_eq!(status.message(), "stored data failed verification");
+        assert!(!String::from_utf8_lossy(status.details()).contains("secret"));
     }
 
     #[test]

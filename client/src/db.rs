@@ -38,6 +38,7 @@ mod foreign;
 mod table;
 mod triggers;
 
+mod identity;
 mod install;
 mod open;
 mod session;
@@ -49,6 +50,7 @@ mod show;
 mod apply;
 mod aside;
 mod ranges;
+mod requeue;
 
 mod adopt;
 mod checkpoint;
@@ -73,7 +75,6 @@ pub(crate) struct Database(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The file, by its canonical path.
     path: PathBuf,
     client_id: ClientId,
     session: Mutex<Session>,

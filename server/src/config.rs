@@ -8,10 +8,13 @@ mod parse;
 pub use parse::duration;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use parse::Bounds;
 
 use crate::auth::Policy;
 use crate::gateway::Settings;
@@ -50,6 +53,21 @@ pub const KEYS: &[Key] = &[
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
     key("drain_max", "20s", "how long a stopping server waits for calls under way"),
 ];
+
+const fn within(min: &'static str, max: &'static str) -> Bounds {
+    Bounds { min, max }
+}
+
+/// Further ahead, and one device's wrong clock would win over everybody else's edits for days.
+const CLOCK_DRIFT: Bounds = within("1ms", "1d");
+/// Shorter, and a device that sleeps through a meeting could no longer push.
+const OFFLINE: Bounds = within("1h", "36500d");
+const LOG_SIZE: Bounds = within("1MiB", "1024TiB");
+/// Smaller, and one legal push would never find room.
+const QUEUE_SIZE: Bounds = within("8MiB", "1TiB");
+const DISK_RESERVE: Bounds = within("0", "1024TiB");
+const STALL: Bounds = within("1s", "1d");
+const DRAIN: Bounds = within("0s", "1h");
 
 /// The settings of a server, parsed.
 #[derive(Clone, Debug)]
@@ -157,15 +175,19 @@ impl Texts {
     /// Overlays the environment, given as name and value.
     pub fn environment(
         mut self,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         for (name, value) in variables {
+            // A name that is no text is not one of ours, even where it begins like one.
+            let name = name.to_string_lossy().into_owned();
             let ours = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase);
             let Some(setting) = ours else { continue };
             if OTHER_VARIABLES.iter().any(|other| name.starts_with(other)) {
                 continue;
             }
-            self.set(&setting, value, Origin::Environment(name))?;
+            let origin = Origin::Environment(name);
+            let value = value.into_string().map_err(|_| wrong(&origin, "it is not UTF-8"))?;
+            self.set(&setting, value, origin)?;
         }
         Ok(self)
     }
@@ -208,13 +230,13 @@ impl Texts {
                 audience: optional("auth_audience")?,
                 issuer: optional("auth_issuer")?,
             },
-            clock_drift_max: self.parsed("clock_drift_max", parse::duration)?,
-            offline_max: self.parsed("offline_max", parse::duration)?,
-            log_bytes_max: self.parsed("log_size_max", parse::size)?,
-            queue_bytes_max: self.parsed("queue_size_max", parse::size)?,
-            disk_reserve_bytes: self.parsed("disk_reserve", parse::size)?,
-            stall_max: self.parsed("stall_max", parse::duration)?,
-            drain_max: self.parsed("drain_max", parse::duration)?,
+            clock_drift_max: self.parsed("clock_drift_max", |text| CLOCK_DRIFT.duration(text))?,
+            offline_max: self.parsed("offline_max", |text| OFFLINE.duration(text))?,
+            log_bytes_max: self.parsed("log_size_max", |text| LOG_SIZE.size(text))?,
+            queue_bytes_max: self.parsed("queue_size_max", |text| QUEUE_SIZE.size(text))?,
+            disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
+            stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
+            drain_max: self.parsed("drain_max", |text| DRAIN.duration(text))?,
         })
     }
 

@@ -19,6 +19,7 @@ use lakesync::wire::WireError;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::Routes;
+use tracing::Level;
 
 pub use authorize::{Authorize, AuthorizeLayer};
 
@@ -77,12 +78,25 @@ fn principal(extensions: &Extensions) -> Result<Principal, Status> {
 
 /// The error as a status. What needs a person is logged here, at the boundary.
 fn refuse(error: impl Classify) -> Status {
-    match error.reason().kind() {
-        ErrorKind::Internal | ErrorKind::Corrupt => tracing::error!(%error, "a call failed"),
-        ErrorKind::Unavailable => tracing::warn!(%error, "a call failed"),
-        _ => {}
+    match level(&error) {
+        Some(Level::ERROR) => tracing::error!(%error, "a call failed"),
+        Some(_) => tracing::warn!(%error, "a call failed"),
+        None => {}
     }
     to_status(&error)
+}
+
+/// How loudly to say that a call failed. What a caller did wrong, such as a change that fails its own
+/// checksum, is nobody's to mend but the caller's.
+fn level(error: &impl Classify) -> Option<Level> {
+    let ours = error.told_instead().is_some();
+    match error.reason().kind() {
+        ErrorKind::Internal => Some(Level::ERROR),
+        ErrorKind::Corrupt if ours => Some(Level::ERROR),
+        ErrorKind::Exhausted if ours => Some(Level::WARN),
+        ErrorKind::Unavailable => Some(Level::WARN),
+        _ => None,
+    }
 }
 
 /// A call that this version does not offer.
@@ -95,5 +109,31 @@ struct NotOffered {
 impl Classify for NotOffered {
     fn reason(&self) -> Reason {
         Reason::Unimplemented
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lakesync::wire::Refusal;
+
+    use super::*;
+    use crate::gateway::PushError;
+    use crate::store::StoreError;
+
+    #[test]
+    fn what_is_ours_is_logged_and_what_is_the_callers_is_not() {
+        let refused = |reason| PushError::Refused(Refusal::new(reason, "tables[0].rows[0]"));
+        let store = |error| PushError::Store(error);
+        for (error, expected) in [
+            (refused(Reason::Corruption), None),
+            (refused(Reason::TooLarge), None),
+            (PushError::Full, None),
+            (PushError::Stopped, Some(Level::WARN)),
+            (store(StoreError::Full("0 bytes".into())), Some(Level::WARN)),
+            (store(StoreError::Failed("sync".into())), Some(Level::WARN)),
+            (store(StoreError::Corrupt("row".into())), Some(Level::ERROR)),
+        ] {
+            assert_eq!(level(&error), expected, "{error}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -74,6 +75,9 @@ impl Receipt {
     }
 }
 
+/// How long callers wait for somebody to make room on the disk.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists` and
 /// `Full` the opened store answers nothing more: reopen it, and it recovers.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -106,6 +110,22 @@ impl Classify for StoreError {
             Self::Full(_) => Reason::DiskFull,
             Self::Failed(_) | Self::Closed => Reason::StoreUnavailable,
             Self::Corrupt(_) => Reason::Corruption,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Full(_) => Some(FULL_RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound | Self::Exists(_) | Self::Closed => None,
+            Self::Full(_) => Some("the server's disk is full, or nearly so"),
+            Self::Failed(_) => Some("the server's store failed and must be reopened"),
+            Self::Corrupt(_) => Some("stored data failed verification; call an operator"),
         }
     }
 }

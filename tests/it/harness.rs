@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     store: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<ManualClock>,
     settings: Vec<(&'static str, String)>,
+    tuned: Vec<fn(&mut Config)>,
 }
 
 /// A server that runs.
@@ -63,7 +64,7 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let clock = Arc::new(ManualClock::at(NOW_MS));
-        Self { dir, store: None, clock, settings: Vec::new() }
+        Self { dir, store: None, clock, settings: Vec::new(), tuned: Vec::new() }
     }
 
     /// From now on servers keep their state in `store`.
@@ -75,6 +76,12 @@ impl Setup {
     /// A setting, as a flag would give it.
     pub(crate) fn set(mut self, name: &'static str, value: &str) -> Self {
         self.settings.push((name, value.to_owned()));
+        self
+    }
+
+    /// A setting beyond what a flag may give, so that a test reaches a limit soon.
+    pub(crate) fn tune(mut self, change: fn(&mut Config)) -> Self {
+        self.tuned.push(change);
         self
     }
 
@@ -116,7 +123,10 @@ impl Setup {
         let own = [("listen", "127.0.0.1:0".to_owned()), ("data", data)];
         let given = own.into_iter().chain(self.settings.clone());
         let flags = given.map(|(name, value)| (name, Some(value)));
-        Texts::defaults().flags(flags).and_then(|texts| texts.parse()).expect("legal settings")
+        let parsed = Texts::defaults().flags(flags).and_then(|texts| texts.parse());
+        let mut config = parsed.expect("legal settings");
+        self.tuned.iter().for_each(|change| change(&mut config));
+        config
     }
 }
 

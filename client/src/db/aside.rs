@@ -7,8 +7,10 @@ use lakesync::wire::{Arrival, Incoming};
 
 use super::apply::{Applying, Mode};
 use super::error::DbError;
+use super::requeue;
 use super::session::Work;
 use super::sql::{Statement, Stored, integer, maybe_integer, stored, text};
+use super::table::Table;
 
 /// Cells moved together, so that memory stays bounded.
 const CELLS_MAX: i64 = 5_000;
@@ -16,10 +18,14 @@ const CELLS_MAX: i64 = 5_000;
 /// Shows in the table what was kept aside for these of its columns.
 pub(super) async fn move_in(
     work: &mut Work<'_>,
-    table_id: i64,
+    table: &Table,
     columns: &[u32],
 ) -> Result<(), DbError> {
+    let table_id = table.id;
     for column in columns {
+        if let Some(local) = table.column(i64::from(*column)) {
+            requeue::unwatched_column(work, table, local).await?;
+        }
         // Nothing was written to this column where nothing was kept aside; without a mark, the
         // stamp that most cells of a row share would stand for it.
         let sql = "INSERT INTO _lakesync_cells (tbl, row_id, col, hlc, client) \

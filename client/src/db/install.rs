@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout};
+use super::{aside, foreign, layout, requeue};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -64,10 +64,11 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
             created: integer(&row, 2)? != 0,
             captured: integer(&row, 3)? != 0,
             local: text(&row, 4)?,
+            unwatched: false,
         };
         if let Some(table) = installed.settle(work.connection(), &mut migration).await? {
             let added = installed.note_columns(work.connection(), &table, &mut migration).await?;
-            moved_in.push((table.id, added));
+            moved_in.push((table.id, added, installed.unwatched));
             work.registry.insert(table);
         } else {
             work.registry.wait(installed.schema.table.clone(), installed.id);
@@ -76,8 +77,12 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     let tables = work.registry.captured().to_vec();
     let references = foreign::references(work.connection(), &tables).await?;
     work.registry.refer(references);
-    for (id, columns) in moved_in {
-        aside::move_in(work, id, &columns).await?;
+    for (id, columns, unwatched) in moved_in {
+        let Some(table) = work.registry.by_id(id).cloned() else { continue };
+        if unwatched {
+            requeue::unwatched_rows(work, &table).await?;
+        }
+        aside::move_in(work, &table, &columns).await?;
     }
     Ok(summary(&work.registry, migration))
 }
@@ -89,6 +94,8 @@ struct Installed {
     created: bool,
     captured: bool,
     local: String,
+    /// Whether its triggers were gone, and with them what happened meanwhile.
+    unwatched: bool,
 }
 
 impl Installed {
@@ -126,6 +133,8 @@ impl Installed {
                 return Ok(None);
             }
         };
+        let known = !self.local.is_empty();
+        self.unwatched = known && existing_triggers(connection, self.id).await?.is_empty();
         capture(connection, &table).await?;
         Ok(Some(table))
     }

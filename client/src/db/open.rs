@@ -11,8 +11,8 @@ use lakesync::name::ClientId;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::layout;
 use super::sql::{Statement, text};
+use super::{identity, layout};
 
 /// How long a statement waits for another connection's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -185,13 +185,16 @@ async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<Clien
     let refused = |error| refusal(path, error);
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(refused)?;
     if !layout::exists(&mut transaction).await.map_err(refused)? {
-        layout::create(&mut transaction, &random_id()).await.map_err(refused)?;
+        layout::create(&mut transaction, &identity::random_id()).await.map_err(refused)?;
     }
     let format = layout::get(&mut transaction, "format").await.map_err(refused)?;
     let found = format.unwrap_or_default();
     if found != layout::FORMAT.to_string() {
         let path = shown(path);
         return Err(OpenError::Newer { path, found, known: layout::FORMAT });
+    }
+    if let Some(place) = place(path) {
+        identity::settle(&mut transaction, &place).await.map_err(refused)?;
     }
     let client_id = layout::get(&mut transaction, "client_id").await.map_err(refused)?;
     transaction.commit().await.map_err(refused)?;
@@ -201,10 +204,18 @@ async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<Clien
     })
 }
 
-fn random_id() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("BUG: the system has no randomness");
-    super::convert::hex(&bytes)
+/// What tells a file from a copy of it, where the system can.
+fn place(path: &Path) -> Option<String> {
+    #[cfg(unix)]
+    {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(std::os::unix::fs::MetadataExt::ino(&metadata).to_string())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
 }
 
 fn shown(path: &Path) -> String {

@@ -185,7 +185,9 @@ fn verdict(outcome: &Outcome) -> Verdict {
 fn superseded(delta: &Delta, lost: &[ColumnName]) -> (Option<Delta>, Superseded) {
     let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
     let Op::Upsert(cells) = &delta.op else {
-        return (None, Superseded { table, row_id, columns: Vec::new() });
+        // The row outlived its delete, which hides for everybody what was written before it: what
+        // is here of the row is that. The newer write is there already, or comes with a pull.
+        return (Some(delta.clone()), Superseded { table, row_id, columns: Vec::new() });
     };
     if lost.is_empty() {
         let columns = cells.iter().map(|cell| cell.column.clone()).collect();
@@ -253,3 +255,6 @@ async fn forget_marks(work: &mut Work<'_>) -> Result<(), DbError> {
     Statement::new(sql).run(work.connection()).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,16 +276,23 @@ fn rejected(refusal: Refusal, table: u32, row: u32) -> Outcome {
 }
 
 fn superseded(delta: &Delta, effect: &Effect, table: u32, row: u32) -> Option<Outcome> {
-    if effect.effective && effect.lost.is_empty() {
+    let all = match &delta.op {
+        Op::Upsert(cells) => {
+            effect.hidden || (!cells.is_empty() && cells.len() == effect.lost.len())
+        }
+        Op::Delete => effect.outlived,
+    };
+    if !all && effect.effective && effect.lost.is_empty() {
         return None;
     }
-    let all = matches!(&delta.op, Op::Upsert(cells) if cells.len() == effect.lost.len());
-    let (kind, reason) = match (effect.lost.is_empty(), all) {
-        (true, _) => (outcome::Kind::Superseded, "REPLAYED"),
-        (false, true) => (outcome::Kind::Superseded, ""),
+    let (kind, reason) = match (all, effect.lost.is_empty()) {
+        (true, _) => (outcome::Kind::Superseded, ""),
+        (false, true) => (outcome::Kind::Superseded, "REPLAYED"),
         (false, false) => (outcome::Kind::PartlySuperseded, ""),
     };
-    let columns = effect.lost.iter().map(ToString::to_string).collect();
+    // A change that lost as a whole names none.
+    let lost = effect.lost.iter().filter(|_| !all);
+    let columns = lost.map(ToString::to_string).collect();
     let (kind, reason) = (kind.into(), reason.to_owned());
     Some(Outcome { table, row, kind, reason, message: String::new(), columns })
 }

@@ -6,8 +6,37 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-/// The greatest duration that timers take.
-const SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+/// The greatest duration that timers take, in milliseconds: a hundred years.
+const WAIT_MS_MAX: u64 = 100 * 365 * DAY_MS;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// What a setting may be at least and at most, as it would be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) min: &'static str,
+    pub(super) max: &'static str,
+}
+
+impl Bounds {
+    /// A duration within these.
+    pub(super) fn duration(self, text: &str) -> Result<Duration, String> {
+        self.check(text, duration)
+    }
+
+    /// A size within these.
+    pub(super) fn size(self, text: &str) -> Result<u64, String> {
+        self.check(text, size)
+    }
+
+    fn check<T: Ord>(self, text: &str, parse: fn(&str) -> Result<T, String>) -> Result<T, String> {
+        let bound = |text| parse(text).expect("BUG: a bound that is no legal setting");
+        match parse(text)? {
+            value if value < bound(self.min) => Err(format!("it must be {} at least", self.min)),
+            value if bound(self.max) < value => Err(format!("it must be {} at most", self.max)),
+            value => Ok(value),
+        }
+    }
+}
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("a path is needed".to_owned()) } else { Ok(text.into()) }
@@ -47,18 +76,16 @@ pub(super) fn log_format(text: &str) -> Result<bool, String> {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wanted = "a whole number with a unit is needed: ms, s, m, h or d, such as 90d";
     let (number, unit) = split(text).ok_or(wanted)?;
-    if unit == "ms" {
-        return Ok(Duration::from_millis(number));
-    }
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60 * 1_000,
+        "h" => 60 * 60 * 1_000,
+        "d" => DAY_MS,
         _ => return Err(wanted.to_owned()),
     };
-    match number.checked_mul(seconds) {
-        Some(seconds) if seconds <= SECONDS_MAX => Ok(Duration::from_secs(seconds)),
+    match number.checked_mul(unit_ms) {
+        Some(ms) if ms <= WAIT_MS_MAX => Ok(Duration::from_millis(ms)),
         _ => Err("at most a hundred years can be waited".to_owned()),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 #[test]
@@ -48,6 +48,16 @@ fn an_error_says_what_is_wrong_and_where() {
         ("dev = 'perhaps'", "true or false"),
         ("offline_max = '90'", "ms, s, m, h or d"),
         ("offline_max = '99999999999d'", "hundred years"),
+        ("offline_max = '99999999999999999ms'", "hundred years"),
+        ("offline_max = '59m'", "1h at least"),
+        ("clock_drift_max = '25h'", "1d at most"),
+        ("clock_drift_max = '0s'", "1ms at least"),
+        ("log_size_max = '1023KiB'", "1MiB at least"),
+        ("queue_size_max = '7MiB'", "8MiB at least"),
+        ("queue_size_max = '2TiB'", "1TiB at most"),
+        ("disk_reserve = '2000TiB'", "1024TiB at most"),
+        ("stall_max = '999ms'", "1s at least"),
+        ("drain_max = '61m'", "1h at most"),
         ("log_size_max = '4GB'", "KiB"),
         ("log_size_max = -1", "whole number"),
         ("log_format = 'xml'", "text or json"),
@@ -67,6 +77,30 @@ fn an_error_says_what_is_wrong_and_where() {
     assert!(unknown.expect_err("unknown").to_string().contains("LAKESYNC_LISSEN"));
     let missing = Texts::defaults().file(&dir.path().join("none.toml")).expect_err("missing");
     assert!(missing.to_string().contains("none.toml"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_of_ours_that_is_no_text_is_an_error() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let mangled = || OsString::from_vec(vec![b'/', 0xff]);
+    let set = |name: &str| Texts::defaults().environment([(name.into(), mangled())]);
+    let error = set("LAKESYNC_DATA").expect_err("no text").to_string();
+    assert_eq!(error, "environment variable LAKESYNC_DATA: it is not UTF-8");
+    for (name, value) in [("PATH".into(), mangled()), (mangled(), "x".into())] {
+        assert!(Texts::defaults().environment([(name, value)]).is_ok(), "none of ours");
+    }
+}
+
+#[test]
+fn every_bound_is_a_legal_setting() {
+    for bounds in [CLOCK_DRIFT, OFFLINE, STALL, DRAIN] {
+        assert!(bounds.duration(bounds.min).is_ok() && bounds.duration(bounds.max).is_ok());
+    }
+    for bounds in [LOG_SIZE, QUEUE_SIZE, DISK_RESERVE] {
+        assert!(bounds.size(bounds.min).is_ok() && bounds.size(bounds.max).is_ok());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use lakesync::error::{Classify, Reason};
+use lakesync::error::{Classify, FieldViolation, Reason};
 use lakesync::limits::CURSOR_BYTES_MAX;
 use lakesync::name::{LogId, Position, TableName};
 use sha2::{Digest, Sha256};
@@ -39,9 +39,9 @@ pub(super) struct Selection([u8; 8]);
 /// Why a cursor can't be continued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// It is not one of ours, or was mangled.
-    #[error("the cursor is malformed; send it back as it was received")]
-    Malformed,
+    /// It, the named field, is not one of ours, or was mangled.
+    #[error("{0} is malformed; send it back as it was received")]
+    Malformed(&'static str),
     /// Another log, another selection, or a position that the log no longer holds.
     #[error("{0}; take a checkpoint, then pull")]
     Expired(&'static str),
@@ -50,8 +50,18 @@ pub enum CursorError {
 impl Classify for CursorError {
     fn reason(&self) -> Reason {
         match self {
-            Self::Malformed => Reason::InvalidRequest,
+            Self::Malformed(_) => Reason::InvalidRequest,
             Self::Expired(_) => Reason::CursorExpired,
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Malformed(field) => {
+                let (field, description) = ((*field).to_owned(), self.to_string());
+                vec![FieldViolation { field, description }]
+            }
+            Self::Expired(_) => Vec::new(),
         }
     }
 }
@@ -78,9 +88,12 @@ impl Cursor {
 
     /// Reads a cursor's text.
     pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let bytes = unseal(text, CURSOR)?;
-        let (cursor, rest) = Self::take(&bytes).ok_or(CursorError::Malformed)?;
-        if rest.is_empty() { Ok(cursor) } else { Err(CursorError::Malformed) }
+        let whole = |bytes: &[u8]| {
+            let (cursor, rest) = Self::take(bytes)?;
+            rest.is_empty().then_some(cursor)
+        };
+        let bytes = unseal(text, CURSOR);
+        bytes.and_then(|bytes| whole(&bytes)).ok_or(CursorError::Malformed("cursor"))
     }
 
     /// Refuses a cursor that another log, or another selection of tables, gave out.
@@ -123,8 +136,8 @@ impl Resume {
 
     /// Reads a token's text.
     pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let bytes = unseal(text, RESUME)?;
-        Self::take(&bytes).ok_or(CursorError::Malformed)
+        let bytes = unseal(text, RESUME);
+        bytes.and_then(|bytes| Self::take(&bytes)).ok_or(CursorError::Malformed("resume"))
     }
 
     fn take(bytes: &[u8]) -> Option<Self> {
@@ -142,16 +155,16 @@ fn seal(mut bytes: Vec<u8>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn unseal(text: &str, version: u8) -> Result<Vec<u8>, CursorError> {
+fn unseal(text: &str, version: u8) -> Option<Vec<u8>> {
     if CURSOR_BYTES_MAX < text.len() {
-        return Err(CursorError::Malformed);
+        return None;
     }
-    let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Malformed)?;
-    let (bytes, crc) = sealed.split_last_chunk::<CRC_BYTES>().ok_or(CursorError::Malformed)?;
+    let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (bytes, crc) = sealed.split_last_chunk::<CRC_BYTES>()?;
     if crc32fast::hash(bytes) != u32::from_be_bytes(*crc) || bytes.first() != Some(&version) {
-        return Err(CursorError::Malformed);
+        return None;
     }
-    Ok(bytes[1..].to_vec())
+    Some(bytes[1..].to_vec())
 }
 
 #[cfg(test)]
@@ -183,13 +196,13 @@ mod tests {
         };
         let long = "A".repeat(CURSOR_BYTES_MAX + 1);
         for bad in [&text[1..], &text[..text.len() - 1], "", "§", &other.encode(), &long] {
-            assert_eq!(Cursor::decode(bad), Err(CursorError::Malformed), "{bad:?}");
+            assert_eq!(Cursor::decode(bad), Err(CursorError::Malformed("cursor")), "{bad:?}");
         }
         for at in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let bad = String::from_utf8(bytes).expect("still ASCII");
-            assert_eq!(Cursor::decode(&bad), Err(CursorError::Malformed), "byte {at}");
+            assert_eq!(Cursor::decode(&bad), Err(CursorError::Malformed("cursor")), "byte {at}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lakesync::error::{Classify, Reason};
+use lakesync::error::{Classify, FieldViolation, Reason};
 use lakesync::limits::PUSH_ROWS_MAX;
 use lakesync::name::ClientId;
 use lakesync::schema::EvolveError;
@@ -61,7 +61,14 @@ impl Classify for PushError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full => Some(RETRY_AFTER),
-            Self::Store(StoreError::Full(_)) => Some(Duration::from_secs(30)),
+            Self::Store(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.told_instead(),
             _ => None,
         }
     }
@@ -87,6 +94,27 @@ impl Classify for SchemaChangeError {
             Self::Refused(error) => error.reason(),
             Self::Stopped => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.told_instead(),
+            _ => None,
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Refused(error) => error.violations(),
+            _ => Vec::new(),
         }
     }
 }
@@ -120,5 +148,70 @@ impl Classify for ReadError {
             Self::ShuttingDown => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.told_instead(),
+            _ => None,
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Cursor(error) => error.violations(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lakesync::status::to_status;
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    /// What a caller is told: the message, how long to wait, and the fields at fault.
+    fn told(error: &impl Classify) -> (String, Option<Duration>, Vec<String>) {
+        let status = to_status(error);
+        let details = status.get_error_details();
+        let wait = details.retry_info().and_then(|info| info.retry_delay);
+        let fields = details.bad_request().map(|bad| bad.field_violations.clone());
+        let fields = fields.unwrap_or_default().into_iter().map(|violation| violation.field);
+        (status.message().to_owned(), wait, fields.collect())
+    }
+
+    #[test]
+    fn the_stores_errors_say_the_same_whatever_the_call() {
+        let secret = || "row todos/secret in /var/lib/x".to_owned();
+        for (error, wait) in [
+            (StoreError::Full(secret()), Some(Duration::from_secs(30))),
+            (StoreError::Failed(secret()), None),
+            (StoreError::Corrupt(secret()), None),
+            (StoreError::Closed, None),
+        ] {
+            let bare = told(&error);
+            assert_eq!((bare.1, bare.0.contains("secret")), (wait, false), "{bare:?}");
+            assert!(error.reason() == Reason::StoreUnavailable || error.to_string() != bare.0);
+            assert_eq!(told(&PushError::from(error.clone())), bare);
+            assert_eq!(told(&SchemaChangeError::from(error.clone())), bare);
+            assert_eq!(told(&ReadError::from(error)), bare);
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        let cursor = ReadError::from(CursorError::Malformed("resume"));
+        assert_eq!(told(&cursor).2, ["resume"]);
+        let schema = EvolveError::TooMany { what: "tables", count: 2, limit: 1 };
+        assert_eq!(told(&SchemaChangeError::from(schema)).2, ["tables"]);
     }
 }

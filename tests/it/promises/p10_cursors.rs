@@ -105,7 +105,7 @@ async fn p10_a_restored_server_is_another_log() {
 
 #[tokio::test]
 async fn p10_a_trimmed_position_is_refused_and_the_rest_is_whole() {
-    let setup = Setup::new().set("log_size_max", "4KiB");
+    let setup = Setup::new().tune(|config| config.log_bytes_max = 4 << 10);
     let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
     write_some(&ann, 0, 1).await;

@@ -115,6 +115,36 @@ async fn p13_a_row_that_came_back_keeps_what_its_delete_hides() {
 }
 
 #[tokio::test]
+async fn p13_a_row_made_anew_gets_nothing_that_a_forgotten_delete_hid() {
+    let setup = Setup::new();
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let first = upsert("ann", at(1), "todos/a", &[("title", "x"), ("extra", "x")]);
+    ann.push([first]).await.expect("answered");
+    ann.push([delete("ann", at(5), "todos/a")]).await.expect("answered");
+    setup.clock.set(NOW_MS + 91 * DAY_MS);
+    let (ann, late) = (server.client("ann").await, server.client("late").await);
+    some_push(&setup, &ann, 1).await;
+    some_push(&setup, &ann, 2).await;
+    let now = Hlc::from_ms(setup.clock.now_ms());
+    ann.push([upsert("ann", now, "todos/a", &[("title", "anew")])]).await.expect("answered");
+
+    let answer = late
+        .push([
+            upsert("late", at(4), "todos/a", &[("extra", "back from the dead")]),
+            upsert("late", at(4), "todos/a", &[("title", "too late")]),
+        ])
+        .await
+        .expect("answered");
+    let told: Vec<_> = answer.outcomes.iter().map(|o| (o.kind(), o.reason.as_str())).collect();
+    assert_eq!(told, [(Kind::Rejected, "TOO_OLD"), (Kind::Superseded, "")]);
+    assert_eq!(answer.position, 0);
+    let read = Replica::by_checkpoint(&ann).await.expect("read");
+    assert_eq!(read.text("todos/a", "extra"), None, "a deleted cell is back");
+    assert_eq!(read.text("todos/a", "title").as_deref(), Some("anew"));
+}
+
+#[tokio::test]
 async fn p13_many_tombstones_are_swept_piece_by_piece() {
     let store = MemoryStore::new();
     let setup = Setup::new().on(store.clone());

@@ -85,7 +85,7 @@ async fn p15_a_row_has_two_mebibytes_at_most_however_it_grew() {
 async fn p15_a_full_queue_refuses_at_once_and_loses_nothing() {
     const PUSHES: u64 = 60;
     let store = MemoryStore::new();
-    let setup = Setup::new().on(store.clone()).set("queue_size_max", "64KiB");
+    let setup = Setup::new().on(store.clone()).tune(|config| config.queue_bytes_max = 64 << 10);
     let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
     let text = "x".repeat(50 << 10);
@@ -132,7 +132,8 @@ async fn p15_a_full_queue_refuses_at_once_and_loses_nothing() {
 #[tokio::test]
 async fn p15_a_reader_that_takes_nothing_is_cut_and_can_resume() {
     const COMMITS: u64 = 14;
-    let server = Setup::new().set("stall_max", "200ms").start_with_tables().await;
+    let setup = Setup::new().tune(|config| config.stall_max = Duration::from_millis(200));
+    let server = setup.start_with_tables().await;
     let (ann, slow) = (server.client("ann").await, server.client("slow").await);
     let text = "x".repeat(1 << 20);
     for nth in 0..COMMITS {

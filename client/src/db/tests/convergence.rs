@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::model::{Device, Gateway, keyed, schema};
 
 const DEVICES: usize = 3;
-const TABLES: [(&str, &str); 2] = [("notes", "id, a, b"), ("pairs", "a, b, v")];
+const TABLES: [(&str, &str); 4] =
+    [("notes", "id, a, b"), ("pairs", "a, b, v"), ("serial", "id, v"), ("log", "line, n")];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -47,6 +48,14 @@ fn edit() -> impl Strategy<Value = String> {
         any.prop_map(|v| format!("UPDATE pairs SET v = {v}")),
         (0..2).prop_map(|a| format!("UPDATE OR IGNORE pairs SET a = {a}")),
         (0..2).prop_map(|a| format!("DELETE FROM pairs WHERE a = {a}")),
+        Just("INSERT INTO serial (v) VALUES ('new')".to_owned()),
+        (1..4).prop_map(|id| format!("REPLACE INTO serial VALUES ({id}, 'r')")),
+        Just("UPDATE serial SET v = id".to_owned()),
+        Just("UPDATE OR REPLACE serial SET id = id - 1 WHERE id < 4".to_owned()),
+        Just("DELETE FROM serial WHERE id > 2".to_owned()),
+        (0..3).prop_map(|n| format!("INSERT INTO log (line, n) VALUES ('l', {n})")),
+        (0..3).prop_map(|n| format!("UPDATE log SET line = line || 'x' WHERE n = {n}")),
+        (0..3).prop_map(|n| format!("DELETE FROM log WHERE n = {n}")),
     ]
 }
 
@@ -70,11 +79,20 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let tables = [
         keyed("notes", "a:text b:text"),
         schema("pairs", "row_id", "a:int b:text v:any", &["a", "b"]),
+        schema("serial", "row_id", "id:int v:any", &["id"]),
+        schema("log", "row_id", "line:text n:int", &[]),
     ];
     let mut devices = Vec::new();
-    for _ in 0..DEVICES {
+    for _ in 1..DEVICES {
         devices.push(Device::with(&tables).await);
     }
+    // The first device's application has tables of its own, one without a key.
+    let own = "CREATE TABLE log (line TEXT, n INT);
+               CREATE TABLE serial (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
+    let first = Device::new(own).await;
+    first.db.install_schema(&tables).await.unwrap();
+    first.db.adopt(&["log".parse().unwrap(), "serial".parse().unwrap()]).await.unwrap();
+    devices.insert(0, first);
     let mut gateway = Gateway::default();
     for step in steps {
         match step {

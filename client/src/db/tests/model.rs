@@ -80,6 +80,16 @@ impl Device {
         self.db = Database::open(&self.path).await.unwrap();
     }
 
+    /// A copy of the file, as another device would have it.
+    pub(super) async fn copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        std::fs::copy(&self.path, &path).unwrap();
+        let application = open::connect_application(&path).await.unwrap();
+        let db = Database::open(&path).await.unwrap();
+        Self { db, application, path, _dir: Some(dir) }
+    }
+
     /// Runs statements of the application.
     pub(super) async fn run(&mut self, sql: &str) {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use lakesync::name::Gateway;
+use lakesync::error::{Classify, Reason};
+use lakesync::name::Gateway as Name;
 
 use super::super::sql::script;
 use super::super::{Database, DbError, OpenError, open};
-use super::model::{Device, keyed};
+use super::model::{Device, Gateway, keyed};
 
 #[tokio::test]
 async fn a_file_is_synced_by_one_process_at_a_time() {
@@ -24,7 +25,7 @@ async fn a_file_is_synced_by_one_process_at_a_time() {
 async fn the_client_id_stays_and_the_gateway_is_bound_once() {
     let mut device = Device::new("").await;
     let id = device.db.client_id().clone();
-    let (main, other) = (Gateway::parse("main").unwrap(), Gateway::parse("other").unwrap());
+    let (main, other) = (Name::parse("main").unwrap(), Name::parse("other").unwrap());
     device.db.bind(&main).await.unwrap();
     device.db.bind(&main).await.unwrap();
     device.reopen().await;
@@ -92,11 +93,64 @@ async fn the_journal_mode_is_the_application_s() {
 async fn work_that_is_dropped_leaves_no_trace_and_no_lock() {
     let mut device = Device::with(&[keyed("notes", "a:text")]).await;
     for _ in 0..20 {
-        let bind = Gateway::parse("main").unwrap();
+        let bind = Name::parse("main").unwrap();
         let work = device.db.bind(&bind);
         // Polled once or not at all, then dropped wherever it stands.
         let _ = futures_util::FutureExt::now_or_never(work);
         device.run("INSERT INTO notes (a) VALUES ('x')").await;
     }
     assert_eq!(device.db.counts().await.unwrap().pending, 20);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_replica_is_another_replica() {
+    let mut ann = Device::with(&[keyed("notes", "a:text b:text")]).await;
+    let mut gateway = Gateway::default();
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET a = 'unsent'").await;
+    let mut copy = ann.copy().await;
+    assert_ne!(copy.db.client_id(), ann.db.client_id());
+    ann.run("UPDATE notes SET b = 'ann'").await;
+    copy.run("INSERT INTO notes VALUES ('y', 'copy', NULL)").await;
+    for _ in 0..2 {
+        ann.sync(&mut gateway).await;
+        copy.sync(&mut gateway).await;
+    }
+    let all = "SELECT * FROM notes ORDER BY 1";
+    assert_eq!(ann.ask(all).await, "x|unsent|ann\ny|copy|NULL");
+    assert_eq!(copy.ask(all).await, ann.ask(all).await);
+    let id = copy.db.client_id().clone();
+    copy.reopen().await;
+    assert_eq!(*copy.db.client_id(), id, "and stays the one it is");
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_is_recovered_from() {
+    let (mut ann, mut bob) = {
+        let tables = [keyed("notes", "a:text")];
+        (Device::with(&tables).await, Device::with(&tables).await)
+    };
+    let mut gateway = Gateway::default();
+    for _ in 0..50 {
+        bob.run("INSERT INTO notes (a) VALUES (hex(zeroblob(5000)))").await;
+    }
+    bob.sync(&mut gateway).await;
+    {
+        let mut session = ann.db.0.session.lock().await;
+        let pages = "PRAGMA max_page_count = 1";
+        script(session.connection(), pages).await.unwrap();
+    }
+    let (arrivals, cursor) = gateway.pull(0);
+    let error = ann.db.apply_page(arrivals, &cursor).await.expect_err("the disk is full");
+    assert_eq!(error.reason(), Reason::DiskFull, "{error}");
+    assert_eq!(ann.db.cursor().await.unwrap(), "");
+    assert_eq!(ann.ask("SELECT count(*) FROM notes").await, "0");
+    ann.run("INSERT INTO notes (a) VALUES ('mine')").await;
+    {
+        let mut session = ann.db.0.session.lock().await;
+        script(session.connection(), "PRAGMA max_page_count = 1000000").await.unwrap();
+    }
+    ann.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT count(*) FROM notes").await, "51");
 }

@@ -115,3 +115,52 @@ async fn a_new_unique_index_of_the_application_is_watched() {
     let outbox = ann.outbox().await;
     assert!(outbox.contains("x delete"), "{outbox}");
 }
+
+#[tokio::test]
+async fn a_table_that_a_migration_made_anew_is_watched_again() {
+    let mut ann =
+        Device::adopting("CREATE TABLE notes (id TEXT PRIMARY KEY NOT NULL, a TEXT)").await;
+    let mut bob = Device::with(&ann.proposals().await).await;
+    let mut gateway = Gateway::default();
+    ann.run("INSERT INTO notes VALUES ('x', '1'), ('y', '1')").await;
+    ann.sync(&mut gateway).await;
+    ann.run(
+        "BEGIN; CREATE TABLE new (id TEXT PRIMARY KEY NOT NULL, a TEXT, extra INT);
+         INSERT INTO new SELECT id, a, 0 FROM notes; INSERT INTO new VALUES ('z', 'unseen', 1);
+         DROP TABLE notes; ALTER TABLE new RENAME TO notes; COMMIT",
+    )
+    .await;
+    ann.push(&mut gateway).await;
+    assert_eq!(ann.db.cursor().await.unwrap(), "", "the others are fetched anew");
+    ann.checkpoint(&gateway).await;
+    ann.run("UPDATE notes SET a = '2' WHERE id = 'y'").await;
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    assert_eq!(bob.ask("SELECT * FROM notes ORDER BY 1").await, "x|1\ny|2\nz|unseen");
+    assert_eq!(ann.ask("SELECT id, a FROM notes ORDER BY 1").await, "x|1\ny|2\nz|unseen");
+    assert_eq!(ann.db.counts().await.unwrap(), super::super::Counts::default());
+}
+
+#[tokio::test]
+async fn what_fills_a_column_in_the_breath_that_adds_it_is_sent() {
+    let mut ann = Device::new("CREATE TABLE notes (id TEXT PRIMARY KEY NOT NULL, a TEXT)").await;
+    let schema = [keyed("notes", "a:text b:int")];
+    let mut bob = Device::with(&schema).await;
+    let mut gateway = Gateway::default();
+    ann.db.install_schema(&schema).await.unwrap();
+    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.run("INSERT INTO notes VALUES ('x', '1'), ('y', '1'), ('z', '1')").await;
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    bob.run("UPDATE notes SET b = 9 WHERE id = 'z'").await;
+    bob.sync(&mut gateway).await;
+    ann.pull(&gateway).await;
+    ann.run(
+        "ALTER TABLE notes ADD COLUMN b INTEGER DEFAULT 1; UPDATE notes SET b = 5 WHERE id = 'x'",
+    )
+    .await;
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|1\nz|9");
+    assert_eq!(bob.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|NULL\nz|9");
+}

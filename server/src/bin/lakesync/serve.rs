@@ -63,10 +63,7 @@ fn texts(arguments: Arguments) -> Result<Texts, lakesync_server::config::ConfigE
     if let Some(path) = config {
         texts = texts.file(&path)?;
     }
-    // Names and values that are no text can't be ours.
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    texts.environment(variables)?.flags([
+    texts.environment(std::env::vars_os())?.flags([
         ("data", data),
         ("listen", listen),
         ("ops_listen", ops_listen),
