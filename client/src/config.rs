@@ -60,7 +60,7 @@ impl Config {
     }
 
     /// Syncs with the gateway of this name over a transport that exists already, such as
-    /// [`local`](crate::transport::local).
+    /// [`local`](crate::transport::local()).
     pub fn over(transport: Arc<dyn Transport>, gateway: impl Into<String>) -> Self {
         Self::with_reach(Reach::Transport(transport), gateway.into())
     }

@@ -50,7 +50,7 @@
 //! on every round; other rows do not wait for it. [`Replica::status`] is one value that says how
 //! the replica is doing, [`Replica::events`] a stream of what happens to it.
 //!
-//! **Transports** carry the calls: [`transport::connect`] over a socket, [`transport::local`] to a
+//! **Transports** carry the calls: [`transport::connect`] over a socket, [`transport::local()`] to a
 //! gateway in the same process. Both run one conformance suite.
 //!
 //! Modules are listed in layers, the lowest first.

@@ -1,7 +1,7 @@
 //! The port through which a replica talks to a gateway.
 //!
-//! [`Remote`] speaks gRPC: over a socket with [`connect`], or in process with [`local`], where the
-//! same generated client calls the service directly. What a gateway says is checked here, once;
+//! [`Remote`] speaks gRPC: over a socket with [`connect`], or in process with [`local()`], where
+//! the same generated client calls the service directly. What a gateway says is checked here, once;
 //! past this door there are domain types only.
 
 use std::fmt;
