@@ -159,6 +159,11 @@ pub trait Classify: std::error::Error {
         None
     }
 
+    /// What a program may want to know beyond the reason, by name: the metadata of the `ErrorInfo`.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// The fields at fault, where single fields are.
     fn violations(&self) -> Vec<FieldViolation> {
         Vec::new()

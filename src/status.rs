@@ -3,7 +3,7 @@
 //! Every status carries one `google.rpc.ErrorInfo` of domain `lakesync` with the reason, and where
 //! they help a `RetryInfo` and a `BadRequest`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -34,7 +34,8 @@ const TABLE: [(ErrorKind, Code); 12] = [
 pub fn to_status(error: &impl Classify) -> Status {
     let reason = error.reason();
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    let facts = error.facts().into_iter().map(|(name, fact)| (name.to_owned(), fact));
+    details.set_error_info(reason.as_str(), DOMAIN, facts.collect::<HashMap<_, _>>());
     if let Some(wait) = error.retry_after() {
         details.set_retry_info(Some(wait));
     }
@@ -61,6 +62,8 @@ pub struct Problem {
     pub message: String,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
+    /// What the server said beyond the reason, by name.
+    pub facts: BTreeMap<String, String>,
 }
 
 /// Reads a status, whoever made it: a proxy's or the transport's carries no reason.
@@ -79,6 +82,7 @@ pub fn from_status(status: &Status) -> Problem {
         reason,
         message: status.message().to_owned(),
         retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        facts: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
     }
 }
 
@@ -111,6 +115,10 @@ mod tests {
             Some(Duration::from_millis(250))
         }
 
+        fn facts(&self) -> Vec<(&'static str, String)> {
+            vec![("log", "replaced".to_owned())]
+        }
+
         fn violations(&self) -> Vec<FieldViolation> {
             vec![FieldViolation { field: "gateway".into(), description: "empty".into() }]
         }
@@ -124,6 +132,7 @@ mod tests {
             assert_eq!(problem.reason, Some(*reason));
             assert_eq!(problem.kind, reason.kind());
             assert_eq!(problem.retry_after, Some(Duration::from_millis(250)));
+            assert_eq!(problem.facts["log"], "replaced");
             assert_eq!(kind(status.code()), reason.kind(), "the code alone tells the kind");
         }
     }

@@ -1,5 +1,7 @@
 //! Why a round failed. Whatever it had done stays done, and the next round goes on from there.
 
+use std::collections::BTreeMap;
+
 use lakesync::error::ErrorKind;
 use lakesync::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use lakesync::status::Problem;
@@ -69,5 +71,11 @@ impl SyncError {
 /// A stream that fell silent, or ended before it was done: the network's fault.
 pub(super) fn broken(message: impl ToString) -> SyncError {
     let (kind, message) = (ErrorKind::Unavailable, message.to_string());
-    SyncError::Gateway(Problem { kind, reason: None, message, retry_after: None })
+    SyncError::Gateway(Problem {
+        kind,
+        reason: None,
+        message,
+        retry_after: None,
+        facts: BTreeMap::new(),
+    })
 }

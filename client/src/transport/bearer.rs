@@ -3,6 +3,7 @@
 //! A token is asked for when first needed, kept until a server refuses it, and never shown by
 //! `Debug`.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,6 +102,7 @@ fn header(text: &str) -> Result<Bearer, Problem> {
         reason: Some(Reason::TokenInvalid),
         message: "the token holds characters that no header can carry".to_owned(),
         retry_after: None,
+        facts: BTreeMap::new(),
     })?;
     bearer.set_sensitive(true);
     Ok(bearer)
@@ -109,5 +111,5 @@ fn header(text: &str) -> Result<Bearer, Problem> {
 /// The source may be a server that is away: worth another try, unlike a refused token.
 fn unobtainable(error: &TokenError) -> Problem {
     let (kind, message) = (ErrorKind::Unavailable, error.to_string());
-    Problem { kind, reason: None, message, retry_after: None }
+    Problem { kind, reason: None, message, retry_after: None, facts: BTreeMap::new() }
 }

@@ -1,5 +1,6 @@
 //! What a gateway answers, checked: a message that this version can't understand is refused whole.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lakesync::error::{ErrorKind, Reason};
@@ -125,6 +126,7 @@ pub(super) fn not_understood(what: impl ToString) -> Problem {
             what.to_string()
         ),
         retry_after: None,
+        facts: BTreeMap::new(),
     }
 }
 

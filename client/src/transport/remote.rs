@@ -1,5 +1,6 @@
 //! The generated clients over any line: deadlines, tokens, and answers checked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +133,7 @@ where
             reason: None,
             message: format!("the server did not answer within {} s", deadline.as_secs()),
             retry_after: None,
+            facts: BTreeMap::new(),
         }),
     }
 }

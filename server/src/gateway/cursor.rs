@@ -42,16 +42,30 @@ pub enum CursorError {
     /// It, the named field, is not one of ours, or was mangled.
     #[error("{0} is malformed; send it back as it was received")]
     Malformed(&'static str),
-    /// Another log, another selection, or a position that the log no longer holds.
+    /// Another selection, or a position that the log no longer holds.
     #[error("{0}; take a checkpoint, then pull")]
     Expired(&'static str),
+    /// Another log, or another life of this one: the gateway was restored from a copy, or made anew.
+    /// What the reader holds, the gateway may have lost.
+    #[error("the cursor belongs to another log; take a checkpoint, then pull")]
+    OtherLog,
 }
+
+/// The fact that tells a reader of [`CursorError::OtherLog`], and what it says.
+const LOG_REPLACED: (&str, &str) = ("log", "replaced");
 
 impl Classify for CursorError {
     fn reason(&self) -> Reason {
         match self {
             Self::Malformed(_) => Reason::InvalidRequest,
-            Self::Expired(_) => Reason::CursorExpired,
+            Self::Expired(_) | Self::OtherLog => Reason::CursorExpired,
+        }
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::OtherLog => vec![(LOG_REPLACED.0, LOG_REPLACED.1.to_owned())],
+            Self::Malformed(_) | Self::Expired(_) => Vec::new(),
         }
     }
 
@@ -61,7 +75,7 @@ impl Classify for CursorError {
                 let (field, description) = ((*field).to_owned(), self.to_string());
                 vec![FieldViolation { field, description }]
             }
-            Self::Expired(_) => Vec::new(),
+            Self::Expired(_) | Self::OtherLog => Vec::new(),
         }
     }
 }
@@ -99,7 +113,7 @@ impl Cursor {
     /// Refuses a cursor that another log, or another selection of tables, gave out.
     pub(super) fn check(&self, log_id: LogId, tables: Selection) -> Result<(), CursorError> {
         if self.log_id != log_id {
-            return Err(CursorError::Expired("the cursor belongs to another log"));
+            return Err(CursorError::OtherLog);
         }
         if self.tables != tables {
             return Err(CursorError::Expired("the cursor was made for other tables"));

@@ -164,6 +164,13 @@ impl Classify for ReadError {
         }
     }
 
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Cursor(error) => error.facts(),
+            _ => Vec::new(),
+        }
+    }
+
     fn violations(&self) -> Vec<FieldViolation> {
         match self {
             Self::Cursor(error) => error.violations(),

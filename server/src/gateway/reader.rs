@@ -76,8 +76,8 @@ impl Gateway {
             return Err(CursorError::Expired(gone).into());
         }
         if self.0.tail.head()? < at {
-            let foreign = "the cursor is ahead of the log";
-            return Err(CursorError::Expired(foreign).into());
+            // Only another life of the log can have given it out.
+            return Err(CursorError::OtherLog.into());
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A connection that fails by the dice: requests that never arrive, replies that never come back,
 //! streams that break in the middle.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,7 +63,13 @@ impl Flaky {
 
 fn lost(what: &str) -> Problem {
     let message = format!("the dice took the {what}");
-    Problem { kind: ErrorKind::Unavailable, reason: None, message, retry_after: None }
+    Problem {
+        kind: ErrorKind::Unavailable,
+        reason: None,
+        message,
+        retry_after: None,
+        facts: BTreeMap::new(),
+    }
 }
 
 #[async_trait]
