@@ -26,6 +26,7 @@ pub mod delta;
 pub mod row;
 
 pub mod merge;
+pub mod rules;
 
 pub mod adapter;
 

@@ -34,6 +34,19 @@ pub const DECIMAL_PRECISION_MAX: u32 = 38;
 pub const PULL_TABLES_MAX: usize = TABLES_MAX;
 /// See [`PULL_TABLES_MAX`].
 pub const SKIP_POSITIONS_MAX: usize = 10_000;
+/// Buckets of one gateway's sync rules.
+pub const BUCKETS_MAX: usize = 100;
+/// Bytes of a bucket's name.
+pub const BUCKET_NAME_BYTES_MAX: usize = 128;
+/// Filters of one bucket.
+pub const FILTERS_MAX: usize = 16;
+/// Values that one filter compares with.
+pub const FILTER_VALUES_MAX: usize = 1_000;
+/// Claims that a bucket may ask for before it opens.
+pub const WHEN_MAX: usize = 16;
+/// Bucket instances that one token may open: each is a place to look when it reads.
+pub const INSTANCES_MAX: usize = 1_000;
+
 /// Bytes of a cursor or resume token.
 pub const CURSOR_BYTES_MAX: usize = 2 << 10;
 

@@ -10,6 +10,7 @@ use crate::name::{ColumnName, TableName};
 use crate::value::{Decimal, Value, is_json};
 
 mod evolve;
+mod text;
 
 pub use evolve::{EvolveError, Proposal};
 

@@ -4,6 +4,7 @@ mod commit;
 mod dictionary;
 mod push;
 mod row;
+mod rules;
 mod schema;
 mod value;
 
@@ -11,7 +12,8 @@ pub use commit::put_commit;
 pub use push::{
     Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
 };
-pub use row::{Arrival, Incoming, decode_changes, encode_rows};
+pub use row::{Arrival, Incoming, decode_changes, encode_exits, encode_rows};
+pub use rules::{decode_rules, encode_rules};
 pub use schema::{decode_proposals, decode_schema, encode_schema};
 pub use value::{decode_value, encode_value};
 

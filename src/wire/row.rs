@@ -134,6 +134,20 @@ pub fn encode_rows<'a>(
     }
 }
 
+/// Rows of one table that leave a reader's scope.
+pub fn encode_exits<'a>(
+    table: &TableName,
+    rows: impl IntoIterator<Item = &'a RowId>,
+) -> proto::TableChanges {
+    let exit = |row_id: &RowId| proto::RowChange {
+        row_id: row_id.to_string(),
+        kind: ChangeKind::ScopeExit.into(),
+        ..Default::default()
+    };
+    let rows = rows.into_iter().map(exit).collect();
+    proto::TableChanges { table: table.to_string(), rows, ..Default::default() }
+}
+
 fn change(
     row_id: &RowId,
     kind: ChangeKind,
