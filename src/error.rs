@@ -89,6 +89,8 @@ reasons! {
     ClockDrift = "CLOCK_DRIFT" => Precondition,
     /// Older than deletes are remembered, on a row that is gone.
     TooOld = "TOO_OLD" => Precondition,
+    /// Other sync rules were put before these came into force.
+    RulesReplaced = "RULES_REPLACED" => Precondition,
     /// The other side speaks a protocol this one does not.
     ProtocolUnsupported = "PROTOCOL_UNSUPPORTED" => Precondition,
     /// The cursor names another log, a trimmed position or an outdated scope.

@@ -93,6 +93,11 @@ pub fn delta(text: &str) -> Delta {
     of_todo(stamp, op)
 }
 
+/// The name or id that `text` is.
+pub fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("a legal name")
+}
+
 fn of_todo(stamp: Stamp, op: Op) -> Delta {
     let (table, row_id) = ("todos".parse().expect("a name"), "r".parse().expect("an id"));
     Delta { table, row_id, stamp, op }

@@ -12,7 +12,7 @@ pub use commit::put_commit;
 pub use push::{
     Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
 };
-pub use row::{Arrival, Incoming, decode_changes, encode_exits, encode_rows};
+pub use row::{Arrival, Incoming, decode_changes, encode_exits, encode_rows, encode_unchanged};
 pub use rules::{decode_rules, encode_rules};
 pub use schema::{decode_proposals, decode_schema, encode_schema};
 pub use value::{decode_value, encode_value};

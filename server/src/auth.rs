@@ -7,6 +7,8 @@ mod jwt;
 mod keys;
 mod methods;
 
+use std::sync::Arc;
+
 use lakesync::error::{Classify, Reason};
 use lakesync::name::Gateway;
 use serde_json::{Map, Value};
@@ -22,7 +24,8 @@ pub struct Principal {
     rights: Vec<Right>,
     gateways: Gateways,
     expires_ms: u64,
-    claims: Map<String, Value>,
+    issued_ms: Option<u64>,
+    claims: Arc<Map<String, Value>>,
 }
 
 /// A right that a token may carry in its `scope`.
@@ -90,8 +93,13 @@ impl Principal {
         self.expires_ms
     }
 
+    /// When the token was issued, in milliseconds since the Unix epoch, if it says so.
+    pub fn issued_ms(&self) -> Option<u64> {
+        self.issued_ms
+    }
+
     /// All claims of the token.
-    pub fn claims(&self) -> &Map<String, Value> {
+    pub fn claims(&self) -> &Arc<Map<String, Value>> {
         &self.claims
     }
 

@@ -13,34 +13,51 @@ use lakesync::clock::WallClock;
 use lakesync::hlc::Hlc;
 use lakesync::limits;
 use lakesync::name::{ClientId, Position};
+use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 mod admit;
 mod checkpoint;
+mod chores;
 mod commit;
 mod cursor;
 mod error;
 mod followers;
+mod index;
 mod keys;
+mod lens;
 mod out;
+mod part;
 mod publisher;
 mod reader;
 mod recover;
 mod registry;
+mod rehearse;
 mod retain;
+mod revoked;
+mod ruling;
+mod scan;
+mod scoped;
+mod standing;
+mod stored;
 mod writer;
 
 pub use admit::REPLAYED;
 pub use checkpoint::CheckpointOptions;
-pub use error::{PushError, ReadError, SchemaChangeError};
+pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
+pub use lens::Caller;
 pub use out::{Answers, Stopped};
 pub use reader::PullOptions;
 pub use registry::{Gateways, Usage};
+pub use rehearse::Effect;
 
 use crate::store::{GatewayRecord, Store, StoreError};
 use followers::Tail;
+use lens::Lens;
+use revoked::Revocations;
+use ruling::InForce;
 use writer::{Message, Push};
 
 /// What all gateways of a process share.
@@ -88,6 +105,8 @@ struct Inner {
     tail: Arc<Tail>,
     gauges: Arc<Gauges>,
     schema: watch::Receiver<Arc<Schema>>,
+    in_force: watch::Receiver<Arc<InForce>>,
+    revoked: Arc<Revocations>,
 }
 
 /// Figures of what is durable, for everybody to read.
@@ -97,6 +116,8 @@ struct Gauges {
     log_bytes: AtomicU64,
     /// The newest reading of the gateway's clock.
     hlc: AtomicU64,
+    /// Through which position commits are kept no longer. It is shown before they go.
+    trimmed: AtomicU64,
 }
 
 /// What a push came to. Everything it says is durable.
@@ -133,7 +154,7 @@ impl Gateway {
     /// request, which counts against the queue while it waits.
     pub async fn push(
         &self,
-        subject: &str,
+        caller: &Caller,
         client: ClientId,
         offers: Vec<Offer>,
         atomic: bool,
@@ -145,9 +166,10 @@ impl Gateway {
         let units = u32::try_from(1 + bytes / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX);
         let queue = Arc::clone(&self.0.queue);
         let room = queue.try_acquire_many_owned(units).map_err(|_| PushError::Full)?;
+        let lens = Lens::of(self.0.in_force.borrow().index.as_ref(), caller)?;
         let (reply, answer) = oneshot::channel();
-        let subject = subject.to_owned();
-        let push = Push { subject, client, offers, atomic, bytes, reply, room };
+        let caller = caller.clone();
+        let push = Push { caller, lens, client, offers, atomic, bytes, reply, room };
         // A full mailbox means overload: refuse now, cheaply, rather than let callers pile up.
         self.0.mailbox.try_send(Message::Push(push)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PushError::Full,
@@ -174,6 +196,36 @@ impl Gateway {
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Puts sync rules into force, and returns once they are: every row must be in their index
+    /// first. Whether or not the caller waits, it goes on.
+    pub async fn put_rules(&self, draft: Draft) -> Result<(), RulesChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.change(Message::PutRules { draft, reply }, answer).await
+    }
+
+    /// Ends the streams of `subject`, and refuses its tokens that were issued before now.
+    pub async fn revoke(&self, subject: &str) -> Result<(), RulesChangeError> {
+        let (subject, before_ms) = (subject.to_owned(), self.0.clock.now_ms());
+        let (reply, answer) = oneshot::channel();
+        self.change(Message::Revoke { subject, before_ms, reply }, answer).await
+    }
+
+    async fn change(
+        &self,
+        message: Message,
+        answer: oneshot::Receiver<Result<(), RulesChangeError>>,
+    ) -> Result<(), RulesChangeError> {
+        let stopped = || self.ended().map_or(RulesChangeError::Stopped, RulesChangeError::Store);
+        self.0.mailbox.send(message).await.map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The sync rules in force, if there are any.
+    pub fn rules(&self) -> Option<Draft> {
+        let in_force = self.0.in_force.borrow();
+        in_force.index.as_ref().map(|index| index.rules.draft().clone())
+    }
+
     /// Why the writer no longer answers: a failure, or nothing if the gateway merely closed.
     fn ended(&self) -> Option<StoreError> {
         self.0.tail.head().err()
@@ -197,11 +249,11 @@ impl Gateway {
     }
 
     /// The gateway's figures.
-    pub async fn stats(&self) -> Result<Stats, StoreError> {
+    pub fn stats(&self) -> Result<Stats, StoreError> {
         let gauges = &self.0.gauges;
         Ok(Stats {
             head: self.0.tail.head()?,
-            tail: self.0.store.trimmed(self.0.record.id).await?,
+            tail: gauges.trimmed(),
             rows: gauges.rows.load(Ordering::Acquire),
             log_bytes: gauges.log_bytes.load(Ordering::Acquire),
             followers: self.0.tail.followers(),

@@ -1,5 +1,6 @@
 //! The gRPC services: thin. Authenticate, parse, delegate, encode; no rule of the domain lives here.
 
+mod access;
 mod admin;
 mod authorize;
 mod foreign;
@@ -24,7 +25,7 @@ use tracing::Level;
 pub use authorize::{Authorize, AuthorizeLayer};
 
 use crate::auth::Principal;
-use crate::gateway::{self, Gateways, Stopped};
+use crate::gateway::{self, Caller, Gateways, Stopped};
 
 /// What all services share.
 #[derive(Clone, Debug)]
@@ -56,6 +57,15 @@ impl Services {
     async fn gateway(&self, principal: &Principal, name: &str) -> Result<gateway::Gateway, Status> {
         let name = enter(principal, name)?;
         self.gateways.get(&name).await.map_err(refuse)
+    }
+
+    /// Who calls, as far as a gateway cares.
+    fn caller(principal: &Principal) -> Caller {
+        Caller {
+            subject: principal.subject().into(),
+            claims: Arc::clone(principal.claims()),
+            issued_ms: principal.issued_ms(),
+        }
     }
 
     fn stopped(&self, principal: &Principal) -> Stopped {

@@ -3,6 +3,8 @@
 //!
 //! [`encode_commit`]: crate::wire::encode_commit
 
+use std::borrow::Borrow;
+
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::delta::{Cell, Delta, Op};
@@ -12,9 +14,9 @@ use crate::value::Value;
 use crate::wire::dictionary::Dictionary;
 
 /// Appends what `client` wrote, as the `tables` of a `lakesync.v1.Page`.
-pub fn put_commit(client: &ClientId, deltas: &[Delta], out: &mut Vec<u8>) {
+pub fn put_commit<D: Borrow<Delta>>(client: &ClientId, deltas: &[D], out: &mut Vec<u8>) {
     let mut scratch = Scratch::default();
-    for changes in deltas.chunk_by(|one, next| one.table == next.table) {
+    for changes in deltas.chunk_by(|one, next| one.borrow().table == next.borrow().table) {
         scratch.put_table(client, changes, out);
     }
 }
@@ -31,14 +33,14 @@ struct Scratch {
 
 impl Scratch {
     /// All of `changes` are of one table.
-    fn put_table(&mut self, client: &ClientId, changes: &[Delta], out: &mut Vec<u8>) {
+    fn put_table<D: Borrow<Delta>>(&mut self, client: &ClientId, changes: &[D], out: &mut Vec<u8>) {
         let mut columns = Dictionary::default();
         self.rows.clear();
-        for delta in changes {
+        for delta in changes.iter().map(Borrow::borrow) {
             self.put_row(delta, &mut columns);
         }
         let mut head = Vec::new();
-        if let Some(first) = changes.first() {
+        if let Some(first) = changes.first().map(Borrow::borrow) {
             put_bytes(1, first.table.as_str().as_bytes(), &mut head);
         }
         let column = |column: &&ColumnName| put_bytes(3, column.as_str().as_bytes(), &mut head);

@@ -29,6 +29,8 @@ pub enum Incoming {
     Join(Row),
     /// The row left the replica's scope: drop it locally.
     ScopeExit,
+    /// The row is as the replica holds it: keep it.
+    Unchanged,
 }
 
 /// Understands the changes of a page or chunk. Any that can't be understood is the server's error,
@@ -66,6 +68,7 @@ impl Names {
         let row_id = RowId::parse(&change.row_id).map_err(|error| error.to_string())?;
         let what = match ChangeKind::try_from(change.kind) {
             Ok(ChangeKind::ScopeExit) => Incoming::ScopeExit,
+            Ok(ChangeKind::Unchanged) => Incoming::Unchanged,
             Ok(ChangeKind::Delete) => {
                 let deleted = Some(self.stamp(change.stamp)?);
                 Incoming::Join(Row { deleted, ..Row::default() })
@@ -139,12 +142,28 @@ pub fn encode_exits<'a>(
     table: &TableName,
     rows: impl IntoIterator<Item = &'a RowId>,
 ) -> proto::TableChanges {
-    let exit = |row_id: &RowId| proto::RowChange {
+    encode_ids(table, ChangeKind::ScopeExit, rows)
+}
+
+/// Rows of one table that are as the reader holds them.
+pub fn encode_unchanged<'a>(
+    table: &TableName,
+    rows: impl IntoIterator<Item = &'a RowId>,
+) -> proto::TableChanges {
+    encode_ids(table, ChangeKind::Unchanged, rows)
+}
+
+fn encode_ids<'a>(
+    table: &TableName,
+    kind: ChangeKind,
+    rows: impl IntoIterator<Item = &'a RowId>,
+) -> proto::TableChanges {
+    let change = |row_id: &RowId| proto::RowChange {
         row_id: row_id.to_string(),
-        kind: ChangeKind::ScopeExit.into(),
+        kind: kind.into(),
         ..Default::default()
     };
-    let rows = rows.into_iter().map(exit).collect();
+    let rows = rows.into_iter().map(change).collect();
     proto::TableChanges { table: table.to_string(), rows, ..Default::default() }
 }
 

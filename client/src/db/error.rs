@@ -1,7 +1,7 @@
 //! Why work on an open database failed, and what SQLite's result codes mean for the caller.
 
 use lakesync::error::{Classify, Reason};
-use lakesync::name::{Gateway, TableName};
+use lakesync::name::{Gateway, RowId, TableName};
 
 /// Why work on an open database failed. Nothing of it was kept.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,14 @@ pub enum DbError {
         /// What is wrong with it.
         what: String,
     },
+    /// The gateway takes a row to be here that is not: a whole checkpoint is needed.
+    #[error("the gateway takes row {row_id:?} of table {table} to be here, and it is not")]
+    NotHeld {
+        /// The table.
+        table: TableName,
+        /// The row.
+        row_id: RowId,
+    },
     /// The gateway's answer can't be understood.
     #[error("the gateway's answer names change {index} of {count}")]
     BadAnswer {
@@ -61,6 +69,7 @@ impl Classify for DbError {
             Self::SchemaStale { .. } => Reason::SchemaMismatch,
             Self::OtherGateway { .. } | Self::Unadoptable { .. } => Reason::InvalidRequest,
             Self::Damaged { .. } => Reason::Corruption,
+            Self::NotHeld { .. } => Reason::CursorExpired,
             Self::BadAnswer { .. } => Reason::Bug,
         }
     }

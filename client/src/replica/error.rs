@@ -58,6 +58,11 @@ impl SyncError {
         matches!(self, Self::Database(DbError::SchemaStale { .. }))
     }
 
+    /// Whether a checkpoint spared a row that is not here.
+    pub(super) fn is_not_held(&self) -> bool {
+        matches!(self, Self::Database(DbError::NotHeld { .. }))
+    }
+
     /// What it means for the next attempt.
     pub(super) fn failure(&self) -> Failure {
         match self {

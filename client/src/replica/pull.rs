@@ -123,6 +123,11 @@ impl Core {
         round.checkpoint = true;
         let resume = self.db.begin_checkpoint().await?;
         match self.receive(&resume, since, round).await {
+            Err(error) if error.is_not_held() => {
+                self.db.abandon_checkpoint().await?;
+                let resume = self.db.begin_checkpoint().await?;
+                self.receive(&resume, "", round).await
+            }
             Err(error) if !resume.is_empty() && can_not_resume(&error) => {
                 self.db.abandon_checkpoint().await?;
                 let resume = self.db.begin_checkpoint().await?;

@@ -260,7 +260,7 @@ fn title(arrival: &Arrival) -> String {
             Some(Value::String(text)) => text.clone(),
             other => panic!("no title: {other:?}"),
         },
-        Incoming::ScopeExit => panic!("no exit was sent"),
+        other => panic!("{other:?} was sent"),
     }
 }
 

@@ -116,7 +116,8 @@ impl Authenticator {
             gateways: gateways(&claims)?,
             // The leeway is for being let in; streams end when the token says so.
             expires_ms,
-            claims,
+            issued_ms: millis(&claims, "iat")?,
+            claims: Arc::new(claims),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Admission: which changes of a push take effect, on which rows, and what is said of the others.
 //! Pure: rows and time are arguments.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -8,13 +10,14 @@ use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::merge::Effect;
-use lakesync::name::{ColumnName, TableName};
+use lakesync::name::{ColumnName, Position, TableName};
 use lakesync::proto::v1::{Outcome, outcome};
 use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
 use lakesync::wire::{Offer, Refusal};
 
-use super::keys;
+use super::index::{Access, Before, Index, Moves};
+use super::{keys, stored};
 
 mod touched;
 
@@ -31,6 +34,12 @@ pub(super) struct Rules<'a> {
     pub(super) wall_ms: u64,
     /// Deletes before this may have been forgotten.
     pub(super) horizon: Hlc,
+    /// What the pusher may change.
+    pub(super) access: Access<'a>,
+    /// The indexes to keep.
+    pub(super) indexes: &'a [Arc<Index>],
+    /// The position that the commit will have.
+    pub(super) position: Position,
 }
 
 /// The rows that a batch of pushes touches, by key: loaded before, stored after.
@@ -54,6 +63,8 @@ pub(super) struct Admitted {
     pub(super) rows_gained: i64,
     /// Rows that were deleted, and when.
     pub(super) deleted: Vec<(Hlc, Bytes)>,
+    /// Where the rows that changed were before, for the indexes.
+    pub(super) moves: Moves,
 }
 
 /// Admits a push, change by change, into `rows`. With `atomic`, the first refusal refuses all and
@@ -108,13 +119,26 @@ fn merge_one<'a>(
         .check(delta.stamp.hlc, rules.wall_ms)
         .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
     let touched = rows.0.entry_ref(&key).or_default();
+    // Before anything is said of the row, which may not be the pusher's to know of.
+    rules.access.check(delta, &touched.row)?;
     touched.remember(delta, rules.horizon)?;
+    let known = rules.indexes.is_empty() || admitted.moves.knows(&key);
+    let before = (!known).then(|| Before::of(rules.indexes, delta, &touched.row));
+    let undo = rules.access.is_limited().then(|| touched.clone());
     touched.make_room(delta)?;
     let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
+    if let Some(undo) = undo
+        && let Err(refusal) = rules.access.check(delta, &touched.row)
+    {
+        *touched = undo;
+        return Err(refusal);
+    }
     if effect.effective {
         touched.dirty = true;
+        touched.position = rules.position;
         admitted.rows_gained += i64::from(touched.row.is_live()) - i64::from(was_live);
+        admitted.moves.note(&key, delta, before, admitted.effective.len());
         if delta.op == Op::Delete {
             admitted.deleted.push((delta.stamp.hlc, key));
         }
@@ -137,14 +161,20 @@ impl Rows {
     }
 
     /// Takes in a row's stored state.
-    pub(super) fn load(&mut self, key: Bytes, row: Row, bytes: usize) {
-        self.0.insert(key, Touched { row, bytes, dirty: false });
+    pub(super) fn load(&mut self, key: Bytes, position: Position, row: Row, bytes: usize) {
+        self.0.insert(key, Touched { position, row, bytes, dirty: false });
+    }
+
+    /// A row as it is by now.
+    pub(super) fn get(&self, key: &Bytes) -> Option<&Row> {
+        self.0.get(key).map(|touched| &touched.row)
     }
 
     /// The rows that changed, in their stored form.
     pub(super) fn changed(&self) -> Vec<(Bytes, Option<Bytes>)> {
         let dirty = self.0.iter().filter(|(_, touched)| touched.dirty);
-        dirty.map(|(key, touched)| (key.clone(), Some(touched.row.encode().into()))).collect()
+        let stored = |touched: &Touched| stored::encode(touched.position, &touched.row);
+        dirty.map(|(key, touched)| (key.clone(), Some(stored(touched)))).collect()
     }
 
     /// Puts rows back.

@@ -16,9 +16,11 @@ use lakesync::row::Row;
 use lakesync::wire;
 use prost::Message;
 
-use super::cursor::{Cursor, Resume, Selection};
+use super::cursor::{Cursor, CursorError, Place, Resume};
+use super::lens::Caller;
 use super::out::{Answers, Out, Stopped};
-use super::{Gateway, ReadError, keys};
+use super::scan::Held;
+use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
 
 /// The largest chunk: its resume token and framing need some room in a message as well.
@@ -31,55 +33,81 @@ pub struct CheckpointOptions {
     pub tables: Vec<TableName>,
     /// Where a broken checkpoint stopped; empty is from the start.
     pub resume: String,
+    /// The cursor that expired, if any: rows that the reader holds as they are need not be sent.
+    pub since: String,
 }
 
 impl Gateway {
-    /// Streams all rows. A bad resume token is refused before the stream begins.
+    /// Streams all rows that the caller may see. A bad resume token is refused before the stream
+    /// begins.
     pub async fn checkpoint(
         &self,
+        caller: &Caller,
         options: CheckpointOptions,
         stopped: Stopped,
     ) -> Result<Answers<CheckpointResponse>, ReadError> {
-        let selection = Selection::of(&options.tables);
-        let (start, rows_done, after) = match options.resume.as_str() {
-            "" => {
-                let (log_id, position) = (self.0.record.log_id, self.0.tail.head()?);
-                (Cursor { log_id, position, tables: selection }, 0, None)
-            }
+        let (lens, now) = self.standing(caller, &options.tables)?;
+        let held = lens.as_ref().and_then(|_| self.held(&options.since, &now));
+        let (start, rows_done, place) = match options.resume.as_str() {
+            "" => (now, 0, None),
             text => {
                 let resume = Resume::decode(text)?;
-                resume.start.check(self.0.record.log_id, selection)?;
-                self.check_held(resume.start.position).await?;
-                (resume.start, resume.rows_done, Some((resume.table, resume.after)))
+                resume.start.check(&now)?;
+                self.check_held(resume.start.position)?;
+                (resume.start, resume.rows_done, Some(resume.place))
             }
         };
         let (out, answers) = Out::new(self, stopped);
-        let scan = Scan { gateway: self.clone(), start, rows_done, out };
-        tokio::spawn(scan.run(options.tables, after));
+        let (gateway, caller) = (self.clone(), caller.clone());
+        let scan = Scan { gateway, caller, tables: options.tables, start, rows_done, out };
+        match lens {
+            None => _ = tokio::spawn(scan.run(place)),
+            Some(lens) => {
+                let since = held.as_ref().map_or_else(Default::default, Held::fingerprint);
+                let entry = match place {
+                    Some(Place::Entry(entry)) if entry.since != since => {
+                        let other = "the checkpoint was begun with another `since`";
+                        return Err(CursorError::Expired(other).into());
+                    }
+                    Some(Place::Entry(entry)) => Some(entry),
+                    _ => None,
+                };
+                tokio::spawn(scan.run_within(lens, held, entry));
+            }
+        }
         Ok(answers)
     }
 }
 
 /// One checkpoint under way.
-struct Scan {
-    gateway: Gateway,
-    start: Cursor,
-    rows_done: u64,
-    out: Out<CheckpointResponse>,
+pub(super) struct Scan {
+    pub(super) gateway: Gateway,
+    caller: Caller,
+    /// Which tables the reader wants; empty is all.
+    pub(super) tables: Vec<TableName>,
+    pub(super) start: Cursor,
+    pub(super) rows_done: u64,
+    pub(super) out: Out<CheckpointResponse>,
 }
 
 impl Scan {
-    async fn run(mut self, wanted: Vec<TableName>, after: Option<(TableName, Vec<u8>)>) {
-        if let Err(error) = self.send_all(&wanted, after).await {
+    async fn run(mut self, place: Option<Place>) {
+        let after = match place {
+            Some(Place::Row(table, key)) => Some((table, key)),
+            _ => None,
+        };
+        if let Err(error) = self.send_all(after).await {
             self.out.end(error);
         }
     }
 
-    async fn send_all(
-        &mut self,
-        wanted: &[TableName],
-        after: Option<(TableName, Vec<u8>)>,
-    ) -> Result<(), ReadError> {
+    /// Refuses to go on once the reader may see something else than when it began.
+    pub(super) fn look_again(&self) -> Result<(), ReadError> {
+        let (_, now) = self.gateway.standing(&self.caller, &self.tables)?;
+        Ok(self.start.check(&now)?)
+    }
+
+    async fn send_all(&mut self, after: Option<(TableName, Vec<u8>)>) -> Result<(), ReadError> {
         let (from, mut key) = match after {
             Some((table, key)) => (Some(table), Some(key)),
             None => (None, None),
@@ -88,7 +116,7 @@ impl Scan {
         for table in self.gateway.schema().tables() {
             let name = &table.table;
             let earlier = from.as_ref().is_some_and(|from| name < from);
-            if earlier || !(wanted.is_empty() || wanted.contains(name)) {
+            if earlier || !self.wants(name) {
                 continue;
             }
             let resumed = if from.as_ref() == Some(name) { key.take() } else { None };
@@ -96,8 +124,17 @@ impl Scan {
                 return Ok(());
             }
         }
-        let end =
-            CheckpointEnd { cursor: self.start.encode(), rows: self.rows_done, complete: true };
+        self.send_end().await
+    }
+
+    /// Whether the reader asked for a table.
+    pub(super) fn wants(&self, table: &TableName) -> bool {
+        self.tables.is_empty() || self.tables.contains(table)
+    }
+
+    pub(super) async fn send_end(&self) -> Result<(), ReadError> {
+        let (cursor, rows) = (self.start.encode(), self.rows_done);
+        let end = CheckpointEnd { cursor, rows, complete: true };
         self.out.send(CheckpointResponse { event: Some(Event::End(end)) }).await?;
         Ok(())
     }
@@ -111,6 +148,7 @@ impl Scan {
     ) -> Result<bool, ReadError> {
         let prefix = keys::table(table);
         loop {
+            self.look_again()?;
             let Some(stored) = self.scan(&prefix, after.as_deref()).await? else {
                 return Ok(false);
             };
@@ -147,18 +185,24 @@ impl Scan {
         }
         let count = live(&rows[piece.clone()]).count() as u64;
         self.rows_done = self.rows_done.saturating_add(count);
-        let resume = Resume {
-            start: self.start,
-            rows_done: self.rows_done,
-            table: table.clone(),
-            after: stored[piece.end - 1].0.to_vec(),
-        };
+        let place = Place::Row(table.clone(), stored[piece.end - 1].0.to_vec());
         let total = self.gateway.0.gauges.rows.load(Ordering::Acquire);
+        self.send_rows(sent, place, total).await
+    }
+
+    /// Sends rows, after which a checkpoint goes on from `place`. False if the reader has gone.
+    pub(super) async fn send_rows(
+        &self,
+        rows: TableChanges,
+        place: Place,
+        total: u64,
+    ) -> Result<bool, ReadError> {
+        let (start, rows_done) = (self.start.clone(), self.rows_done);
         let chunk = CheckpointChunk {
-            rows: Some(sent),
-            resume: resume.encode(),
-            rows_done: self.rows_done,
-            rows_total: total.max(self.rows_done),
+            rows: Some(rows),
+            resume: Resume { start, rows_done, place }.encode(),
+            rows_done,
+            rows_total: total.max(rows_done),
         };
         self.out.send(CheckpointResponse { event: Some(Event::Chunk(chunk)) }).await
     }
@@ -173,15 +217,8 @@ impl Scan {
         let inner = &self.gateway.0;
         let read = async {
             let rows = inner.store.scan(inner.record.id, prefix, after, PAGE_BYTES_TARGET).await?;
-            // The head moves together with the rows, so it is that of the newest row read at least.
-            let newest = inner.store.head(inner.record.id).await?;
-            let mut head = inner.tail.subscribe();
-            let durable = head.wait_for(|head| head.as_ref().map_or(true, |head| newest <= *head));
-            match durable.await.as_deref() {
-                Ok(Ok(_)) => Ok(rows),
-                Ok(Err(error)) => Err(error.clone()),
-                Err(_) => Err(StoreError::Closed),
-            }
+            self.gateway.settle().await?;
+            Ok::<_, StoreError>(rows)
         };
         Ok(self.out.unless_ended(read).await?.transpose()?)
     }
@@ -193,8 +230,7 @@ fn live(rows: &[(RowId, Row)]) -> impl Iterator<Item = (&RowId, &Row)> {
 }
 
 fn decode(key: &[u8], bytes: &[u8], prefix: &[u8]) -> Result<(RowId, Row), StoreError> {
-    let corrupt =
-        |what: &dyn ToString| StoreError::Corrupt(format!("row {key:?}: {}", what.to_string()));
-    let row_id = keys::row_id(key, prefix).ok_or_else(|| corrupt(&"illegal key"))?;
-    Ok((row_id, Row::decode(bytes).map_err(|error| corrupt(&error))?))
+    let (_, row) = stored::decode(key, bytes)?;
+    let illegal = || StoreError::Corrupt(format!("row {key:?}: illegal key"));
+    Ok((keys::row_id(key, prefix).ok_or_else(illegal)?, row))
 }

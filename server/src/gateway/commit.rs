@@ -1,20 +1,27 @@
 //! A commit as the log keeps it: what one push changed, ready to be sent.
 //!
 //! Stored form, version 1: the version byte, the commit's clock reading (big-endian), then a
-//! `lakesync.v1.Page` whose tables hold the cells that took effect.
+//! `lakesync.v1.Page` whose tables hold the cells that took effect. Version 2, where sync rules are
+//! in force: in front of the page, the rules' generation, the number of bucket instances that the
+//! commit concerns, and those: their parts go when the commit goes.
 
 use bytes::Bytes;
 use lakesync::delta::Delta;
 use lakesync::hlc::Hlc;
 use lakesync::name::{ClientId, Position};
 use lakesync::proto::v1::{Page, TableChanges};
+use lakesync::rules::Instance;
 use lakesync::wire;
 use prost::Message;
 
+use super::part::Part;
 use crate::store::StoreError;
 
-const VERSION: u8 = 1;
+const PLAIN: u8 = 1;
+const RULED: u8 = 2;
 const HEADER_BYTES: usize = 1 + size_of::<u64>();
+/// A generation, and a count of instances.
+const RULED_BYTES: usize = 2 * size_of::<u32>();
 
 /// A durable commit on its way to readers.
 #[derive(Clone, Debug)]
@@ -23,29 +30,118 @@ pub(super) struct Commit {
     pub(super) position: Position,
     /// Its stored form.
     pub(super) bytes: Bytes,
+    /// What it means to readers under the rules in force, sorted by instance.
+    pub(super) parts: Vec<Part>,
 }
 
-/// The stored form of what `client` changed at `hlc`.
-pub(super) fn encode(client: &ClientId, hlc: Hlc, effective: &[Delta]) -> Bytes {
+impl Commit {
+    /// What it means to one instance.
+    pub(super) fn part(&self, instance: &Instance) -> Option<&Part> {
+        let found = self.parts.binary_search_by(|part| part.instance.cmp(instance));
+        found.ok().map(|at| &self.parts[at])
+    }
+
+    /// How much memory it takes.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len() + self.parts.iter().map(|part| part.bytes.len()).sum::<usize>()
+    }
+}
+
+/// The stored form of what `client` changed at `hlc`, while the rules of `generation` were in force.
+pub(super) fn encode(
+    client: &ClientId,
+    hlc: Hlc,
+    effective: &[Delta],
+    (generation, parts): (u32, &[Part]),
+) -> Bytes {
     let mut bytes = Vec::new();
-    bytes.push(VERSION);
+    bytes.push(if parts.is_empty() { PLAIN } else { RULED });
     bytes.extend(hlc.0.to_be_bytes());
+    if !parts.is_empty() {
+        let count = u32::try_from(parts.len()).expect("BUG: rows and buckets are bounded");
+        bytes.extend([generation, count].map(u32::to_be_bytes).concat());
+        parts.iter().for_each(|part| bytes.extend(part.instance.to_bytes()));
+    }
     wire::put_commit(client, effective, &mut bytes);
     bytes.into()
 }
 
 /// The changes of a stored commit.
 pub(super) fn decode(bytes: &Bytes) -> Result<Vec<TableChanges>, StoreError> {
-    let corrupt = |what: &str| StoreError::Corrupt(format!("a commit: {what}"));
-    if bytes.len() < HEADER_BYTES || bytes[0] != VERSION {
-        return Err(corrupt("unknown version"));
-    }
-    let page = Page::decode(bytes.slice(HEADER_BYTES..));
+    let (header, _) = header(bytes)?;
+    let page = Page::decode(bytes.slice(header..));
     Ok(page.map_err(|error| corrupt(&error.to_string()))?.tables)
+}
+
+/// The generation and the instances that have parts of a stored commit.
+pub(super) fn parts(bytes: &Bytes) -> Result<(u32, Vec<Instance>), StoreError> {
+    let (end, generation) = header(bytes)?;
+    let start = end.min(HEADER_BYTES + RULED_BYTES);
+    let (instances, _) = bytes[start..end].as_chunks::<{ Instance::BYTES }>();
+    Ok((generation, instances.iter().map(Instance::from_bytes).collect()))
+}
+
+/// Where the page begins, and the generation, if any.
+fn header(bytes: &Bytes) -> Result<(usize, u32), StoreError> {
+    if bytes.len() < HEADER_BYTES {
+        return Err(corrupt("it ends early"));
+    }
+    let (end, generation) = match bytes[0] {
+        PLAIN => (HEADER_BYTES, 0),
+        RULED => {
+            let number = |at: usize| {
+                let number = bytes.get(at..at + size_of::<u32>());
+                let number = number.and_then(|number| number.try_into().ok());
+                number.map(u32::from_be_bytes).ok_or_else(|| corrupt("it ends early"))
+            };
+            let generation = number(HEADER_BYTES)?;
+            let count = number(HEADER_BYTES + size_of::<u32>())? as usize;
+            (HEADER_BYTES + RULED_BYTES + count.saturating_mul(Instance::BYTES), generation)
+        }
+        _ => return Err(corrupt("unknown version")),
+    };
+    if bytes.len() < end {
+        return Err(corrupt("it ends early"));
+    }
+    Ok((end, generation))
+}
+
+fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("a commit: {what}"))
 }
 
 /// Whether `client` pushed this commit. A commit is one client's, so any table tells.
 pub(super) fn is_by(tables: &[TableChanges], client: &ClientId) -> bool {
     let first = tables.first().and_then(|table| table.clients.first());
     first.is_some_and(|text| text == client.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use lakesync::testing;
+
+    use super::*;
+
+    #[test]
+    fn commits_round_trip_with_and_without_parts() {
+        let (ann, delta) = (testing::id("ann"), testing::delta("ann@1 title=milk"));
+        let instance = |byte| Instance::from_bytes(&[byte; Instance::BYTES]);
+        let part = |byte| Part { instance: instance(byte), bytes: Bytes::new() };
+        let mut changes = Vec::new();
+        for some in [vec![], vec![part(1)], vec![part(1), part(2)]] {
+            let bytes = encode(&ann, Hlc(7), std::slice::from_ref(&delta), (5, &some));
+            let instances: Vec<_> = some.iter().map(|part| part.instance).collect();
+            let generation = if some.is_empty() { 0 } else { 5 };
+            assert_eq!(parts(&bytes).expect("whole"), (generation, instances));
+            changes.push(decode(&bytes).expect("whole"));
+            for cut in 0..header(&bytes).expect("whole").0 {
+                assert!(decode(&bytes.slice(..cut)).is_err(), "{cut} bytes");
+            }
+            let commit = Commit { position: Position(1), bytes, parts: some };
+            assert_eq!(commit.part(&instance(1)).is_some(), !commit.parts.is_empty());
+            assert!(commit.part(&instance(3)).is_none());
+        }
+        assert!(changes.windows(2).all(|pair| pair[0] == pair[1]));
+        assert!(is_by(&changes[0], &ann));
+    }
 }

@@ -8,18 +8,39 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lakesync::error::{Classify, FieldViolation, Reason};
 use lakesync::limits::CURSOR_BYTES_MAX;
 use lakesync::name::{LogId, Position, TableName};
+use lakesync::rules::Instance;
 use sha2::{Digest, Sha256};
+
+use super::lens::Lens;
 
 const CURSOR: u8 = 1;
 const RESUME: u8 = 2;
+const SCOPED_CURSOR: u8 = 3;
+const SCOPED_RESUME: u8 = 4;
 const CRC_BYTES: usize = 4;
+/// How many bucket instances a cursor lists. Of a wider scope only the fingerprint stands there, and
+/// its next checkpoint is a full one.
+const HELD_MAX: usize = 32;
 
-/// Where a reader stands: in which life of which log, after which commit, reading which tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a reader stands: in which life of which log, after which commit, reading which tables
+/// within which scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) log_id: LogId,
     pub(super) position: Position,
     pub(super) tables: Selection,
+    pub(super) view: View,
+}
+
+/// The sync rules that a reader saw through, and what they opened to it; nothing without rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// The generation of the rules.
+    pub(super) generation: u32,
+    /// A fingerprint of the scope.
+    scope: Fingerprint,
+    /// The scope's instances, unless they were too many.
+    pub(super) held: Vec<Instance>,
 }
 
 /// Where a checkpoint stands. The position is that of its beginning, however often it resumed.
@@ -27,14 +48,44 @@ pub(super) struct Cursor {
 pub(super) struct Resume {
     pub(super) start: Cursor,
     pub(super) rows_done: u64,
-    pub(super) table: TableName,
-    /// The key of the last row sent.
+    pub(super) place: Place,
+}
+
+/// How far a checkpoint has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Without rules: the table, and the key of the last row sent.
+    Row(TableName, Vec<u8>),
+    /// Within a scope.
+    Entry(Entry),
+}
+
+/// How far a checkpoint within a scope has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// A fingerprint of the cursor whose rows are not sent again: another would leave out others.
+    pub(super) since: Fingerprint,
+    pub(super) instance: Instance,
+    /// The key of the last row that was looked at.
     pub(super) after: Vec<u8>,
+}
+
+/// The first bytes of a digest.
+pub(super) type Fingerprint = [u8; 8];
+
+/// The fingerprint of a text; of an empty one it is zeros.
+pub(super) fn fingerprint(text: &[u8]) -> Fingerprint {
+    if text.is_empty() {
+        return Fingerprint::default();
+    }
+    let digest = Sha256::digest(text);
+    let (first, _) = digest.split_first_chunk().expect("BUG: a digest has 32 bytes");
+    *first
 }
 
 /// A fingerprint of the tables that a reader asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Selection([u8; 8]);
+pub(super) struct Selection(Fingerprint);
 
 /// Why a cursor can't be continued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,75 +143,151 @@ impl Selection {
     }
 }
 
+impl View {
+    /// What a reader sees through `lens`.
+    pub(super) fn of(lens: Option<&Lens>) -> Self {
+        let Some(Lens { index, scope }) = lens else { return Self::default() };
+        let instances = scope.instances();
+        let bytes: Vec<u8> = instances.clone().flat_map(Instance::to_bytes).collect();
+        let listed = instances.len() <= HELD_MAX;
+        let held = if listed { instances.collect() } else { Vec::new() };
+        // A scope that opens nothing has a fingerprint too, unlike no rules at all.
+        let scope = fingerprint(&[&[1], &bytes[..]].concat());
+        Self { generation: index.generation, scope, held }
+    }
+
+    /// Whether the list of instances is all there were.
+    pub(super) fn is_listed(&self) -> bool {
+        let bytes: Vec<u8> = self.held.iter().flat_map(|one| one.to_bytes()).collect();
+        self.scope == fingerprint(&[&[1], &bytes[..]].concat())
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend(self.generation.to_be_bytes());
+        out.extend(self.scope);
+        out.push(u8::try_from(self.held.len()).expect("BUG: a list beyond its bound"));
+        self.held.iter().for_each(|instance| out.extend(instance.to_bytes()));
+    }
+
+    fn take(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (generation, rest) = bytes.split_first_chunk()?;
+        let (scope, rest) = rest.split_first_chunk()?;
+        let (count, rest) = rest.split_first()?;
+        let (held, rest) = rest.split_at_checked(usize::from(*count) * Instance::BYTES)?;
+        let (held, _) = held.as_chunks();
+        let held = held.iter().map(Instance::from_bytes).collect();
+        Some((Self { generation: u32::from_be_bytes(*generation), scope: *scope, held }, rest))
+    }
+}
+
 impl Cursor {
     /// The cursor as text.
     pub(super) fn encode(&self) -> String {
-        let mut bytes = vec![CURSOR];
+        let mut bytes = vec![if self.is_scoped() { SCOPED_CURSOR } else { CURSOR }];
         self.put(&mut bytes);
         seal(bytes)
     }
 
     /// Reads a cursor's text.
     pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let whole = |bytes: &[u8]| {
-            let (cursor, rest) = Self::take(bytes)?;
+        let whole = |(version, bytes): (u8, Vec<u8>)| {
+            let (cursor, rest) = Self::take(&bytes, version == SCOPED_CURSOR)?;
             rest.is_empty().then_some(cursor)
         };
-        let bytes = unseal(text, CURSOR);
-        bytes.and_then(|bytes| whole(&bytes)).ok_or(CursorError::Malformed("cursor"))
+        let bytes = unseal(text, [CURSOR, SCOPED_CURSOR]);
+        bytes.and_then(whole).ok_or(CursorError::Malformed("cursor"))
     }
 
-    /// Refuses a cursor that another log, or another selection of tables, gave out.
-    pub(super) fn check(&self, log_id: LogId, tables: Selection) -> Result<(), CursorError> {
-        if self.log_id != log_id {
+    /// Refuses a cursor that another log gave out, or for another selection of tables or view.
+    pub(super) fn check(&self, now: &Self) -> Result<(), CursorError> {
+        if self.log_id != now.log_id {
             return Err(CursorError::OtherLog);
         }
-        if self.tables != tables {
+        if self.tables != now.tables {
             return Err(CursorError::Expired("the cursor was made for other tables"));
         }
+        if self.view.generation != now.view.generation {
+            return Err(CursorError::Expired("the sync rules have changed since"));
+        }
+        if self.view != now.view {
+            return Err(CursorError::Expired("the token's claims open other rows than before"));
+        }
         Ok(())
+    }
+
+    fn is_scoped(&self) -> bool {
+        self.view != View::default()
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         out.extend(self.log_id.0);
         out.extend(self.position.0.to_be_bytes());
         out.extend(self.tables.0);
+        if self.is_scoped() {
+            self.view.put(out);
+        }
     }
 
-    fn take(bytes: &[u8]) -> Option<(Self, &[u8])> {
+    fn take(bytes: &[u8], scoped: bool) -> Option<(Self, &[u8])> {
         let (log_id, rest) = bytes.split_first_chunk()?;
         let (position, rest) = rest.split_first_chunk()?;
         let (tables, rest) = rest.split_first_chunk()?;
+        let (view, rest) = if scoped { View::take(rest)? } else { (View::default(), rest) };
         let position = Position(u64::from_be_bytes(*position));
-        Some((Self { log_id: LogId(*log_id), position, tables: Selection(*tables) }, rest))
+        let (log_id, tables) = (LogId(*log_id), Selection(*tables));
+        Some((Self { log_id, position, tables, view }, rest))
     }
 }
 
 impl Resume {
     /// The token as text.
     pub(super) fn encode(&self) -> String {
-        let mut bytes = vec![RESUME];
+        let scoped = self.start.is_scoped();
+        let mut bytes = vec![if scoped { SCOPED_RESUME } else { RESUME }];
         self.start.put(&mut bytes);
         bytes.extend(self.rows_done.to_be_bytes());
-        bytes.extend(self.table.as_str().as_bytes());
-        bytes.push(0);
-        bytes.extend(&self.after);
+        match &self.place {
+            Place::Row(table, after) => {
+                bytes.extend(table.as_str().as_bytes());
+                bytes.push(0);
+                bytes.extend(after);
+            }
+            Place::Entry(Entry { since, instance, after }) => {
+                bytes.extend(since);
+                bytes.extend(instance.to_bytes());
+                bytes.extend(after);
+            }
+        }
         seal(bytes)
     }
 
     /// Reads a token's text.
     pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let bytes = unseal(text, RESUME);
-        bytes.and_then(|bytes| Self::take(&bytes)).ok_or(CursorError::Malformed("resume"))
+        let bytes = unseal(text, [RESUME, SCOPED_RESUME]);
+        let taken = bytes.and_then(|(version, bytes)| Self::take(&bytes, version == SCOPED_RESUME));
+        taken.ok_or(CursorError::Malformed("resume"))
     }
 
-    fn take(bytes: &[u8]) -> Option<Self> {
-        let (start, rest) = Cursor::take(bytes)?;
+    fn take(bytes: &[u8], scoped: bool) -> Option<Self> {
+        let (start, rest) = Cursor::take(bytes, scoped)?;
         let (rows_done, rest) = rest.split_first_chunk()?;
-        let rows_done = u64::from_be_bytes(*rows_done);
-        let end = rest.iter().position(|byte| *byte == 0)?;
-        let table = TableName::parse(str::from_utf8(&rest[..end]).ok()?).ok()?;
-        Some(Self { start, rows_done, table, after: rest[end + 1..].to_vec() })
+        let place = if scoped { Place::take_entry(rest)? } else { Place::take_row(rest)? };
+        Some(Self { start, rows_done: u64::from_be_bytes(*rows_done), place })
+    }
+}
+
+impl Place {
+    fn take_row(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == 0)?;
+        let table = TableName::parse(str::from_utf8(&bytes[..end]).ok()?).ok()?;
+        Some(Self::Row(table, bytes[end + 1..].to_vec()))
+    }
+
+    fn take_entry(bytes: &[u8]) -> Option<Self> {
+        let (since, rest) = bytes.split_first_chunk()?;
+        let (instance, after) = rest.split_first_chunk()?;
+        let instance = Instance::from_bytes(instance);
+        Some(Self::Entry(Entry { since: *since, instance, after: after.to_vec() }))
     }
 }
 
@@ -169,63 +296,18 @@ fn seal(mut bytes: Vec<u8>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn unseal(text: &str, version: u8) -> Option<Vec<u8>> {
+fn unseal(text: &str, versions: [u8; 2]) -> Option<(u8, Vec<u8>)> {
     if CURSOR_BYTES_MAX < text.len() {
         return None;
     }
     let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
     let (bytes, crc) = sealed.split_last_chunk::<CRC_BYTES>()?;
-    if crc32fast::hash(bytes) != u32::from_be_bytes(*crc) || bytes.first() != Some(&version) {
+    if crc32fast::hash(bytes) != u32::from_be_bytes(*crc) {
         return None;
     }
-    Some(bytes[1..].to_vec())
+    let (version, rest) = bytes.split_first()?;
+    versions.contains(version).then(|| (*version, rest.to_vec()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cursor() -> Cursor {
-        let tables = Selection::of(&["todos".parse().expect("legal")]);
-        Cursor { log_id: LogId([7; 16]), position: Position(42), tables }
-    }
-
-    #[test]
-    fn cursors_and_resume_tokens_round_trip() {
-        assert_eq!(Cursor::decode(&cursor().encode()), Ok(cursor()));
-        let table = "todos".parse().expect("legal");
-        let resume =
-            Resume { start: cursor(), rows_done: 9, table, after: b"todos\0r\xff".to_vec() };
-        assert_eq!(Resume::decode(&resume.encode()), Ok(resume));
-    }
-
-    #[test]
-    fn mangled_text_is_refused() {
-        let text = cursor().encode();
-        let other = Resume {
-            start: cursor(),
-            rows_done: 0,
-            table: "t".parse().expect("legal"),
-            after: Vec::new(),
-        };
-        let long = "A".repeat(CURSOR_BYTES_MAX + 1);
-        for bad in [&text[1..], &text[..text.len() - 1], "", "§", &other.encode(), &long] {
-            assert_eq!(Cursor::decode(bad), Err(CursorError::Malformed("cursor")), "{bad:?}");
-        }
-        for at in 0..text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            let bad = String::from_utf8(bytes).expect("still ASCII");
-            assert_eq!(Cursor::decode(&bad), Err(CursorError::Malformed("cursor")), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_is_good_for_its_log_and_its_tables_only() {
-        let (one, two) = ("a".parse().expect("legal"), "b".parse().expect("legal"));
-        let both = Selection::of(&[one, two]);
-        assert!(cursor().check(LogId([7; 16]), cursor().tables).is_ok());
-        assert!(cursor().check(LogId([8; 16]), cursor().tables).is_err());
-        assert!(cursor().check(LogId([7; 16]), both).is_err());
-    }
-}
+mod tests;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lakesync::error::{Classify, FieldViolation, Reason};
 use lakesync::limits::PUSH_ROWS_MAX;
-use lakesync::name::ClientId;
+use lakesync::name::{ClientId, ColumnName, TableName};
+use lakesync::rules::{RulesError, TooManyInstances};
 use lakesync::schema::EvolveError;
 use lakesync::wire::Refusal;
 
@@ -32,6 +33,12 @@ pub enum PushError {
     /// Another subject pushed under this client id first.
     #[error("the client id {0} belongs to another subject")]
     ClientIdTaken(ClientId),
+    /// The token opens more than can be served.
+    #[error(transparent)]
+    Scope(#[from] TooManyInstances),
+    /// The caller's tokens were revoked.
+    #[error(transparent)]
+    Revoked(#[from] Revoked),
     /// A change of an atomic push was refused.
     #[error("nothing was committed: {}", .0.message)]
     Refused(Refusal),
@@ -51,6 +58,8 @@ impl Classify for PushError {
         match self {
             Self::TooManyChanges { .. } | Self::RowsTooLarge { .. } => Reason::TooLarge,
             Self::ClientIdTaken(_) => Reason::ClientIdTaken,
+            Self::Scope(error) => error.reason(),
+            Self::Revoked(error) => error.reason(),
             Self::Refused(refusal) => refusal.reason,
             Self::Full => Reason::Overloaded,
             Self::Stopped => Reason::ShuttingDown,
@@ -74,12 +83,26 @@ impl Classify for PushError {
     }
 }
 
-/// Why a schema was not installed.
+/// A token from before its subject's tokens were revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token was revoked; obtain a fresh one")]
+pub struct Revoked;
+
+impl Classify for Revoked {
+    fn reason(&self) -> Reason {
+        Reason::TokenInvalid
+    }
+}
+
+/// Why sync rules did not come into force.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum SchemaChangeError {
-    /// It can't be evolved to.
+pub enum RulesChangeError {
+    /// They are wrong.
     #[error(transparent)]
-    Refused(#[from] EvolveError),
+    Refused(#[from] RulesError),
+    /// Others were put before their index was built.
+    #[error("other rules were put before these came into force")]
+    Replaced,
     /// The gateway is closing.
     #[error("the gateway has stopped")]
     Stopped,
@@ -88,10 +111,11 @@ pub enum SchemaChangeError {
     Store(#[from] StoreError),
 }
 
-impl Classify for SchemaChangeError {
+impl Classify for RulesChangeError {
     fn reason(&self) -> Reason {
         match self {
             Self::Refused(error) => error.reason(),
+            Self::Replaced => Reason::RulesReplaced,
             Self::Stopped => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
         }
@@ -119,12 +143,84 @@ impl Classify for SchemaChangeError {
     }
 }
 
+/// Why a schema was not installed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SchemaChangeError {
+    /// It can't be evolved to.
+    #[error(transparent)]
+    Refused(#[from] EvolveError),
+    /// A type would change under the sync rules, which compare by type.
+    #[error(
+        "the type of {table}.{column} can't change while sync rules look at it, in {buckets}; put \
+         rules without it first"
+    )]
+    LookedAt {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+        /// The buckets that look at it.
+        buckets: String,
+    },
+    /// The sync rules mean nothing under it.
+    #[error("the sync rules in force do not fit: {0}; put others first")]
+    Rules(#[from] RulesError),
+    /// The gateway is closing.
+    #[error("the gateway has stopped")]
+    Stopped,
+    /// The store could not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Classify for SchemaChangeError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Refused(error) => error.reason(),
+            Self::LookedAt { .. } | Self::Rules(_) => Reason::InvalidRequest,
+            Self::Stopped => Reason::ShuttingDown,
+            Self::Store(error) => error.reason(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.told_instead(),
+            _ => None,
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Refused(error) => error.violations(),
+            Self::LookedAt { .. } | Self::Rules(_) => {
+                let (field, description) = ("tables".to_owned(), self.to_string());
+                vec![FieldViolation { field, description }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Why a pull or a checkpoint ended before its end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
     /// The cursor or resume token can't be continued.
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    /// The token opens more than can be served.
+    #[error(transparent)]
+    Scope(#[from] TooManyInstances),
+    /// The caller's tokens were revoked.
+    #[error(transparent)]
+    Revoked(#[from] Revoked),
     /// The reader took nothing for too long.
     #[error("the reader took nothing for {} s; resume from the last cursor", .0.as_secs())]
     SlowConsumer(Duration),
@@ -143,6 +239,8 @@ impl Classify for ReadError {
     fn reason(&self) -> Reason {
         match self {
             Self::Cursor(error) => error.reason(),
+            Self::Scope(error) => error.reason(),
+            Self::Revoked(error) => error.reason(),
             Self::SlowConsumer(_) => Reason::SlowConsumer,
             Self::TokenExpired => Reason::TokenExpired,
             Self::ShuttingDown => Reason::ShuttingDown,

@@ -5,17 +5,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lakesync::name::Position;
 use lakesync::schema::Schema;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::commit::Commit;
 use super::followers::Tail;
 use super::recover::Counters;
-use super::{Ack, Gauges, PushError, SchemaChangeError};
+use super::ruling::InForce;
+use super::{Ack, Gauges, PushError, RulesChangeError, SchemaChangeError};
 use crate::store::{Receipt, StoreError};
 
 /// What a push is answered.
 pub(super) type PushAnswer = Result<Ack, PushError>;
+/// What a change of sync rules is answered.
+pub(super) type RulesAnswer = Result<(), RulesChangeError>;
 /// What a change of schema is answered.
 pub(super) type SchemaAnswer = Result<Arc<Schema>, SchemaChangeError>;
 
@@ -28,6 +32,10 @@ pub(super) struct InFlight {
     /// The counters with this group, if it changed any.
     pub(super) counters: Option<Counters>,
     pub(super) schema: Option<(Arc<Schema>, oneshot::Sender<SchemaAnswer>)>,
+    /// The rules in force from here on, if they changed.
+    pub(super) in_force: Option<InForce>,
+    /// Who waits to hear that they are.
+    pub(super) rules: Vec<oneshot::Sender<RulesAnswer>>,
 }
 
 /// An answer that waits for its group.
@@ -58,6 +66,7 @@ pub(super) async fn publish_all(
     tail: Arc<Tail>,
     gauges: Arc<Gauges>,
     schema: watch::Sender<Arc<Schema>>,
+    in_force: watch::Sender<Arc<InForce>>,
 ) {
     let guard = FailOnPanic(Arc::clone(&tail));
     while let Some(group) = groups.recv().await {
@@ -70,6 +79,10 @@ pub(super) async fn publish_all(
         if let Some(counters) = &group.counters {
             gauges.show(counters);
         }
+        // First the rules: who sees a commit past their beginning sees them as well.
+        if let Some(rules) = group.in_force {
+            in_force.send_replace(Arc::new(rules));
+        }
         tail.publish(group.commits);
         for Answer { reply, what, .. } in group.answers {
             // A caller that hung up learns nothing; its changes are durable all the same.
@@ -78,6 +91,9 @@ pub(super) async fn publish_all(
         if let Some((installed, reply)) = group.schema {
             schema.send_replace(Arc::clone(&installed));
             let _ = reply.send(Ok(installed));
+        }
+        for reply in group.rules {
+            let _ = reply.send(Ok(()));
         }
     }
     drop(guard);
@@ -89,6 +105,16 @@ impl Gauges {
         self.rows.store(counters.rows, Ordering::Release);
         self.log_bytes.store(counters.log_bytes(), Ordering::Release);
         self.hlc.store(counters.hlc, Ordering::Release);
+    }
+
+    /// Shows that commits through `through` are kept no longer, or not for long.
+    pub(super) fn trim(&self, through: Position) {
+        self.trimmed.fetch_max(through.0, Ordering::AcqRel);
+    }
+
+    /// Through which position commits are kept no longer.
+    pub(super) fn trimmed(&self) -> Position {
+        Position(self.trimmed.load(Ordering::Acquire))
     }
 }
 

@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::commit::{self, Commit};
-use super::cursor::{Cursor, CursorError, Selection};
-use super::followers::Head;
+use super::cursor::{Cursor, View};
+use super::followers::{Head, Tail, Watch};
+use super::lens::{Caller, Lens};
 use super::out::{Answers, Out, Stopped};
-use super::{Gateway, ReadError};
+use super::scoped::{self, Piece};
+use super::{Gateway, ReadError, Revoked};
 use crate::store::StoreError;
 
 /// What a reader asks for.
@@ -42,53 +44,33 @@ impl Gateway {
     /// Streams what follows the cursor. A bad cursor is refused before the stream begins.
     pub async fn pull(
         &self,
+        caller: &Caller,
         options: PullOptions,
         stopped: Stopped,
     ) -> Result<Answers<PullResponse>, ReadError> {
-        let selection = Selection::of(&options.tables);
-        let at = self.start(&options.cursor, selection).await?;
-        let started = self.0.tail.head()?;
-        let head = self.0.tail.subscribe();
+        let (lens, now) = self.standing(caller, &options.tables)?;
+        let at = self.start(&options.cursor, &now)?;
+        let started = now.position;
+        let alarm = Alarm::of(&self.0.tail, lens.as_ref());
         let (out, answers) = Out::new(self, stopped);
-        let gateway = self.clone();
+        let (gateway, caller) = (self.clone(), caller.clone());
         let spoke = Instant::now();
-        let reader = Reader { gateway, options, selection, at, started, rows: 0, spoke, out };
-        tokio::spawn(reader.run(head));
+        let stand = Cursor { position: at, ..now };
+        let reader = Reader { gateway, caller, lens, options, stand, started, rows: 0, spoke, out };
+        tokio::spawn(reader.run(alarm));
         Ok(answers)
-    }
-
-    async fn start(&self, cursor: &str, selection: Selection) -> Result<Position, ReadError> {
-        let at = if cursor.is_empty() {
-            Position::START
-        } else {
-            let cursor = Cursor::decode(cursor)?;
-            cursor.check(self.0.record.log_id, selection)?;
-            cursor.position
-        };
-        self.check_held(at).await?;
-        Ok(at)
-    }
-
-    /// Refuses a position whose successors the log no longer holds, or never gave out.
-    pub(super) async fn check_held(&self, at: Position) -> Result<(), ReadError> {
-        if at < self.0.store.trimmed(self.0.record.id).await? {
-            let gone = "commits after the cursor are no longer kept";
-            return Err(CursorError::Expired(gone).into());
-        }
-        if self.0.tail.head()? < at {
-            // Only another life of the log can have given it out.
-            return Err(CursorError::OtherLog.into());
-        }
-        Ok(())
     }
 }
 
 /// One pull under way.
-struct Reader {
-    gateway: Gateway,
-    options: PullOptions,
-    selection: Selection,
-    at: Position,
+pub(super) struct Reader {
+    pub(super) gateway: Gateway,
+    caller: Caller,
+    /// What the reader may see; everything without rules.
+    lens: Option<Lens>,
+    pub(super) options: PullOptions,
+    /// How far the reader has come.
+    stand: Cursor,
     /// The head when the pull began: later commits of the same client are left out.
     started: Position,
     rows: usize,
@@ -97,28 +79,94 @@ struct Reader {
     out: Out<PullResponse>,
 }
 
+/// What wakes a follower: any commit, or those that concern it.
+enum Alarm {
+    Head(watch::Receiver<Head>),
+    Bell(Watch),
+}
+
+impl Alarm {
+    fn of(tail: &Arc<Tail>, lens: Option<&Lens>) -> Self {
+        match lens {
+            None => Self::Head(tail.subscribe()),
+            Some(lens) => Self::Bell(tail.watch(lens.scope.instances().collect())),
+        }
+    }
+
+    /// Resolves when there may be more; false if there never will be.
+    async fn rung(&mut self) -> bool {
+        match self {
+            // A gateway that closed has no more to tell; its readers resume at the next.
+            Self::Head(head) => head.changed().await.is_ok(),
+            Self::Bell(watch) => {
+                watch.rung().await;
+                true
+            }
+        }
+    }
+
+    /// Marks the head as seen.
+    fn seen(&mut self) {
+        if let Self::Head(head) = self {
+            head.mark_unchanged();
+        }
+    }
+}
+
 impl Reader {
-    async fn run(mut self, mut head: watch::Receiver<Head>) {
-        if let Err(error) = self.read(&mut head).await {
+    async fn run(mut self, mut alarm: Alarm) {
+        if let Err(error) = self.read(&mut alarm).await {
             self.out.end(error);
         }
     }
 
-    async fn read(&mut self, head: &mut watch::Receiver<Head>) -> Result<(), ReadError> {
+    async fn read(&mut self, alarm: &mut Alarm) -> Result<(), ReadError> {
         loop {
-            let durable = head.borrow_and_update().clone()?;
-            while self.at < durable {
-                if !self.send_page(durable).await? || self.is_full() {
-                    return Ok(());
-                }
+            if !self.catch_up(alarm).await? || self.is_full() {
+                return Ok(());
             }
             if !self.send_caught_up().await? || !self.options.follow {
                 return Ok(());
             }
-            if !self.await_more(head).await? {
+            if !self.await_more(alarm).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends what there is up to the head, or as much as was asked for. False if the reader has gone.
+    async fn catch_up(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
+        alarm.seen();
+        let durable = self.gateway.0.tail.head()?;
+        // After the head was read: rules that came into force since are of later commits.
+        self.look_again()?;
+        while self.stand.position < durable && !self.is_full() {
+            if !self.send_page(durable).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Refuses to go on once the reader may see something else than when it began.
+    fn look_again(&mut self) -> Result<(), ReadError> {
+        let inner = &self.gateway.0;
+        if inner.revoked.has(&self.caller) {
+            return Err(Revoked.into());
+        }
+        let in_force = inner.in_force.borrow().index.clone();
+        let same = match (&self.lens, &in_force) {
+            (None, None) => true,
+            (Some(lens), Some(index)) => Arc::ptr_eq(&lens.index, index),
+            _ => false,
+        };
+        if !same {
+            let lens = Lens::of(in_force.as_ref(), &self.caller)?;
+            let view = View::of(lens.as_ref());
+            self.stand.check(&Cursor { view, ..self.stand.clone() })?;
+            self.lens = lens;
+        }
+        Ok(())
     }
 
     fn is_full(&self) -> bool {
@@ -128,25 +176,39 @@ impl Reader {
     /// Sends one page, if the commits it covers hold anything for this reader. False if the reader
     /// has gone.
     async fn send_page(&mut self, durable: Position) -> Result<bool, ReadError> {
-        let Some(commits) = self.out.unless_ended(self.next(durable)).await? else {
-            return Ok(false);
+        let pieces = match self.lens.clone() {
+            None => self.out.unless_ended(self.gather(durable)).await?,
+            Some(lens) => self.out.unless_ended(scoped::gather(self, &lens, durable)).await?,
         };
-        let mut tables = Vec::new();
-        let mut bytes = 0;
-        for commit in commits? {
-            let changes = self.wanted(&commit)?;
-            let more = changes.iter().map(Message::encoded_len).sum::<usize>();
-            if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
-                break;
+        let Some(pieces) = pieces else { return Ok(false) };
+        for Piece { tables, named, at } in pieces? {
+            for some in named.chunks(scoped::NAMED_MAX) {
+                let lens = self.lens.clone().expect("BUG: rows are named within a scope only");
+                let looked_up = scoped::look_up(&self.gateway, &lens, some);
+                let Some(tables) = self.out.unless_ended(looked_up).await? else {
+                    return Ok(false);
+                };
+                for tables in tables? {
+                    if !self.send_tables(vec![tables], self.stand.position).await? {
+                        return Ok(false);
+                    }
+                }
             }
-            bytes += more;
-            self.at = commit.position;
-            self.rows += changes.iter().map(|table| table.rows.len()).sum::<usize>();
-            tables.extend(changes);
-            if PAGE_BYTES_TARGET <= bytes || self.is_full() {
-                break;
+            if !self.send_tables(tables, at).await? {
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Sends what brings the reader to `at`. False if the reader has gone.
+    async fn send_tables(
+        &mut self,
+        tables: Vec<TableChanges>,
+        at: Position,
+    ) -> Result<bool, ReadError> {
+        self.stand.position = at;
+        self.rows += tables.iter().map(|table| table.rows.len()).sum::<usize>();
         if tables.is_empty() {
             // A long walk past other readers' commits is no silence.
             let heartbeat = self.gateway.0.settings.heartbeat;
@@ -156,27 +218,50 @@ impl Reader {
                 Ok(true)
             };
         }
-        let page = Page { tables, cursor: self.cursor(), position: self.at.0 };
+        let page = Page { tables, cursor: self.stand.encode(), position: at.0 };
         self.spoke = Instant::now();
         self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
     }
 
+    /// The next page without rules.
+    async fn gather(&self, durable: Position) -> Result<Vec<Piece>, ReadError> {
+        let (mut tables, mut bytes, mut at) = (Vec::new(), 0, self.stand.position);
+        let mut rows = self.rows;
+        for commit in self.next(durable).await? {
+            let changes = self.wanted(&commit)?;
+            let more = changes.iter().map(Message::encoded_len).sum::<usize>();
+            if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
+                break;
+            }
+            bytes += more;
+            at = commit.position;
+            rows += changes.iter().map(|table| table.rows.len()).sum::<usize>();
+            tables.extend(changes);
+            let full = 0 < self.options.rows_max && self.options.rows_max as usize <= rows;
+            if PAGE_BYTES_TARGET <= bytes || full {
+                break;
+            }
+        }
+        Ok(vec![Piece { tables, named: Vec::new(), at }])
+    }
+
     async fn next(&self, durable: Position) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let inner = &self.gateway.0;
-        if let Some(recent) = inner.tail.after(self.at, PAGE_BYTES_TARGET) {
+        let (inner, at) = (&self.gateway.0, self.stand.position);
+        if let Some(recent) = inner.tail.after(at, PAGE_BYTES_TARGET) {
             return Ok(recent);
         }
-        let stored = inner.store.log(inner.record.id, self.at, PAGE_BYTES_TARGET).await?;
+        let stored = inner.store.log(inner.record.id, at, PAGE_BYTES_TARGET).await?;
         // Asked afterwards, so that a trim under way can't leave a silent gap.
-        self.gateway.check_held(self.at).await?;
+        self.gateway.check_held(at)?;
         let commit = |entry: crate::store::LogEntry| Commit {
             position: entry.position,
             bytes: entry.commit,
+            parts: Vec::new(),
         };
         let shown = stored.into_iter().filter(|entry| entry.position <= durable);
         let commits: Vec<_> = shown.map(|entry| Arc::new(commit(entry))).collect();
         if commits.is_empty() {
-            let gap = format!("the log ends after {} and its head is {durable}", self.at);
+            let gap = format!("the log ends after {at} and its head is {durable}");
             return Err(StoreError::Corrupt(gap).into());
         }
         Ok(commits)
@@ -188,32 +273,59 @@ impl Reader {
             return Ok(Vec::new());
         }
         let mut tables = commit::decode(&commit.bytes)?;
-        let own = |client: &ClientId| commit::is_by(&tables, client);
-        let during = self.options.follow && self.started < commit.position;
-        if during && self.options.client.as_ref().is_some_and(own) {
+        if self.is_own(commit.position, |client| commit::is_by(&tables, client)) {
             return Ok(Vec::new());
         }
+        self.narrow(&mut tables);
+        Ok(tables)
+    }
+
+    /// Where the reader stands.
+    pub(super) fn at(&self) -> Position {
+        self.stand.position
+    }
+
+    /// Whether the reader's own client pushed a commit while the stream lasts, and so holds it.
+    pub(super) fn is_own(&self, position: Position, is_by: impl FnOnce(&ClientId) -> bool) -> bool {
+        let during = self.options.follow && self.started < position;
+        during && self.options.client.as_ref().is_some_and(is_by)
+    }
+
+    /// Leaves only tables that the reader asked for.
+    pub(super) fn narrow(&self, tables: &mut Vec<TableChanges>) {
         let narrowed = &self.options.tables;
         if !narrowed.is_empty() {
             tables.retain(|table| narrowed.iter().any(|name| name.as_str() == table.table));
         }
-        Ok(tables)
     }
 
     async fn send_caught_up(&self) -> Result<bool, ReadError> {
-        let (cursor, position) = (self.cursor(), self.at.0);
+        let (cursor, position) = (self.stand.encode(), self.stand.position.0);
         let caught_up = CaughtUp { cursor, position, server_hlc: self.gateway.hlc().0 };
         self.out.send(PullResponse { event: Some(Event::CaughtUp(caught_up)) }).await
     }
 
-    /// Waits for the head to move, with heartbeats meanwhile. False if the reader has gone.
-    async fn await_more(&mut self, head: &mut watch::Receiver<Head>) -> Result<bool, ReadError> {
+    /// Waits until there may be more, with heartbeats meanwhile. False if the reader has gone.
+    async fn await_more(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
         let heartbeat = self.gateway.0.settings.heartbeat;
+        let mut in_force = self.gateway.0.in_force.clone();
+        let mut revoked = self.gateway.0.revoked.subscribe();
+        in_force.mark_unchanged();
+        // Both may have changed before they were listened to.
+        self.look_again()?;
         loop {
-            match timeout(heartbeat, self.out.unless_ended(head.changed())).await {
-                // A gateway that closed has no more to tell; its readers resume at the next.
-                Ok(moved) => return Ok(moved?.is_some_and(|moved| moved.is_ok())),
-                Err(_) if self.send_heartbeat().await? => {}
+            let more = async {
+                tokio::select! {
+                    biased;
+                    more = alarm.rung() => more,
+                    changed = in_force.changed() => changed.is_ok(),
+                    changed = revoked.changed() => changed.is_ok(),
+                }
+            };
+            match timeout(heartbeat, self.out.unless_ended(more)).await {
+                Ok(more) => return Ok(more?.unwrap_or(false)),
+                // Commits that hold nothing for this reader woke nobody: it moves past them now.
+                Err(_) if self.catch_up(alarm).await? && self.send_heartbeat().await? => {}
                 Err(_) => return Ok(false),
             }
         }
@@ -221,14 +333,9 @@ impl Reader {
 
     async fn send_heartbeat(&mut self) -> Result<bool, ReadError> {
         self.spoke = Instant::now();
-        let (cursor, server_hlc) = (self.cursor(), self.gateway.hlc().0);
+        let (cursor, server_hlc) = (self.stand.encode(), self.gateway.hlc().0);
         let token_expires = Some(self.out.expires_at());
         let heartbeat = Heartbeat { cursor, server_hlc, token_expires };
         self.out.send(PullResponse { event: Some(Event::Heartbeat(heartbeat)) }).await
-    }
-
-    fn cursor(&self) -> String {
-        let (log_id, position) = (self.gateway.0.record.log_id, self.at);
-        Cursor { log_id, position, tables: self.selection }.encode()
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a gateway has one writer at most. Whoever opens or closes one holds its slot.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lakesync::clock::WallClock;
@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 
 use super::followers::Tail;
 use super::publisher::publish_all;
+use super::retain::forget_commits;
+use super::revoked::Revocations;
 use super::writer::{IN_FLIGHT_MAX, Writer};
-use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover};
+use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover, ruling};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
@@ -29,6 +31,8 @@ pub struct Gateways {
     settings: Arc<Settings>,
     queue: Arc<Semaphore>,
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
+    /// Bytes that all tails keep for their followers.
+    tails_bytes: Arc<AtomicUsize>,
     /// Once true, nothing is opened any more.
     closed: AtomicBool,
 }
@@ -67,6 +71,7 @@ impl Gateways {
             settings,
             queue,
             slots: Mutex::default(),
+            tails_bytes: Arc::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -204,17 +209,18 @@ impl Gateways {
     async fn open(&self, record: GatewayRecord) -> Result<Open, StoreError> {
         let store = self.store.as_ref();
         let counters = recover::counters(store, record.id).await?;
-        let trim_through = Position(counters.trim_through);
-        if store.trimmed(record.id).await? < trim_through {
-            store.trim(record.id, trim_through).await?;
-        }
-        let schema = Arc::new(recover::schema(store, record.id).await?);
-        let head = store.head(record.id).await?;
-        let tail = Arc::new(Tail::new(head));
         let gauges = Arc::new(Gauges::default());
+        gauges.trim(store.trimmed(record.id).await?.max(Position(counters.trim_through)));
+        forget_commits(store, record.id, Position(counters.trim_through)).await?;
+        let schema = Arc::new(recover::schema(store, record.id).await?);
+        let ruling = ruling::load(store, record.id, &schema).await?;
+        let revoked = Arc::new(Revocations::load(store, record.id).await?);
+        let head = store.head(record.id).await?;
+        let tail = Arc::new(Tail::new(head, Arc::clone(&self.tails_bytes)));
         let (mailbox, inbox) = mpsc::channel(MAILBOX_MAX);
         let (publisher, groups) = mpsc::channel(IN_FLIGHT_MAX);
         let (installed, schema_seen) = watch::channel(Arc::clone(&schema));
+        let (enforced, in_force) = watch::channel(Arc::new(ruling.in_force.clone()));
         let writer = Writer {
             id: record.id,
             store: Arc::clone(&self.store),
@@ -227,12 +233,23 @@ impl Gateways {
             head,
             subjects: HashMap::new(),
             swept_ms: 0,
+            ruling,
+            awaiting: Vec::new(),
+            stalled: false,
+            revoked: Arc::clone(&revoked),
+            gauges: Arc::clone(&gauges),
             publisher,
         };
         gauges.show(&counters);
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(inbox));
-        tasks.spawn(publish_all(groups, Arc::clone(&tail), Arc::clone(&gauges), installed));
+        tasks.spawn(publish_all(
+            groups,
+            Arc::clone(&tail),
+            Arc::clone(&gauges),
+            installed,
+            enforced,
+        ));
         let gateway = Gateway(Arc::new(Inner {
             record,
             store: Arc::clone(&self.store),
@@ -243,6 +260,8 @@ impl Gateways {
             tail,
             gauges,
             schema: schema_seen,
+            in_force,
+            revoked,
         }));
         Ok(Open { gateway, tasks })
     }

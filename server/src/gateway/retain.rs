@@ -1,12 +1,12 @@
 //! What a gateway forgets: tombstones older than any replica may be away, and the oldest commits of
 //! a log that has outgrown its limit. Rows are never forgotten. Each call does a bounded piece.
 
-use lakesync::row::Row;
+use lakesync::name::Position;
 
-use super::keys;
 use super::recover::Counters;
 use super::writer::Writer;
-use crate::store::{Group, StoreError};
+use super::{commit, keys, stored};
+use crate::store::{GatewayId, Group, Store, StoreError};
 
 /// How often tombstones are looked at.
 const SWEEP_EVERY_MS: u64 = 60_000;
@@ -38,6 +38,7 @@ impl Writer {
     /// that such a tombstone would have hidden is older than it, and so refused by admission.
     async fn sweep(&mut self, wall_ms: u64) -> Result<usize, StoreError> {
         let horizon = self.horizon(wall_ms);
+        let mut swept = self.counters.swept;
         let oldest = self.store.meta_scan(self.id, keys::TOMBSTONES, SWEEP_MAX).await?;
         let mut group = Group::default();
         for (key, _) in oldest {
@@ -50,18 +51,20 @@ impl Writer {
             let row_key = key.slice_ref(row_key);
             let stored = self.store.rows(self.id, std::slice::from_ref(&row_key)).await?.pop();
             if let Some(bytes) = stored.flatten() {
-                let row = Row::decode(&bytes)
-                    .map_err(|error| StoreError::Corrupt(format!("row {row_key:?}: {error}")))?;
+                let (_, row) = stored::decode(&row_key, &bytes)?;
                 // Written or deleted again since: then a later entry speaks for it, or none needs to.
                 if !row.is_live() && row.deleted().is_some_and(|stamp| stamp.hlc == deleted) {
                     group.rows.push((row_key, None));
                 }
             }
+            // What was forgotten, and not the horizon: a wall clock that was once far ahead must
+            // not go on refusing what no forgotten delete can have hidden.
+            swept = swept.max(deleted.0 + 1);
             group.meta.push((key, None));
         }
         let looked_at = group.meta.len();
         if 0 < looked_at {
-            let swept = Counters { swept: horizon.0, ..self.counters };
+            let swept = Counters { swept, ..self.counters };
             group.meta.push((keys::COUNTERS.into(), Some(swept.encode())));
             if self.forget(group).await? {
                 self.counters = swept;
@@ -70,8 +73,8 @@ impl Writer {
         Ok(looked_at)
     }
 
-    /// Forgets the oldest commits. The figures go first, with the position to trim through: whoever
-    /// opens the gateway after a crash trims to there, so that they stay exact.
+    /// Forgets the oldest commits. The figures go first, with the position to trim through: readers
+    /// are told from then on, and whoever opens the gateway after a crash trims to there.
     async fn trim(&mut self) -> Result<(), StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
         let durable = self.tail.head()?;
@@ -95,7 +98,8 @@ impl Writer {
         let meta = vec![(keys::COUNTERS.into(), Some(counters.encode()))];
         if self.forget(Group { meta, ..Group::default() }).await? {
             self.counters = counters;
-            self.store.trim(self.id, through).await?;
+            self.gauges.trim(through);
+            forget_commits(&*self.store, self.id, through).await?;
         }
         Ok(())
     }
@@ -108,5 +112,38 @@ impl Writer {
             Err(StoreError::Full(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Forgets commits through `through`, which readers were told of, and before them their parts in the
+/// index. A full disk only puts it off.
+pub(super) async fn forget_commits(
+    store: &dyn Store,
+    id: GatewayId,
+    through: Position,
+) -> Result<(), StoreError> {
+    loop {
+        let trimmed = store.trimmed(id).await?;
+        if through <= trimmed {
+            return Ok(());
+        }
+        let (mut group, mut last) = (Group::default(), through);
+        for entry in store.log(id, trimmed, TRIM_BYTES).await? {
+            if through < entry.position {
+                break;
+            }
+            last = entry.position;
+            let (generation, instances) = commit::parts(&entry.commit)?;
+            let key = |instance| keys::bucket_commit(generation, instance, last);
+            group.rows.extend(instances.iter().map(|instance| (key(instance), None)));
+        }
+        if !group.rows.is_empty() {
+            match store.commit(id, group).await {
+                Ok(_) => {}
+                Err(StoreError::Full(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        store.trim(id, last).await?;
     }
 }

@@ -19,6 +19,14 @@ use crate::store::memory::MemoryStore;
 
 const WALL_MS: u64 = 1_700_000_000_000;
 
+fn caller() -> Caller {
+    subject("ann")
+}
+
+fn subject(subject: &str) -> Caller {
+    Caller { subject: subject.into(), claims: Arc::default(), issued_ms: None }
+}
+
 struct Bench {
     gateways: Gateways,
     store: Arc<MemoryStore>,
@@ -57,11 +65,11 @@ impl Bench {
         let offers =
             (0..).zip(deltas).map(|(row, delta)| Offer { table: 0, row, delta: Ok(delta.clone()) });
         let client = client.parse().expect("legal");
-        self.main().await.push("ann", client, offers.collect(), false, 100).await
+        self.main().await.push(&caller(), client, offers.collect(), false, 100).await
     }
 
     async fn pull(&self, options: PullOptions) -> Result<Answers<PullResponse>, ReadError> {
-        self.main().await.pull(options, self.stopped()).await
+        self.main().await.pull(&caller(), options, self.stopped()).await
     }
 
     /// Pulls to the head: the rows that arrived, and the last cursor.
@@ -219,7 +227,7 @@ async fn a_checkpoint_and_a_pull_are_everything_wherever_it_resumes() {
     let cursor = 'done: loop {
         let options = CheckpointOptions { resume: resume.clone(), ..CheckpointOptions::default() };
         let mut answers =
-            bench.main().await.checkpoint(options, bench.stopped()).await.expect("good");
+            bench.main().await.checkpoint(&caller(), options, bench.stopped()).await.expect("good");
         match answers.next().await.expect("open").expect("no failure").event.expect("an event") {
             checkpoint_response::Event::End(end) => {
                 assert_eq!(end.rows, 5);
@@ -257,7 +265,7 @@ async fn old_commits_go_when_the_log_outgrows_its_limit_and_cursors_say_so() {
         let text = format!("ann@{at} title={}", "x".repeat(100));
         bench.push("ann", &[change("a", &text)]).await.expect("durable");
     }
-    let stats = bench.main().await.stats().await.expect("healthy");
+    let stats = bench.main().await.stats().expect("healthy");
     assert!(stats.log_bytes <= 4_500, "{stats:?}");
     assert!(Position::START < stats.tail && stats.tail < stats.head, "{stats:?}");
     let options = PullOptions { cursor, ..PullOptions::default() };
@@ -297,12 +305,12 @@ async fn a_client_id_belongs_to_its_first_subject() {
     let client: ClientId = "phone".parse().expect("legal");
     let offers = || vec![Offer { table: 0, row: 0, delta: Ok(change("a", "phone@1 title=x")) }];
     let main = bench.main().await;
-    main.push("ann", client.clone(), offers(), false, 1).await.expect("hers");
-    let taken = main.push("bob", client.clone(), offers(), false, 1).await;
+    main.push(&subject("ann"), client.clone(), offers(), false, 1).await.expect("hers");
+    let taken = main.push(&subject("bob"), client.clone(), offers(), false, 1).await;
     assert!(matches!(taken, Err(PushError::ClientIdTaken(_))), "{taken:?}");
     drop(main);
     bench.gateways.close_idle().await;
-    let taken = bench.main().await.push("bob", client, offers(), false, 1).await;
+    let taken = bench.main().await.push(&subject("bob"), client, offers(), false, 1).await;
     assert!(matches!(taken, Err(PushError::ClientIdTaken(_))), "remembered: {taken:?}");
 }
 
@@ -313,12 +321,12 @@ async fn what_a_gateway_knows_survives_closing() {
         .push("ann", &[change("a", "ann@1 title=x"), change("b", "ann@2 title=y")])
         .await
         .expect("durable");
-    let before = bench.main().await.stats().await.expect("healthy");
+    let before = bench.main().await.stats().expect("healthy");
     assert_eq!((before.rows, before.head), (2, Position(1)));
     bench.gateways.close_idle().await;
     assert_eq!(bench.gateways.usage().open, 0);
     let after = bench.main().await;
-    assert_eq!(after.stats().await.expect("healthy"), before);
+    assert_eq!(after.stats().expect("healthy"), before);
     assert_eq!(after.schema().tables().len(), 1);
     let skip = HashSet::from([Position(1)]);
     let mut answers =

@@ -12,17 +12,23 @@ use bytes::Bytes;
 use lakesync::clock::WallClock;
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::name::{ClientId, Position};
-use lakesync::row::Row;
+use lakesync::proto::v1::Outcome;
+use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::admit::{self, Rows, Rules};
+use super::admit::{self, Admitted, Rows, Rules};
 use super::commit::{self, Commit};
+use super::error::Revoked;
 use super::followers::Tail;
-use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, SchemaAnswer};
+use super::index::{self, Access, Committed, Index};
+use super::lens::{Caller, Lens};
+use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
 use super::recover::{Counters, encode_schema};
-use super::{Ack, PushError, Settings, keys, told};
+use super::revoked::Revocations;
+use super::ruling::Ruling;
+use super::{Ack, Gauges, PushError, SchemaChangeError, Settings, keys, stored, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -46,12 +52,16 @@ const SUBJECTS_MAX: usize = 10_000;
 pub(super) enum Message {
     Push(Push),
     PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
+    PutRules { draft: Draft, reply: oneshot::Sender<RulesAnswer> },
+    Revoke { subject: String, before_ms: u64, reply: oneshot::Sender<RulesAnswer> },
 }
 
 /// One push in the queue.
 #[derive(Debug)]
 pub(super) struct Push {
-    pub(super) subject: String,
+    pub(super) caller: Caller,
+    /// What the caller may do under the rules that were in force when it called.
+    pub(super) lens: Option<Lens>,
     pub(super) client: ClientId,
     pub(super) offers: Vec<Offer>,
     pub(super) atomic: bool,
@@ -75,6 +85,13 @@ pub(super) struct Writer {
     pub(super) head: Position,
     pub(super) subjects: HashMap<ClientId, String>,
     pub(super) swept_ms: u64,
+    pub(super) ruling: Ruling,
+    /// Who waits for the rules that are on their way.
+    pub(super) awaiting: Vec<oneshot::Sender<RulesAnswer>>,
+    /// Whether chores wait for room on the disk.
+    pub(super) stalled: bool,
+    pub(super) revoked: Arc<Revocations>,
+    pub(super) gauges: Arc<Gauges>,
     pub(super) publisher: mpsc::Sender<InFlight>,
 }
 
@@ -84,15 +101,36 @@ impl Writer {
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         let tail = Arc::clone(&self.tail);
         let guard = FailOnPanic(Arc::clone(&tail));
-        let mut messages = Vec::with_capacity(BATCH_MAX);
-        while 0 < inbox.recv_many(&mut messages, BATCH_MAX).await {
-            if let Err(error) = self.serve(messages.drain(..)).await {
-                tracing::error!(gateway = self.id.0, %error, "the gateway stops: its store failed");
-                tail.fail(error);
-                break;
-            }
+        if let Err(error) = self.run_until_closed(&mut inbox).await {
+            tracing::error!(gateway = self.id.0, %error, "the gateway stops: its store failed");
+            tail.fail(error);
         }
         drop(guard);
+    }
+
+    /// Messages go first; what is to be done beside them goes on in small pieces, after each batch
+    /// and whenever there is none.
+    async fn run_until_closed(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Message>,
+    ) -> Result<(), StoreError> {
+        let mut messages = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let received = tokio::select! {
+                biased;
+                count = inbox.recv_many(&mut messages, BATCH_MAX) => Some(count),
+                () = std::future::ready(()), if self.has_chores() => None,
+            };
+            match received {
+                Some(0) => return Ok(()),
+                Some(_) => {
+                    self.stalled = false;
+                    self.serve(messages.drain(..)).await?;
+                }
+                None => {}
+            }
+            self.do_chore().await?;
+        }
     }
 
     async fn serve(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), StoreError> {
@@ -113,6 +151,14 @@ impl Writer {
                     self.commit(std::mem::take(&mut pushes)).await?;
                     self.put_schema(&proposals, dry_run, reply).await?;
                 }
+                Message::PutRules { draft, reply } => {
+                    self.commit(std::mem::take(&mut pushes)).await?;
+                    self.put_rules(&draft, reply).await?;
+                }
+                Message::Revoke { subject, before_ms, reply } => {
+                    self.commit(std::mem::take(&mut pushes)).await?;
+                    self.revoke(subject, before_ms, reply).await?;
+                }
             }
         }
         self.commit(pushes).await?;
@@ -128,14 +174,13 @@ impl Writer {
         };
         let mut batch = Batch::new(self);
         for push in pushes {
-            let Push { subject, client, offers, atomic, reply, room, .. } = push;
-            let what = match self.owner(&batch, &client).await? {
-                Some(owner) if owner != subject => Err(PushError::ClientIdTaken(client)),
-                _ => self.admit(&mut batch, &mut rows, (subject, client), offers, atomic),
-            };
-            batch.in_flight.answers.push(Answer { reply, what, _room: room });
+            let owner = self.owner(&batch, &push.client).await?;
+            let answer = self.judge(&mut batch, &mut rows, owner, push);
+            batch.in_flight.answers.push(answer);
         }
-        self.hand_over(batch, rows.changed()).await
+        let mut changed = rows.changed();
+        changed.append(&mut batch.entries);
+        self.hand_over(batch, changed).await
     }
 
     /// Commits one by one what is too much together, and refuses what is too much alone.
@@ -161,9 +206,8 @@ impl Writer {
             for (key, bytes) in some.iter().zip(stored) {
                 let Some(bytes) = bytes else { continue };
                 loaded_bytes += bytes.len();
-                let row = Row::decode(&bytes)
-                    .map_err(|error| StoreError::Corrupt(format!("row {key:?}: {error}")))?;
-                rows.load(key.clone(), row, bytes.len());
+                let (position, row) = stored::decode(key, &bytes)?;
+                rows.load(key.clone(), position, row, bytes.len());
             }
             if GROUP_ROWS_BYTES_MAX < loaded_bytes {
                 return Ok(None);
@@ -197,40 +241,64 @@ impl Writer {
         self.subjects.insert(client, subject);
     }
 
+    /// Admits a push, or refuses it.
+    fn judge(
+        &mut self,
+        batch: &mut Batch,
+        rows: &mut Rows,
+        owner: Option<String>,
+        push: Push,
+    ) -> Answer {
+        let Push { caller, lens, client, offers, atomic, reply, room, .. } = push;
+        let what = match owner {
+            _ if self.revoked.has(&caller) => Err(Revoked.into()),
+            Some(owner) if owner != *caller.subject => Err(PushError::ClientIdTaken(client)),
+            _ => match Lens::renew(lens, self.ruling.in_force.index.as_ref(), &caller) {
+                Ok(lens) => {
+                    let who = Pusher { subject: caller.subject.to_string(), client, lens };
+                    self.admit(batch, rows, &who, offers, atomic)
+                }
+                Err(error) => Err(error.into()),
+            },
+        };
+        Answer { reply, what, _room: room }
+    }
+
     fn admit(
         &mut self,
         batch: &mut Batch,
         rows: &mut Rows,
-        (subject, client): (String, ClientId),
+        who: &Pusher,
         offers: Vec<Offer>,
         atomic: bool,
     ) -> Result<Ack, PushError> {
         let wall_ms = self.wall.now_ms();
-        let horizon = self.horizon(wall_ms);
-        let rules = Rules { schema: &self.schema, clock: &self.clock, wall_ms, horizon };
+        let position = batch.head.next();
+        let rules = Rules {
+            schema: &self.schema,
+            clock: &self.clock,
+            wall_ms,
+            horizon: self.horizon(wall_ms),
+            access: who.lens.as_ref().map_or(Access::Everything, Lens::access),
+            indexes: &batch.indexes,
+            position,
+        };
         let admitted = admit::admit(&rules, rows, offers, atomic).map_err(PushError::Refused)?;
         // Every admitted stamp was checked against the same wall time.
         self.clock.observe(admitted.newest, wall_ms).expect("BUG: an admitted stamp drifts");
         let hlc = self.clock.now(wall_ms);
-        let (outcomes, mut position) = (admitted.outcomes, Position::START);
-        if !admitted.effective.is_empty() {
-            position = batch.head.next();
-            batch.head = position;
-            let bytes = commit::encode(&client, hlc, &admitted.effective);
-            batch.counters.appended_bytes += bytes.len() as u64;
-            batch.counters.rows = batch.counters.rows.saturating_add_signed(admitted.rows_gained);
-            let tombstones = admitted.deleted.iter();
-            let tombstone =
-                |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
-            batch.meta.extend(tombstones.map(tombstone));
-            batch.in_flight.commits.push(Arc::new(Commit { position, bytes }));
-        }
         // Whoever was admitted owns the id, even if all of it had lost to others.
-        if Hlc::default() < admitted.newest && !self.subjects.contains_key(&client) {
-            batch.owners.insert(client, subject);
+        if Hlc::default() < admitted.newest && !self.subjects.contains_key(&who.client) {
+            batch.owners.insert(who.client.clone(), who.subject.clone());
         }
         batch.counters.hlc = hlc.0;
-        Ok(Ack { position, outcomes, hlc: told(hlc, wall_ms, &self.settings) })
+        let hlc_told = told(hlc, wall_ms, &self.settings);
+        if admitted.effective.is_empty() {
+            let (position, outcomes) = (Position::START, admitted.outcomes);
+            return Ok(Ack { position, outcomes, hlc: hlc_told });
+        }
+        let outcomes = batch.take(&self.schema, rows, &who.client, hlc, admitted);
+        Ok(Ack { position, outcomes, hlc: hlc_told })
     }
 
     /// Gives the batch to the store, and to the publisher in any case: even what changed nothing is
@@ -276,11 +344,11 @@ impl Writer {
         dry_run: bool,
         reply: oneshot::Sender<SchemaAnswer>,
     ) -> Result<(), StoreError> {
-        let evolved = match self.schema.evolve(proposals) {
-            Ok(evolved) => Arc::new(evolved),
+        let (evolved, ruling) = match self.evolve(proposals) {
+            Ok((evolved, ruling)) => (Arc::new(evolved), ruling),
             Err(error) => {
                 // A caller that hung up learns nothing, and nothing happened.
-                let _ = reply.send(Err(error.into()));
+                let _ = reply.send(Err(error));
                 return Ok(());
             }
         };
@@ -297,8 +365,11 @@ impl Writer {
         match self.store.commit(self.id, Group { meta, ..Group::default() }).await {
             Ok(receipt) => {
                 self.schema = Arc::clone(&evolved);
+                self.ruling = ruling;
+                let in_force = self.ruling.in_force.clone();
+                let in_force = in_force.index.is_some().then_some(in_force);
                 let (receipt, schema) = (Some(receipt), Some((evolved, reply)));
-                self.publish(InFlight { receipt, schema, ..InFlight::default() }).await
+                self.publish(InFlight { receipt, schema, in_force, ..InFlight::default() }).await
             }
             Err(error @ StoreError::Full(_)) => {
                 let _ = reply.send(Err(error.into()));
@@ -308,7 +379,15 @@ impl Writer {
         }
     }
 
-    async fn publish(&self, in_flight: InFlight) -> Result<(), StoreError> {
+    /// The tables after `proposals`, and what the rules mean then.
+    fn evolve(&self, proposals: &[Proposal]) -> Result<(Schema, Ruling), SchemaChangeError> {
+        let evolved = self.schema.evolve(proposals)?;
+        self.ruling.allows(&self.schema, &evolved)?;
+        let ruling = self.ruling.under(&evolved)?;
+        Ok((evolved, ruling))
+    }
+
+    pub(super) async fn publish(&self, in_flight: InFlight) -> Result<(), StoreError> {
         // The publisher stops only once the store has failed.
         self.publisher.send(in_flight).await.map_err(|_| StoreError::Closed)
     }
@@ -321,24 +400,68 @@ impl Writer {
     }
 }
 
+/// Who pushes, and what it may change where there are rules.
+#[derive(Debug)]
+struct Pusher {
+    subject: String,
+    client: ClientId,
+    lens: Option<Lens>,
+}
+
 /// What a batch will have changed once the store has it.
 #[derive(Debug)]
 struct Batch {
     head: Position,
     counters: Counters,
     meta: Vec<(Bytes, Option<Bytes>)>,
+    /// New states of index entries.
+    entries: Vec<(Bytes, Option<Bytes>)>,
     owners: HashMap<ClientId, String>,
     in_flight: InFlight,
+    /// The indexes to keep, and whether the first is of rules in force.
+    indexes: Vec<Arc<Index>>,
+    in_force: bool,
 }
 
 impl Batch {
     fn new(writer: &Writer) -> Self {
+        let (indexes, in_force) = writer.ruling.indexes();
         Self {
             head: writer.head,
             counters: writer.counters,
             meta: Vec::new(),
+            entries: Vec::new(),
             owners: HashMap::new(),
             in_flight: InFlight::default(),
+            indexes,
+            in_force,
         }
+    }
+
+    /// Makes what took effect of a push the next commit. What is said of the rest.
+    fn take(
+        &mut self,
+        schema: &Schema,
+        rows: &Rows,
+        client: &ClientId,
+        hlc: Hlc,
+        admitted: Admitted,
+    ) -> Vec<Outcome> {
+        let Admitted { effective, outcomes, rows_gained, deleted, moves, .. } = admitted;
+        let position = self.head.next();
+        self.head = position;
+        let commit = Committed { client, position, schema, effective: &effective };
+        let row = |key: &Bytes| rows.get(key);
+        let described = index::describe(&self.indexes, self.in_force, &moves, commit, row);
+        self.entries.extend(described.entries);
+        let generation = self.indexes.first().map_or(0, |index| index.generation);
+        let bytes = commit::encode(client, hlc, &effective, (generation, &described.parts));
+        let commit = Commit { position, bytes, parts: described.parts };
+        self.counters.appended_bytes += commit.bytes.len() as u64;
+        self.counters.rows = self.counters.rows.saturating_add_signed(rows_gained);
+        let tombstone = |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
+        self.meta.extend(deleted.iter().map(tombstone));
+        self.in_flight.commits.push(Arc::new(commit));
+        outcomes
     }
 }

@@ -1,4 +1,4 @@
-//! `AdminService`: what operators and grpcurl talk to. Calls that need backends or sync rules answer
+//! `AdminService`: what operators and grpcurl talk to. Calls that need backends answer
 //! UNIMPLEMENTED until those exist.
 
 use std::collections::HashMap;
@@ -86,7 +86,7 @@ impl AdminService for Services {
     ) -> Result<Response<proto::GetStatsResponse>, Status> {
         let caller = principal(request.extensions())?;
         let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
-        let stats = gateway.stats().await.map_err(refuse)?;
+        let stats = gateway.stats().map_err(refuse)?;
         Ok(Response::new(proto::GetStatsResponse {
             head: stats.head.0,
             tail: stats.tail.0,
@@ -101,23 +101,34 @@ impl AdminService for Services {
 
     async fn put_sync_rules(
         &self,
-        _: Request<proto::PutSyncRulesRequest>,
+        request: Request<proto::PutSyncRulesRequest>,
     ) -> Result<Response<proto::PutSyncRulesResponse>, Status> {
-        Err(refuse(NotOffered { method: "PutSyncRules" }))
+        let caller = principal(request.extensions())?;
+        Ok(Response::new(self.put_rules(&caller, request.into_inner()).await?))
     }
 
     async fn get_sync_rules(
         &self,
-        _: Request<proto::GetSyncRulesRequest>,
+        request: Request<proto::GetSyncRulesRequest>,
     ) -> Result<Response<proto::GetSyncRulesResponse>, Status> {
-        Err(refuse(NotOffered { method: "GetSyncRules" }))
+        let caller = principal(request.extensions())?;
+        Ok(Response::new(self.get_rules(&caller, request.into_inner()).await?))
     }
 
     async fn explain_access(
         &self,
-        _: Request<proto::ExplainAccessRequest>,
+        request: Request<proto::ExplainAccessRequest>,
     ) -> Result<Response<proto::ExplainAccessResponse>, Status> {
-        Err(refuse(NotOffered { method: "ExplainAccess" }))
+        let caller = principal(request.extensions())?;
+        Ok(Response::new(self.explain(&caller, request.into_inner()).await?))
+    }
+
+    async fn revoke_subject(
+        &self,
+        request: Request<proto::RevokeSubjectRequest>,
+    ) -> Result<Response<proto::RevokeSubjectResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        Ok(Response::new(self.revoke(&caller, request.into_inner()).await?))
     }
 
     async fn flush(

@@ -59,7 +59,7 @@ impl SyncService for Services {
         let client = client.map_err(|error| refuse(WireError::new("client_id", error)))?;
         let bytes = wire::measure_push(&request).map_err(refuse)?;
         let offers = wire::decode_push(request.tables, &client);
-        let ack = gateway.push(caller.subject(), client, offers, request.atomic, bytes).await;
+        let ack = gateway.push(&Self::caller(&caller), client, offers, request.atomic, bytes).await;
         let ack = ack.map_err(refuse)?;
         let (position, outcomes, server_hlc) = (ack.position.0, ack.outcomes, ack.hlc.0);
         let mut answer = PushResponse { position, outcomes, server_hlc };
@@ -75,7 +75,8 @@ impl SyncService for Services {
         let request = request.into_inner();
         let gateway = self.gateway(&caller, &request.gateway).await?;
         let options = pull_options(request).map_err(refuse)?;
-        let answers = gateway.pull(options, self.stopped(&caller)).await.map_err(refuse)?;
+        let answers = gateway.pull(&Self::caller(&caller), options, self.stopped(&caller)).await;
+        let answers = answers.map_err(refuse)?;
         Ok(Response::new(streamed(answers)))
     }
 
@@ -87,8 +88,10 @@ impl SyncService for Services {
         let request = request.into_inner();
         let gateway = self.gateway(&caller, &request.gateway).await?;
         let tables = table_names(&request.tables).map_err(refuse)?;
-        let options = CheckpointOptions { tables, resume: request.resume };
-        let answers = gateway.checkpoint(options, self.stopped(&caller)).await.map_err(refuse)?;
+        let (resume, since) = (request.resume, request.since);
+        let options = CheckpointOptions { tables, resume, since };
+        let (who, stopped) = (Self::caller(&caller), self.stopped(&caller));
+        let answers = gateway.checkpoint(&who, options, stopped).await.map_err(refuse)?;
         Ok(Response::new(streamed(answers)))
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) fn newest(&self) -> Hlc {
         let of = |part: &Incoming| match part {
-            Incoming::ScopeExit => Hlc::default(),
+            Incoming::ScopeExit | Incoming::Unchanged => Hlc::default(),
             Incoming::Join(row) => {
                 let stamps = row.written().into_iter().chain(row.deleted());
                 stamps.map(|stamp| stamp.hlc).max().unwrap_or_default()
@@ -114,13 +114,20 @@ pub(super) async fn fold(
             true => loaded.next().expect("BUG: a row was loaded for every id"),
             false => Held::fresh(&table.key, row_id),
         };
+        let unchanged = parts.contains(&Incoming::Unchanged);
+        if unchanged && held.known == Row::default() {
+            let table = table.name().clone();
+            return Err(DbError::NotHeld { table, row_id: held.row_id });
+        }
         if let Mode::Whole(number) = mode
             && held.seen != number
+            && !unchanged
         {
             held.known = Row::default();
         }
         for part in parts {
             match part {
+                Incoming::Unchanged => {}
                 Incoming::ScopeExit => held.known = Row::default(),
                 Incoming::Join(row) if held.known == Row::default() => held.known = row,
                 Incoming::Join(row) => _ = held.known.join(&row),

@@ -66,6 +66,7 @@ unsupported! {
     put_sync_rules(PutSyncRulesRequest) -> PutSyncRulesResponse;
     get_sync_rules(GetSyncRulesRequest) -> GetSyncRulesResponse;
     explain_access(ExplainAccessRequest) -> ExplainAccessResponse;
+    revoke_subject(RevokeSubjectRequest) -> RevokeSubjectResponse;
     flush(FlushRequest) -> FlushResponse;
     get_stats(GetStatsRequest) -> GetStatsResponse;
 }

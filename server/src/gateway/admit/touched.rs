@@ -5,6 +5,7 @@ use lakesync::delta::{Cell, Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::Hlc;
 use lakesync::limits::{CLIENT_ID_BYTES_MAX, COLUMNS_MAX, ROW_BYTES_MAX};
+use lakesync::name::Position;
 use lakesync::row::{Row, cell_size};
 use lakesync::stamp::Stamp;
 use lakesync::wire::Refusal;
@@ -17,6 +18,8 @@ const MEASURED_FROM_BYTES: usize = ROW_BYTES_MAX - (COLUMNS_MAX + 4) * STAMP_BYT
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Touched {
+    /// The newest commit that changed the row.
+    pub(super) position: Position,
     pub(super) row: Row,
     /// An upper bound of the size of the row's stored form.
     pub(super) bytes: usize,

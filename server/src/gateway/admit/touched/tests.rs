@@ -49,7 +49,7 @@ fn whether_a_change_fits_does_not_depend_on_the_batch() {
         // Counted up change by change, or loaded from the store.
         let mut counted = full.clone();
         let (row, bytes) = (full.row.clone(), full.row.encode().len());
-        let mut loaded = Touched { row, bytes, dirty: false };
+        let mut loaded = Touched { row, bytes, ..Touched::default() };
         let last = text(300, 9_000, 19_000 + last_bytes);
         let fits = put(&mut counted, &last);
         assert_eq!(fits, put(&mut loaded, &last), "{last_bytes}");

@@ -1,0 +1,223 @@
+//! Checkpoints within a scope: the rows of each of its bucket instances, each row once.
+//!
+//! A row in several instances is sent with the first of them. One that moves between two of them
+//! meanwhile may be passed over, and is then brought by the pull that follows: it moved after the
+//! checkpoint began. Only the instances' own entries, and the rows they name, are read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::name::{Position, RowId, TableName};
+use lakesync::proto::v1::TableChanges;
+use lakesync::row::Row;
+use lakesync::rules::Instance;
+use lakesync::wire;
+use prost::Message;
+
+use super::checkpoint::Scan;
+use super::cursor::{Cursor, Entry, Fingerprint, Place, fingerprint};
+use super::index::Index;
+use super::lens::Lens;
+use super::{Gateway, ReadError, keys, stored};
+use crate::store::StoreError;
+
+/// How many bytes of index entries are read at a time.
+const ENTRIES_BYTES: usize = 64 << 10;
+/// How many rows are read at a time at first, and at most.
+const ROWS_MIN: usize = 16;
+const ROWS_MAX: usize = 1_024;
+
+/// What a reader holds of before: rows it need not be sent again.
+pub(super) struct Held {
+    cursor: Cursor,
+    /// The rules it saw through; none if there were none, and it saw everything.
+    index: Option<Arc<Index>>,
+}
+
+impl Gateway {
+    /// What the reader holds who comes with the cursor `since`, as far as that can be known. A
+    /// cursor carries no authority: who makes one up is spared rows that he does not have.
+    pub(super) fn held(&self, since: &str, now: &Cursor) -> Option<Held> {
+        let cursor = Cursor::decode(since).ok()?;
+        if (cursor.log_id, cursor.tables) != (now.log_id, now.tables)
+            || now.position < cursor.position
+        {
+            return None;
+        }
+        let in_force = self.0.in_force.borrow();
+        let index = match cursor.view.generation {
+            0 => None,
+            seen => {
+                let known = in_force.index.iter().chain(&in_force.previous);
+                Some(Arc::clone(known.into_iter().find(|index| index.generation == seen)?))
+            }
+        };
+        let known = index.is_none() || cursor.view.is_listed();
+        known.then_some(Held { cursor, index })
+    }
+}
+
+impl Held {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        fingerprint(self.cursor.encode().as_bytes())
+    }
+
+    /// Whether the reader has the row as it is now: it has not changed since, and was in scope then.
+    fn has(&self, table: &TableName, row_id: &RowId, position: Position, row: &Row) -> bool {
+        if self.cursor.position < position {
+            return false;
+        }
+        let Some(index) = &self.index else { return true };
+        let instances = index.rules.instances(table, row_id, row);
+        instances.iter().any(|instance| self.cursor.view.held.contains(instance))
+    }
+}
+
+/// A row that is to be sent: all of it, or only that it is as the reader holds it.
+struct Due {
+    table: TableName,
+    row_id: RowId,
+    row: Row,
+    held: bool,
+    key: Bytes,
+}
+
+impl Scan {
+    pub(super) async fn run_within(mut self, lens: Lens, held: Option<Held>, entry: Option<Entry>) {
+        if let Err(error) = self.send_within(&lens, held.as_ref(), entry).await {
+            self.out.end(error);
+        }
+    }
+
+    async fn send_within(
+        &mut self,
+        lens: &Lens,
+        held: Option<&Held>,
+        entry: Option<Entry>,
+    ) -> Result<(), ReadError> {
+        for instance in lens.scope.instances() {
+            let after = match &entry {
+                Some(entry) if instance < entry.instance => continue,
+                Some(entry) if instance == entry.instance => Some(entry.after.clone()),
+                _ => None,
+            };
+            if !self.send_instance(lens, held, instance, after).await? {
+                return Ok(());
+            }
+        }
+        self.send_end().await
+    }
+
+    /// Sends the rows of one instance after a row's key. False if the reader has gone.
+    async fn send_instance(
+        &mut self,
+        lens: &Lens,
+        held: Option<&Held>,
+        instance: Instance,
+        after: Option<Vec<u8>>,
+    ) -> Result<bool, ReadError> {
+        let prefix = keys::bucket_rows(lens.index.generation, &instance);
+        let mut after = after.map(|row_key| [&prefix[..], &row_key].concat());
+        let mut count = ROWS_MIN;
+        loop {
+            self.look_again()?;
+            let inner = &self.gateway.0;
+            let entries =
+                inner.store.scan(inner.record.id, &prefix, after.as_deref(), ENTRIES_BYTES);
+            let Some(entries) = self.out.unless_ended(entries).await? else { return Ok(false) };
+            let entries = entries?;
+            let Some((last, _)) = entries.last() else { return Ok(true) };
+            after = Some(last.to_vec());
+            let keys: Vec<Bytes> =
+                entries.iter().map(|(key, _)| key.slice(prefix.len()..)).collect();
+            let mut keys = keys.as_slice();
+            while !keys.is_empty() {
+                let (some, rest) = keys.split_at(count.min(keys.len()));
+                keys = rest;
+                let Some((due, bytes)) = self.read(lens, held, instance, some).await? else {
+                    return Ok(false);
+                };
+                // As many as make a page or so: rows may be small, or very large.
+                count = some.len() * PAGE_BYTES_TARGET / bytes.max(1);
+                count = count.clamp(ROWS_MIN, ROWS_MAX);
+                if !self.send_due(held, instance, due).await? {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Reads rows, and leaves those that are due with this instance; and how large they were.
+    /// `None` if the reader has gone.
+    async fn read(
+        &self,
+        lens: &Lens,
+        held: Option<&Held>,
+        instance: Instance,
+        keys: &[Bytes],
+    ) -> Result<Option<(Vec<Due>, usize)>, ReadError> {
+        let inner = &self.gateway.0;
+        let read = async {
+            let rows = inner.store.rows(inner.record.id, keys).await?;
+            self.gateway.settle().await?;
+            Ok::<_, StoreError>(rows)
+        };
+        let Some(rows) = self.out.unless_ended(read).await? else { return Ok(None) };
+        let (mut due, mut total) = (Vec::new(), 0);
+        for (key, bytes) in keys.iter().zip(rows?) {
+            let Some(bytes) = bytes else { continue };
+            total += bytes.len();
+            let (position, row) = stored::decode(key, &bytes)?;
+            let illegal = || StoreError::Corrupt(format!("row {key:?}: illegal key"));
+            let (table, row_id) = keys::parse_row(key).ok_or_else(illegal)?;
+            let instances = lens.index.rules.instances(&table, &row_id, &row);
+            let first = instances.iter().filter(|one| lens.scope.holds(one)).min();
+            if first == Some(&instance) && self.wants(&table) {
+                let held = held.is_some_and(|held| held.has(&table, &row_id, position, &row));
+                due.push(Due { table, row_id, row, held, key: key.clone() });
+            }
+        }
+        Ok(Some((due, total)))
+    }
+
+    /// Sends rows in chunks of one table near a page's size. False if the reader has gone.
+    async fn send_due(
+        &mut self,
+        held: Option<&Held>,
+        instance: Instance,
+        due: Vec<Due>,
+    ) -> Result<bool, ReadError> {
+        let since = held.map_or_else(Default::default, Held::fingerprint);
+        for rows in due.chunk_by(|one, next| one.table == next.table && one.held == next.held) {
+            let mut rows = rows;
+            while let Some(last) = rows.last() {
+                let mut count = rows.len();
+                let mut sent = self.encode(&rows[..count]);
+                while PAGE_BYTES_TARGET < sent.encoded_len() && 1 < count {
+                    count /= 2;
+                    sent = self.encode(&rows[..count]);
+                }
+                let last = rows.get(count - 1).unwrap_or(last);
+                let after = last.key.to_vec();
+                self.rows_done += count as u64;
+                let place = Place::Entry(Entry { since, instance, after });
+                if !self.send_rows(sent, place, 0).await? {
+                    return Ok(false);
+                }
+                rows = &rows[count..];
+            }
+        }
+        Ok(true)
+    }
+
+    /// Rows of one table, all of them held or none.
+    fn encode(&self, rows: &[Due]) -> TableChanges {
+        let Some(Due { table, held, .. }) = rows.first() else { return TableChanges::default() };
+        if *held {
+            return wire::encode_unchanged(table, rows.iter().map(|due| &due.row_id));
+        }
+        let version = self.gateway.schema().table(table).map_or(0, |table| table.version);
+        wire::encode_rows(table, version, rows.iter().map(|due| (&due.row_id, &due.row)))
+    }
+}

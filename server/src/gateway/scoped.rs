@@ -1,0 +1,393 @@
+//! What commits mean to a reader within a scope: the parts of its bucket instances, united.
+//!
+//! A row that is in several of them is told of once, and has left only when it left the last. What
+//! is sent is judged when it is sent: of a row that has left the scope meanwhile, or is gone, only
+//! that is told. Commits in memory tell this themselves, for they reach to the head; for older ones
+//! the rows are looked up as they are now. Nothing is read but the instances' own entries.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::name::{ClientId, Position, RowId, TableName};
+use lakesync::proto::v1::{ChangeKind, RowChange, TableChanges};
+use lakesync::rules::Scope;
+use lakesync::wire;
+use prost::Message;
+
+use super::lens::Lens;
+use super::part::{self, Opened};
+use super::reader::Reader;
+use super::{Gateway, ReadError, keys, stored};
+use crate::store::StoreError;
+
+/// How many bytes of parts are gathered at a time: enough for some pages.
+const GATHER_BYTES_MAX: usize = 2 << 20;
+/// The least that is read of an instance at a time.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// One commit's changes that exceed this travel in several pages; the cursor moves with the last.
+const PIECE_BYTES_MAX: usize = 3 << 20;
+/// How many rows are looked up at a time: each may have the size of a message.
+const LOOK_UP_ROWS: usize = 64;
+/// How many named rows are looked up at a time: all of them are sent.
+pub(super) const NAMED_MAX: usize = 16;
+
+/// What one page holds.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) tables: Vec<TableChanges>,
+    /// Whole rows that are to be looked up, and sent before.
+    pub(super) named: Vec<(TableName, RowId)>,
+    /// The position that the reader has reached with it.
+    pub(super) at: Position,
+}
+
+/// The parts of commits that a reader is to have, by position, up to `through`.
+struct Gathered {
+    parts: BTreeMap<Position, Vec<Bytes>>,
+    through: Position,
+    /// Whether they reach to the head, and so tell what became of each row.
+    to_the_head: bool,
+}
+
+/// A row of a message: the table's name and the row's id.
+type Name = (String, String);
+
+/// The next pages of a reader, after where it stands and up to `durable`.
+pub(super) async fn gather(
+    reader: &Reader,
+    lens: &Lens,
+    durable: Position,
+) -> Result<Vec<Piece>, ReadError> {
+    let gathered = match recent(reader, lens, durable) {
+        Some(recent) => recent,
+        None => stored_parts(reader, lens, durable).await?,
+    };
+    let (mut united, mut own) = (Vec::new(), HashSet::new());
+    for (position, parts) in gathered.parts {
+        let opened = parts.iter().map(part::open).collect::<Result<Vec<_>, _>>()?;
+        if opened.first().is_some_and(|part| holds_already(reader, position, part)) {
+            own.insert(position);
+        }
+        united.push((position, unite(opened)));
+    }
+    let gone = match gathered.to_the_head {
+        true => gone_by_the_head(&united),
+        false => gone_by_now(reader, lens, &united).await?,
+    };
+    for (position, tables) in &mut united {
+        if own.contains(position) {
+            tables.clear();
+        }
+        reader.narrow(tables);
+        retain(tables, |name, change| !(is_upsert(change) && gone.contains(name)));
+    }
+    Ok(into_pieces(reader.at(), gathered.through, united))
+}
+
+/// The commits in memory, if they reach back to where the reader stands.
+fn recent(reader: &Reader, lens: &Lens, durable: Position) -> Option<Gathered> {
+    let commits = reader.gateway.0.tail.after(reader.at(), usize::MAX)?;
+    let mut parts = BTreeMap::new();
+    for commit in commits.iter().filter(|commit| commit.position <= durable) {
+        let own: Vec<Bytes> = match commit.parts.len() < lens.scope.instances().len() {
+            true => {
+                let held = commit.parts.iter().filter(|part| lens.scope.holds(&part.instance));
+                held.map(|part| part.bytes.clone()).collect()
+            }
+            false => {
+                let all = lens.scope.instances();
+                all.filter_map(|one| commit.part(&one).map(|part| part.bytes.clone())).collect()
+            }
+        };
+        if !own.is_empty() {
+            parts.insert(commit.position, own);
+        }
+    }
+    Some(Gathered { parts, through: durable, to_the_head: true })
+}
+
+/// The parts that the store keeps. What was read of one instance beyond where another's reading
+/// ended is left for the next time.
+async fn stored_parts(
+    reader: &Reader,
+    lens: &Lens,
+    durable: Position,
+) -> Result<Gathered, ReadError> {
+    let instances = lens.scope.instances();
+    let each = (PAGE_BYTES_TARGET / instances.len().max(1)).max(READ_BYTES_MIN);
+    let mut all = Gathered { parts: BTreeMap::new(), through: durable, to_the_head: false };
+    let mut bytes = 0;
+    for instance in instances {
+        let generation = lens.index.generation;
+        let prefix = keys::bucket_commits(generation, &instance);
+        let mut after = keys::bucket_commit(generation, &instance, reader.at());
+        let mut read = 0;
+        'instance: loop {
+            let inner = &reader.gateway.0;
+            let entries = inner.store.scan(inner.record.id, &prefix, Some(&after), each).await?;
+            let Some((last, _)) = entries.last() else { break };
+            after = last.clone();
+            for (key, part) in entries {
+                let corrupt = || StoreError::Corrupt(format!("the key of a part: {key:?}"));
+                let position = keys::position(&key, &prefix).ok_or_else(corrupt)?;
+                if all.through < position {
+                    break 'instance;
+                }
+                read += part.len();
+                all.parts.entry(position).or_default().push(part);
+                if each <= read {
+                    all.through = position;
+                    break 'instance;
+                }
+            }
+        }
+        bytes += read;
+        bytes -= all.cut(bytes.saturating_sub(GATHER_BYTES_MAX));
+    }
+    // Asked afterwards, so that a trim under way can't leave a silent gap.
+    reader.gateway.check_held(reader.at())?;
+    Ok(all)
+}
+
+impl Gathered {
+    /// Lets go of what is beyond `through`, and of the newest until `excess` bytes are freed, but
+    /// for one position. How many bytes it freed.
+    fn cut(&mut self, excess: usize) -> usize {
+        let size = |parts: &Vec<Bytes>| parts.iter().map(Bytes::len).sum::<usize>();
+        let mut freed: usize = self.parts.split_off(&self.through.next()).values().map(size).sum();
+        while freed < excess && 1 < self.parts.len() {
+            let Some((position, parts)) = self.parts.pop_last() else { break };
+            freed += size(&parts);
+            self.through = Position(position.0 - 1);
+        }
+        freed
+    }
+}
+
+/// What a position's parts tell of a row; of several the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Exit,
+    Delete,
+    /// The row is in the scope, and this many cells are told of it: all, if it is whole.
+    Upsert(usize),
+}
+
+fn word(change: &RowChange) -> Word {
+    match ChangeKind::try_from(change.kind) {
+        Ok(ChangeKind::ScopeExit) => Word::Exit,
+        Ok(ChangeKind::Delete) => Word::Delete,
+        Ok(ChangeKind::Upsert) => Word::Upsert(change.cells.len()),
+        // A row that is only named is whole.
+        _ => Word::Upsert(usize::MAX),
+    }
+}
+
+fn is_upsert(change: &RowChange) -> bool {
+    matches!(word(change), Word::Upsert(_))
+}
+
+/// Whether the reader pushed the commit itself, or says that it has it.
+fn holds_already(reader: &Reader, position: Position, part: &Opened) -> bool {
+    let is_by = |client: &ClientId| part.client == client.as_str();
+    reader.options.skip.contains(&position) || reader.is_own(position, is_by)
+}
+
+/// One position's changes, each row from the part that tells most of it.
+fn unite(parts: Vec<Opened>) -> Vec<TableChanges> {
+    let mut told: HashMap<Name, (Word, usize)> = HashMap::new();
+    if 1 < parts.len() {
+        for (nth, part) in parts.iter().enumerate() {
+            for (name, change) in changes(&part.tables) {
+                let said = (word(change), nth);
+                let most = told.entry(name).or_insert(said);
+                *most = said.max(*most);
+            }
+        }
+    }
+    let mut united = Vec::new();
+    for (nth, mut part) in parts.into_iter().enumerate() {
+        retain(&mut part.tables, |name, _| told.get(name).is_none_or(|(_, most)| *most == nth));
+        united.append(&mut part.tables);
+    }
+    united
+}
+
+fn changes(tables: &[TableChanges]) -> impl Iterator<Item = (Name, &RowChange)> {
+    tables.iter().flat_map(|table| {
+        table.rows.iter().map(|change| ((table.table.clone(), change.row_id.clone()), change))
+    })
+}
+
+/// Keeps the changes that pass, and the tables that have any.
+fn retain(tables: &mut Vec<TableChanges>, mut keep: impl FnMut(&Name, &RowChange) -> bool) {
+    for table in &mut *tables {
+        let name = table.table.clone();
+        table.rows.retain(|change| keep(&(name.clone(), change.row_id.clone()), change));
+    }
+    tables.retain(|table| !table.rows.is_empty());
+}
+
+/// The rows that are out of scope at the head, to which `united` reaches.
+fn gone_by_the_head(united: &[(Position, Vec<TableChanges>)]) -> HashSet<Name> {
+    let mut gone = HashSet::new();
+    for (_, tables) in united {
+        // A row that came back is told of as the delete, then the row: the last word counts.
+        for (name, change) in changes(tables) {
+            match is_upsert(change) {
+                true => gone.remove(&name),
+                false => gone.insert(name),
+            };
+        }
+    }
+    gone
+}
+
+/// The rows that are out of scope as they are now.
+async fn gone_by_now(
+    reader: &Reader,
+    lens: &Lens,
+    united: &[(Position, Vec<TableChanges>)],
+) -> Result<HashSet<Name>, ReadError> {
+    let all = united.iter().flat_map(|(_, tables)| changes(tables));
+    let told: HashSet<Name> =
+        all.filter(|(_, change)| is_upsert(change)).map(|(name, _)| name).collect();
+    let told: Vec<Name> = told.into_iter().collect();
+    let mut gone = HashSet::new();
+    for some in told.chunks(LOOK_UP_ROWS) {
+        let names = some.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let rows = rows(&reader.gateway, &names).await?;
+        for (name, (table, row_id), row) in some.iter().zip(&names).zip(&rows).map(flat) {
+            let here = row.as_ref().is_some_and(|(_, row)| {
+                lens.scope.reads(&lens.index.rules.instances(table, row_id, row))
+            });
+            if !here {
+                gone.insert(name.clone());
+            }
+        }
+    }
+    // A row may have left by a commit that is not durable yet: wait for it, or for its loss.
+    reader.gateway.settle().await?;
+    Ok(gone)
+}
+
+fn flat<A, B, C>(((a, b), c): ((A, B), C)) -> (A, B, C) {
+    (a, b, c)
+}
+
+fn parse((table, row_id): &Name) -> Result<(TableName, RowId), StoreError> {
+    let corrupt = |_| StoreError::Corrupt(format!("a part of a commit names {table}/{row_id}"));
+    Ok((TableName::parse(table).map_err(corrupt)?, RowId::parse(row_id).map_err(corrupt)?))
+}
+
+type Row = Option<(Position, lakesync::row::Row)>;
+
+/// Rows as the store has them now.
+async fn rows(gateway: &Gateway, names: &[(TableName, RowId)]) -> Result<Vec<Row>, StoreError> {
+    let keys: Vec<Bytes> = names.iter().map(|(table, id)| keys::row(table, id)).collect();
+    let found = gateway.0.store.rows(gateway.0.record.id, &keys).await?;
+    let decode = |(key, bytes): (&Bytes, Option<Bytes>)| {
+        bytes.map(|bytes| stored::decode(key, &bytes)).transpose()
+    };
+    keys.iter().zip(found).map(decode).collect()
+}
+
+/// Whole rows of those that are in scope now, one message each.
+pub(super) async fn look_up(
+    gateway: &Gateway,
+    lens: &Lens,
+    names: &[(TableName, RowId)],
+) -> Result<Vec<TableChanges>, ReadError> {
+    let found = rows(gateway, names).await?;
+    gateway.settle().await?;
+    let (schema, scope): (_, &Scope) = (gateway.schema(), &lens.scope);
+    let mut sent = Vec::new();
+    for ((table, row_id), row) in names.iter().zip(found) {
+        let Some((_, row)) = row else { continue };
+        if scope.reads(&lens.index.rules.instances(table, row_id, &row)) {
+            let version = schema.table(table).map_or(0, |table| table.version);
+            sent.push(wire::encode_rows(table, version, [(row_id, &row)]));
+        }
+    }
+    Ok(sent)
+}
+
+/// Pages near their target that hold whole commits, up to `through`. The first is enough for now,
+/// unless it is part of a commit that needs several.
+fn into_pieces(
+    from: Position,
+    through: Position,
+    united: Vec<(Position, Vec<TableChanges>)>,
+) -> Vec<Piece> {
+    let mut page = Piece { tables: Vec::new(), named: Vec::new(), at: from };
+    let mut bytes = 0;
+    for (position, mut tables) in united {
+        let more: usize = tables.iter().map(Message::encoded_len).sum();
+        if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
+            return vec![page];
+        }
+        let named = take_named(&mut tables);
+        let alone = !named.is_empty() || PIECE_BYTES_MAX < more;
+        if alone && !page.tables.is_empty() {
+            // An exit among what comes before must not follow a row that comes back.
+            return vec![page];
+        }
+        if alone {
+            return split(page.at, position, tables, named);
+        }
+        bytes += more;
+        page.tables.append(&mut tables);
+        page.at = position;
+        if PAGE_BYTES_TARGET <= bytes {
+            return vec![page];
+        }
+    }
+    page.at = through;
+    vec![page]
+}
+
+/// Takes out the rows that are only named.
+fn take_named(tables: &mut Vec<TableChanges>) -> Vec<(TableName, RowId)> {
+    let is_named = |change: &RowChange| word(change) == Word::Upsert(usize::MAX);
+    let all = changes(tables).filter(|(_, change)| is_named(change));
+    // What is no name was in no part: nothing is lost with it.
+    let named: Vec<_> = all.filter_map(|(name, _)| parse(&name).ok()).collect();
+    retain(tables, |_, change| !is_named(change));
+    named
+}
+
+/// One commit in pieces, of which only the last reaches its position.
+fn split(
+    from: Position,
+    position: Position,
+    tables: Vec<TableChanges>,
+    named: Vec<(TableName, RowId)>,
+) -> Vec<Piece> {
+    let mut pieces = vec![Piece { tables: Vec::new(), named, at: from }];
+    let mut bytes = 0;
+    for mut table in tables {
+        for change in std::mem::take(&mut table.rows) {
+            let more = change.encoded_len();
+            if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
+                pieces.push(Piece { tables: Vec::new(), named: Vec::new(), at: from });
+                bytes = 0;
+            }
+            let open = pieces.last_mut().expect("BUG: there is a first piece");
+            match open.tables.last_mut() {
+                Some(last) if same_head(last, &table) => last.rows.push(change),
+                _ => open.tables.push(TableChanges { rows: vec![change], ..table.clone() }),
+            }
+            bytes += more;
+        }
+    }
+    pieces.last_mut().expect("BUG: there is a first piece").at = position;
+    pieces
+}
+
+/// Whether rows of both mean the same.
+fn same_head(one: &TableChanges, other: &TableChanges) -> bool {
+    (&one.table, one.schema_version) == (&other.table, other.schema_version)
+        && one.columns == other.columns
+        && one.clients == other.clients
+}

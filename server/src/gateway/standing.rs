@@ -1,0 +1,71 @@
+//! Where a reader stands: what it may see, whether its cursor is good, and whether what it is to see
+//! is durable.
+
+use lakesync::name::{Position, TableName};
+
+use super::cursor::{Cursor, CursorError, Selection, View};
+use super::lens::{Caller, Lens};
+use super::{Gateway, ReadError, Revoked};
+use crate::store::StoreError;
+
+impl Gateway {
+    /// What the caller may see, and the cursor of whoever has seen all of it. The rules first: a head
+    /// that is read after them is not from before they came into force.
+    pub(super) fn standing(
+        &self,
+        caller: &Caller,
+        tables: &[TableName],
+    ) -> Result<(Option<Lens>, Cursor), ReadError> {
+        if self.0.revoked.has(caller) {
+            return Err(Revoked.into());
+        }
+        let lens = Lens::of(self.0.in_force.borrow().index.as_ref(), caller)?;
+        let (log_id, position) = (self.0.record.log_id, self.0.tail.head()?);
+        let (tables, view) = (Selection::of(tables), View::of(lens.as_ref()));
+        Ok((lens, Cursor { log_id, position, tables, view }))
+    }
+
+    /// Where a reader with this cursor goes on.
+    pub(super) fn start(&self, cursor: &str, now: &Cursor) -> Result<Position, ReadError> {
+        let at = if !cursor.is_empty() {
+            let cursor = Cursor::decode(cursor)?;
+            cursor.check(now)?;
+            cursor.position
+        } else if now.view == View::default() {
+            Position::START
+        } else {
+            // The log from its beginning tells of rows that left the scope before this reader came.
+            let first = "where there are sync rules, a reader begins with a checkpoint";
+            return Err(CursorError::Expired(first).into());
+        };
+        self.check_held(at)?;
+        Ok(at)
+    }
+
+    /// Refuses a position whose successors the log no longer holds, or never gave out.
+    pub(super) fn check_held(&self, at: Position) -> Result<(), ReadError> {
+        if at < self.0.gauges.trimmed() {
+            let gone = "commits after the cursor are no longer kept";
+            return Err(CursorError::Expired(gone).into());
+        }
+        if self.0.tail.head()? < at {
+            // Only another life of the log can have given it out.
+            return Err(CursorError::OtherLog.into());
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was read from the store is durable: a row may be newer than the disk.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        let inner = &self.0;
+        // The head moves together with the rows, so it is that of the newest row read at least.
+        let newest = inner.store.head(inner.record.id).await?;
+        let mut head = inner.tail.subscribe();
+        let durable = head.wait_for(|head| head.as_ref().map_or(true, |head| newest <= *head));
+        match durable.await.as_deref() {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.clone()),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+}
