@@ -6,5 +6,6 @@ mod harness;
 mod processes;
 mod promises;
 mod replicas;
+mod rules;
 mod transports;
 mod vectors;

@@ -6,7 +6,7 @@ mod capture;
 mod commands;
 mod constraints;
 mod converge;
-mod dice;
+pub(crate) mod dice;
 mod flaky;
 mod recover;
 mod refused;
