@@ -12,12 +12,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parse::Bounds;
 
 use crate::auth::Policy;
-use crate::gateway::Settings;
+use crate::gateway::{Planted, Settings};
 
 /// One setting: its name, its default as text, and what it is for.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +103,8 @@ pub struct Config {
     pub stall_max: Duration,
     /// How long a stopping server waits.
     pub drain_max: Duration,
+    /// A bug to suffer from: no setting, and only tests have any.
+    pub planted: Option<Arc<Planted>>,
 }
 
 /// A setting that is wrong, and where it was set.
@@ -237,6 +240,7 @@ impl Texts {
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
             drain_max: self.parsed("drain_max", |text| DRAIN.duration(text))?,
+            planted: None,
         })
     }
 
@@ -267,6 +271,7 @@ impl Config {
             log_bytes_max: self.log_bytes_max,
             stall_max: self.stall_max,
             queue_bytes_max: usize::try_from(self.queue_bytes_max).unwrap_or(usize::MAX),
+            planted: self.planted.clone(),
             ..Settings::default()
         }
     }

@@ -30,6 +30,7 @@ mod keys;
 mod lens;
 mod out;
 mod part;
+mod planted;
 mod publisher;
 mod reader;
 mod recover;
@@ -49,6 +50,7 @@ pub use checkpoint::CheckpointOptions;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
 pub use lens::Caller;
 pub use out::{Answers, Stopped};
+pub use planted::{Bug, Planted};
 pub use reader::PullOptions;
 pub use registry::{Gateways, Usage};
 pub use rehearse::Effect;
@@ -75,6 +77,8 @@ pub struct Settings {
     pub stall_max: Duration,
     /// How much all queued pushes may hold, in bytes.
     pub queue_bytes_max: usize,
+    /// A bug to suffer from, so that tests can show that they find it.
+    pub planted: Option<Arc<Planted>>,
 }
 
 impl Default for Settings {
@@ -86,6 +90,7 @@ impl Default for Settings {
             heartbeat: limits::HEARTBEAT,
             stall_max: Duration::from_secs(60),
             queue_bytes_max: 256 << 20,
+            planted: None,
         }
     }
 }
@@ -258,6 +263,12 @@ impl Gateway {
             log_bytes: gauges.log_bytes.load(Ordering::Acquire),
             followers: self.0.tail.followers(),
         })
+    }
+}
+
+impl Settings {
+    fn suffers(&self, bug: Bug) -> Option<&Planted> {
+        self.planted.as_deref().filter(|planted| planted.is(bug))
     }
 }
 

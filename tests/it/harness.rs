@@ -45,7 +45,7 @@ pub(crate) struct Setup {
     store: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<ManualClock>,
     settings: Vec<(&'static str, String)>,
-    tuned: Vec<fn(&mut Config)>,
+    tuned: Vec<Box<dyn Fn(&mut Config) + Send + Sync>>,
 }
 
 /// A server that runs.
@@ -80,8 +80,8 @@ impl Setup {
     }
 
     /// A setting beyond what a flag may give, so that a test reaches a limit soon.
-    pub(crate) fn tune(mut self, change: fn(&mut Config)) -> Self {
-        self.tuned.push(change);
+    pub(crate) fn tune(mut self, change: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        self.tuned.push(Box::new(change));
         self
     }
 

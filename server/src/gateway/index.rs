@@ -19,6 +19,7 @@ use lakesync::wire::Refusal;
 
 use super::keys;
 use super::part::{self, Part};
+use super::{Bug, Planted};
 
 /// Rules in force, and the number that their index entries carry. Every change of rules is another
 /// generation, with an index of its own.
@@ -153,6 +154,13 @@ pub(super) struct Committed<'a> {
     pub(super) position: Position,
     pub(super) schema: &'a Schema,
     pub(super) effective: &'a [Delta],
+    pub(super) planted: Option<&'a Planted>,
+}
+
+impl Committed<'_> {
+    fn suffers(&self, bug: Bug) -> Option<&Planted> {
+        self.planted.filter(|planted| planted.is(bug))
+    }
 }
 
 /// Describes a commit to the indexes: of the first, whose rules are in force if `active`, its
@@ -170,17 +178,28 @@ pub(super) fn describe<'a>(
         for moved in &moves.rows {
             let row = row(&moved.key).expect("BUG: a row that moved was not loaded");
             let (before, table, row_id) = (&moved.before[nth], &moved.table, &moved.row_id);
-            let after = index.rules.instances(table, row_id, row);
+            let mut after = index.rules.instances(table, row_id, row);
+            if commit.suffers(Bug::FilterOnChange).is_some() {
+                after = moved.judged_alone(index, commit.effective);
+            }
             for instance in before.iter().filter(|instance| !after.contains(instance)) {
                 described.put(index, instance, &moved.key, None);
-                told.entry(*instance).or_default().push(moved.leaves(row, commit.effective));
+                let leaves = moved.leaves(row, commit.effective);
+                if commit.suffers(Bug::ExitNotSent).is_none() {
+                    told.entry(*instance).or_default().push(leaves);
+                }
+                for stranger in commit.strangers(leaves, &[before, &after[..]].concat()) {
+                    told.entry(stranger).or_default().push(leaves);
+                }
             }
             for instance in &after {
                 let had = before.contains(instance);
                 if !had {
                     described.put(index, instance, &moved.key, Some(Bytes::new()));
                 }
+                let had = had || commit.suffers(Bug::EntryInPart).is_some();
                 told.entry(*instance).or_default().push(moved.stays(had, row, commit.effective));
+                commit.strangers(Told::Whole(table, row_id, row), &after);
             }
         }
         if nth == 0 && active {
@@ -210,7 +229,32 @@ impl Described {
     }
 }
 
+impl Committed<'_> {
+    /// Whom a planted bug tells of what is none of theirs.
+    fn strangers(&self, told: Told<'_>, known: &[Instance]) -> Vec<Instance> {
+        let strangers = [Bug::ExitToStrangers, Bug::DeleteToStrangers].map(|bug| {
+            let all = self.suffers(bug).map(|planted| planted.strangers(known));
+            let tells = match told {
+                Told::Exit(..) => bug == Bug::ExitToStrangers,
+                Told::Change(_) => bug == Bug::DeleteToStrangers,
+                Told::Whole(..) => false,
+            };
+            all.filter(|_| tells).unwrap_or_default()
+        });
+        strangers.concat()
+    }
+}
+
 impl Moved {
+    /// Where a planted bug takes the row to be, which looks at its last change alone.
+    fn judged_alone(&self, index: &Index, effective: &[Delta]) -> Vec<Instance> {
+        let mut row = Row::default();
+        if let Some(last) = self.changes.last() {
+            row.merge(&effective[*last]);
+        }
+        index.rules.instances(&self.table, &self.row_id, &row)
+    }
+
     /// What those are told who had the row and have it no longer.
     fn leaves<'a>(&'a self, row: &Row, effective: &'a [Delta]) -> Told<'a> {
         let changes = self.changes.iter().rev().map(|at| &effective[*at]);

@@ -28,7 +28,7 @@ use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, S
 use super::recover::{Counters, encode_schema};
 use super::revoked::Revocations;
 use super::ruling::Ruling;
-use super::{Ack, Gauges, PushError, SchemaChangeError, Settings, keys, stored, told};
+use super::{Ack, Gauges, Planted, PushError, SchemaChangeError, Settings, keys, stored, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -421,6 +421,7 @@ struct Batch {
     /// The indexes to keep, and whether the first is of rules in force.
     indexes: Vec<Arc<Index>>,
     in_force: bool,
+    planted: Option<Arc<Planted>>,
 }
 
 impl Batch {
@@ -435,6 +436,7 @@ impl Batch {
             in_flight: InFlight::default(),
             indexes,
             in_force,
+            planted: writer.settings.planted.clone(),
         }
     }
 
@@ -450,7 +452,8 @@ impl Batch {
         let Admitted { effective, outcomes, rows_gained, deleted, moves, .. } = admitted;
         let position = self.head.next();
         self.head = position;
-        let commit = Committed { client, position, schema, effective: &effective };
+        let planted = self.planted.as_deref();
+        let commit = Committed { client, position, schema, effective: &effective, planted };
         let row = |key: &Bytes| rows.get(key);
         let described = index::describe(&self.indexes, self.in_force, &moves, commit, row);
         self.entries.extend(described.entries);

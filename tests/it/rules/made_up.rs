@@ -45,7 +45,11 @@ pub(crate) fn rules(dice: &Dice) -> Draft {
             3 => bucket("", &["docs"], vec![filter("owner", &["ann", "jwt:sub"])]),
             4 => bucket("", &["docs"], vec![filter("open", &["true"])]),
             5 => bucket("", &["users"], vec![filter("id", &["jwt:sub"])]),
-            6 => bucket("", &["docs"], vec![filter("team", &["1", "2"]), filter("owner", &["jwt:sub"])]),
+            6 => bucket(
+                "",
+                &["docs"],
+                vec![filter("team", &["1", "2"]), filter("owner", &["jwt:sub"])],
+            ),
             _ => bucket("", &[], vec![]),
         };
         one.name = format!("b{nth}");

@@ -14,7 +14,12 @@ use sqlx::{AssertSqlSafe, Connection, Row as _, SqliteConnection};
 pub(crate) const TABLES: [(&str, &[(&str, Kind)]); 2] = [
     (
         "docs",
-        &[("owner", Kind::Text), ("team", Kind::Number), ("open", Kind::Truth), ("body", Kind::Text)],
+        &[
+            ("owner", Kind::Text),
+            ("team", Kind::Number),
+            ("open", Kind::Truth),
+            ("body", Kind::Text),
+        ],
     ),
     ("users", &[("name", Kind::Text)]),
 ];
@@ -165,9 +170,7 @@ fn values(filter: &FilterDraft, claims: &Map<String, Json>, kind: Kind) -> Optio
                 for value in said(claims, claim)? {
                     values.push(match (kind, value) {
                         (Kind::Text, Json::String(text)) => quoted(&text),
-                        (Kind::Number, Json::String(text)) => {
-                            text.parse::<i64>().ok()?.to_string()
-                        }
+                        (Kind::Number, Json::String(text)) => text.parse::<i64>().ok()?.to_string(),
                         (Kind::Number, Json::Number(number)) => number.as_i64()?.to_string(),
                         (Kind::Truth, Json::Bool(truth)) => i64::from(truth).to_string(),
                         _ => return None,

@@ -5,6 +5,8 @@
 //! `LAKESYNC_TEST_TRIPLES` says how many (row, token, time) triples are judged at the least.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lakesync::delta::Delta;
 use lakesync::name::{RowId, TableName};
@@ -15,6 +17,7 @@ use lakesync::row::Row;
 use lakesync::rules::Draft;
 use lakesync::wire;
 use lakesync_server::auth::Grant;
+use lakesync_server::gateway::{Bug, Planted};
 use lakesync_server::store::memory::MemoryStore;
 use serde_json::{Map, Value as Json, json};
 use tonic::Streaming;
@@ -28,6 +31,10 @@ use crate::replicas::dice::Dice;
 
 const TRIPLES: u64 = 20_000;
 const STEPS: u64 = 120;
+/// When a follower is given up who was not told of a commit.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(10);
+/// In how many worlds a planted bug must show.
+const SEEDS_TO_FIND: u64 = 10;
 const TOKENS: usize = 7;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +43,7 @@ async fn every_token_sees_what_the_oracle_says_and_is_sent_nothing_else() {
     let wanted = wanted.map_or(TRIPLES, |text| text.parse().expect("a number"));
     let (mut judged, mut spared, mut refused, mut seed) = (0, 0, 0, 0);
     while judged < wanted {
-        let mut world = World::start(seed).await;
+        let mut world = World::start(seed, None).await;
         if let Err(fault) = world.run().await {
             panic!("seed {seed}: {fault}");
         }
@@ -47,6 +54,25 @@ async fn every_token_sees_what_the_oracle_says_and_is_sent_nothing_else() {
     }
     // A run in which none of this ever happened would prove little.
     assert!(0 < spared && 0 < refused, "{spared} spared, {refused} refused");
+}
+
+/// A test that never failed proves nothing: this one finds the bugs that others had.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_planted_bug_is_found() {
+    for bug in [
+        Bug::FilterOnChange,
+        Bug::ExitNotSent,
+        Bug::ExitToStrangers,
+        Bug::EntryInPart,
+        Bug::DeleteToStrangers,
+        Bug::ClaimsCached,
+    ] {
+        let mut found = false;
+        for seed in 0..SEEDS_TO_FIND {
+            found = found || World::start(seed, Some(bug)).await.run().await.is_err();
+        }
+        assert!(found, "{bug:?} goes unnoticed");
+    }
 }
 
 /// A token, and the replica behind it.
@@ -89,9 +115,13 @@ pub(crate) async fn put(client: &Client, rules: &Draft) -> Result<(), tonic::Sta
 }
 
 impl World {
-    pub(crate) async fn start(seed: u64) -> Self {
+    pub(crate) async fn start(seed: u64, bug: Option<Bug>) -> Self {
         // A log so short that readers who stay away are told to begin anew.
-        let setup = Setup::new().on(MemoryStore::new()).tune(|config| config.log_bytes_max = 8 << 10);
+        let setup = Setup::new().on(MemoryStore::new());
+        let setup = setup.tune(move |config| {
+            config.log_bytes_max = 8 << 10;
+            config.planted = bug.map(|bug| Arc::new(Planted::new(bug)));
+        });
         let server = setup.start().await;
         let mut operator = server.client("operator").await;
         operator.create_gateway(MAIN).await.expect("created");
@@ -261,10 +291,17 @@ impl World {
         let expected = self.oracle.rows(self.rules.as_ref(), &token.claims, false).await;
         let token = &mut self.tokens[nth];
         let stream = token.following.as_mut().expect("just begun");
-        while token.reader.seen() != expected {
-            let taken = token.reader.take_next(stream).await.map_err(|status| status.to_string())?;
-            taken.map_err(|leak| format!("{:?} was sent {leak} while following", token.claims))?;
-        }
+        let arrival = async {
+            while token.reader.seen() != expected {
+                let taken = token.reader.take_next(stream).await;
+                let taken = taken.map_err(|status| status.to_string())?;
+                let leak = |leak| format!("{:?} was sent {leak} while following", token.claims);
+                taken.map_err(leak)?;
+            }
+            Ok(())
+        };
+        let arrived = tokio::time::timeout(FOLLOWED_WITHIN, arrival).await;
+        arrived.unwrap_or_else(|_| Err("a follower was not told".to_owned()))?;
         // What its own client pushed meanwhile was left out: a fresh pull tells of it.
         token.following = None;
         self.sync(nth).await
