@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod faults;
+mod gateways;
 mod harness;
+mod health;
 mod processes;
 mod promises;
 mod replicas;
