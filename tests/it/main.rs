@@ -5,6 +5,7 @@ mod faults;
 mod gateways;
 mod harness;
 mod health;
+mod opening;
 mod processes;
 mod promises;
 mod replicas;
