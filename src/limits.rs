@@ -11,6 +11,9 @@ pub const PROTOCOL_MAX: u32 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Changes in one push. One push is one commit, so this also bounds a commit.
 pub const PUSH_ROWS_MAX: usize = 10_000;
+/// What one push may take in memory once it is read. A message full of nulls takes less; only changes
+/// that say nothing, of which a message may hold millions, take more.
+pub const PUSH_MEMORY_BYTES_MAX: usize = 64 << 20;
 /// One row or change in its stored form.
 pub const ROW_BYTES_MAX: usize = 2 << 20;
 /// Where a page or a checkpoint chunk is closed; a single commit may exceed it.

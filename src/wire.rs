@@ -11,6 +11,7 @@ mod value;
 pub use commit::put_commit;
 pub use push::{
     Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
+    weigh_push,
 };
 pub use row::{Arrival, Incoming, decode_changes, encode_exits, encode_rows, encode_unchanged};
 pub use rules::{decode_rules, encode_rules};

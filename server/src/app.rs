@@ -18,7 +18,7 @@ use lakesync::proto::DESCRIPTORS;
 use lakesync::proto::v1::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -32,6 +32,9 @@ use crate::store::{Store, StoreError};
 
 /// How often gateways that nobody uses are closed.
 const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(60);
+/// How long the store may take to close, however little time there is to drain: it syncs once more,
+/// and waits for threads that write tables.
+const CLOSE_MIN: Duration = Duration::from_secs(10);
 
 /// A server that is ready to run.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ pub enum StartError {
     #[error(transparent)]
     Secret(#[from] KeyError),
     /// An address can't be listened on.
-    #[error("{setting} = {address}: {source}")]
+    #[error("{setting} = {address}: {source}{}", way_out(.source, .setting))]
     Bind {
         /// Which setting gave the address.
         setting: &'static str,
@@ -71,12 +74,29 @@ pub enum StartError {
     },
 }
 
+/// What to do about an address that can't be listened on, if that is known.
+fn way_out(error: &io::Error, setting: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let flag = setting.replace('_', "-");
+            format!("; stop whoever listens there, or use --{flag} with another address")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Why a running server stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The store failed. A restart recovers what is on the disk.
     #[error("stopped: {0}")]
     Store(StoreError),
+    /// The store did not close in time: a disk hangs.
+    #[error(
+        "stopped, but the data directory was not closed within {0:?}: its disk hangs, or is slow; \
+         nothing that was answered is lost"
+    )]
+    Hangs(Duration),
     /// The listener failed.
     #[error("stopped listening: {0}")]
     Listener(String),
@@ -220,8 +240,10 @@ impl App {
         };
         tracing::info!("stopping");
         set_health(&self.health, ServingStatus::NotServing).await;
+        // One deadline for all of it.
+        let deadline = Instant::now() + self.config.drain_max;
         self.stop.send_replace(true);
-        if !serving.is_finished() && timeout(self.config.drain_max, &mut serving).await.is_err() {
+        if !serving.is_finished() && timeout_at(deadline, &mut serving).await.is_err() {
             tracing::warn!("calls were still under way when the time to drain ran out");
             serving.abort();
         }
@@ -230,16 +252,10 @@ impl App {
         }
         if outcome.is_ok() {
             // A store that failed has nothing more to make durable.
-            let _ = timeout(self.config.drain_max, self.gateways.close()).await;
+            let _ = timeout_at(deadline, self.gateways.close()).await;
         }
         chores.abort();
-        let closed = timeout(self.config.drain_max, self.store.close()).await;
-        // What hangs now was never answered; whoever waits for this process must not hang as well.
-        let hangs = || StoreError::Failed("it did not close in the time to drain".to_owned());
-        if let Err(error) = closed.unwrap_or_else(|_| Err(hangs())) {
-            return outcome.and(Err(RunError::Store(error)));
-        }
-        outcome
+        outcome.and(close(self.store.as_ref(), deadline).await)
     }
 
     async fn routes(&self) -> Routes {
@@ -268,6 +284,17 @@ impl App {
             limits: limits_of(&self.config),
             shutdown: self.stop.subscribe(),
         }
+    }
+}
+
+/// Closes the store. What hangs now was never answered; whoever waits for this process must not hang
+/// as well.
+async fn close(store: &dyn Store, deadline: Instant) -> Result<(), RunError> {
+    let began = Instant::now();
+    let deadline = deadline.max(began + CLOSE_MIN);
+    match timeout_at(deadline, store.close()).await {
+        Ok(closed) => closed.map_err(RunError::Store),
+        Err(_) => Err(RunError::Hangs(deadline - began)),
     }
 }
 
@@ -326,3 +353,6 @@ impl lakesync::error::Classify for Panicked {
         lakesync::error::Reason::Bug
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
     key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
     key("disk_reserve", "64MiB", "free space below which pushes are refused"),
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
-    key("drain_max", "20s", "how long a stopping server waits for calls under way"),
+    key("drain_max", "20s", "how long a stopping server may take"),
 ];
 
 const fn within(min: &'static str, max: &'static str) -> Bounds {

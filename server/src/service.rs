@@ -5,6 +5,7 @@ mod admin;
 mod authorize;
 mod foreign;
 mod sync;
+mod weighed;
 
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use lakesync::error::{Classify, ErrorKind, Reason};
 use lakesync::limits::MESSAGE_BYTES_MAX;
 use lakesync::name::Gateway;
 use lakesync::proto::admin::v1::admin_service_server::AdminServiceServer;
-use lakesync::proto::v1::sync_service_server::SyncServiceServer;
 use lakesync::status::to_status;
 use lakesync::wire::WireError;
 use tokio::sync::watch;
@@ -44,9 +44,7 @@ impl Services {
     /// The routes of our own services. They expect a [`Principal`] in a request's extensions, so
     /// they stand behind [`AuthorizeLayer`].
     pub fn routes(self) -> Routes {
-        let sync = SyncServiceServer::new(self.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let sync = weighed::Weighed::new(self.clone());
         let admin = AdminServiceServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -13,8 +13,10 @@ use crate::wire::dictionary::Dictionary;
 use crate::wire::{decode_value, encode_value};
 
 mod bounds;
+mod weigh;
 
 pub use bounds::{Oversized, fit_answer, measure_push};
+pub use weigh::weigh_push;
 
 /// One pushed change: where it stood in the request, and what it says if it can be understood.
 #[derive(Clone, Debug, PartialEq)]

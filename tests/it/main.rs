@@ -2,7 +2,10 @@
 
 mod bad_input;
 mod faults;
+mod gateways;
 mod harness;
+mod health;
+mod opening;
 mod processes;
 mod promises;
 mod replicas;

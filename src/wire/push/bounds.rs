@@ -4,7 +4,9 @@
 use prost::Message;
 
 use crate::error::{Classify, FieldViolation, Reason};
-use crate::limits::{COLUMNS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PUSH_ROWS_MAX};
+use crate::limits::{
+    COLUMNS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PUSH_MEMORY_BYTES_MAX, PUSH_ROWS_MAX,
+};
 use crate::proto::v1::{PushRequest, PushResponse, RowChange, TableChanges};
 
 /// Room for what a page adds to the push it carries: its cursor and position.
@@ -52,6 +54,15 @@ pub enum Oversized {
         at: usize,
         /// How many there are.
         count: usize,
+    },
+    /// More than reading it may take.
+    #[error(
+        "the push takes {bytes} bytes or more once it is read; the limit is \
+         {PUSH_MEMORY_BYTES_MAX}: split it"
+    )]
+    Memory {
+        /// How much was counted by then.
+        bytes: usize,
     },
     /// A commit that no page could carry.
     #[error(

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use http::{Method, Request};
-use lakesync::proto::v1::{PushRequest, TableChanges};
+use lakesync::proto::v1::{Cell, PushRequest, RowChange, TableChanges};
 use prost::Message;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use super::{Target, assert_told, bearer, call, methods};
-use crate::harness::{MAIN, grant, refusal, within};
+use crate::harness::{MAIN, grant, within};
 
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
 /// Methods whose requests have no gateway in field 1.
@@ -62,15 +62,17 @@ async fn a_small_message_of_many_things_is_bounded() {
         let (gateway, client_id) = (MAIN.to_owned(), "ann".to_owned());
         PushRequest { gateway, client_id, tables, atomic: false }.encode_to_vec()
     };
-    // Rows of two bytes each, and tables of two bytes each.
-    let row = lakesync::proto::v1::RowChange::default();
-    let rows = TableChanges { rows: vec![row; 1_000_000], ..TableChanges::default() };
-    let answer = call(&target.ann, PUSH, Some(&token), many(vec![rows])).await;
-    assert_told("a million rows", answer, Code::ResourceExhausted, "TOO_LARGE");
-    let tables = vec![TableChanges::default(); 1_000_000];
-    let answer = call(&target.ann, PUSH, Some(&token), many(tables)).await;
-    if let Err(status) = answer {
-        assert_eq!(refusal(&status).0, Code::ResourceExhausted, "{status:?}");
+    let group = TableChanges { table: "todos".to_owned(), ..TableChanges::default() };
+    let row = |cells| RowChange { row_id: "a".to_owned(), cells, ..RowChange::default() };
+    let of_rows = |rows| vec![TableChanges { rows, ..group.clone() }];
+    // Each of two bytes.
+    for (what, tables) in [
+        ("a million rows", of_rows(vec![RowChange::default(); 1_000_000])),
+        ("a million cells", of_rows(vec![row(vec![Cell::default(); 1_000_000])])),
+        ("a million groups", vec![TableChanges::default(); 1_000_000]),
+    ] {
+        let answer = call(&target.ann, PUSH, Some(&token), many(tables)).await;
+        assert_told(what, answer, Code::ResourceExhausted, "TOO_LARGE");
     }
     target.assert_untouched().await;
 }

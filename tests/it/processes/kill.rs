@@ -23,6 +23,9 @@ const PUSHERS: usize = 4;
 const WAITING_MAX: usize = 1_024;
 /// After how many acknowledgements a server is killed at the latest.
 const ACKNOWLEDGED_MAX: u64 = 90;
+/// What a heavy push writes, and how much the server keeps before it writes tables.
+const HEAVY_BYTES: usize = 1_800_000;
+const OVERLAY_BYTES: u64 = 64 << 20;
 /// How long a server that is killed before it is ready may take to get there.
 const START_MAX: Duration = Duration::from_millis(60);
 
@@ -70,9 +73,47 @@ async fn a_killed_server_loses_nothing_it_acknowledged_and_reuses_no_position() 
         let reader = served.client("reader").await;
         set_up(&reader).await;
         ledger.check(&reader).await;
-        pushers = kill_under_load(served, pushers, &mut ledger, &mut chance).await;
+        let acknowledged = chance.below(ACKNOWLEDGED_MAX);
+        pushers = kill_under_load(served, pushers, &mut ledger, acknowledged).await;
     }
-    let served = Served::start(&data, &[]).await;
+    check_all(&data, pushers, ledger).await;
+}
+
+/// Overlays are complete, journals end and begin, and tables are written while the server is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_between_journals_loses_nothing_either() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let mut chance = Chance::new();
+    let mut ledger = Ledger::default();
+    let mut pushers: Vec<_> = (0..PUSHERS).map(|nth| Pusher::heavy(nth, HEAVY_BYTES)).collect();
+    for _ in 0..2 + kills() / 10 {
+        let served = Served::start(&data, &[]).await;
+        let reader = served.client("reader").await;
+        set_up(&reader).await;
+        ledger.check(&reader).await;
+        // From just before an overlay is complete until it is in the tables, or nearly.
+        let acknowledged = (OVERLAY_BYTES / HEAVY_BYTES as u64) - 3 + chance.below(30);
+        pushers = kill_under_load(served, pushers, &mut ledger, acknowledged).await;
+    }
+    let newest = newest_journal(&data);
+    assert!(2 <= newest, "no overlay was complete: journal {newest}");
+    check_all(&data, pushers, ledger).await;
+}
+
+/// The number of the newest journal file.
+fn newest_journal(data: &Path) -> u64 {
+    let files = std::fs::read_dir(data.join("store/journal")).expect("a directory");
+    let number = |file: std::io::Result<std::fs::DirEntry>| {
+        let path = file.expect("an entry").path();
+        path.file_stem()?.to_str()?.parse().ok()
+    };
+    files.filter_map(number).max().expect("a journal")
+}
+
+/// Nobody pushes any more: what was not answered is pushed again, and then all of it is there.
+async fn check_all(data: &Path, mut pushers: Vec<Pusher>, mut ledger: Ledger) {
+    let served = Served::start(data, &[]).await;
     let reader = served.client("reader").await;
     ledger.check(&reader).await;
     for pusher in &mut pushers {
@@ -83,12 +124,12 @@ async fn a_killed_server_loses_nothing_it_acknowledged_and_reuses_no_position() 
     ledger.check_rows(&reader, &pushers).await;
 }
 
-/// Lets everybody push and follow until some number of pushes is acknowledged, then kills.
+/// Lets everybody push and follow until this many pushes are acknowledged, then kills.
 async fn kill_under_load(
     served: Served,
     pushers: Vec<Pusher>,
     ledger: &mut Ledger,
-    chance: &mut Chance,
+    acknowledgements: u64,
 ) -> Vec<Pusher> {
     let (said, mut saying) = mpsc::channel::<Acknowledged>(WAITING_MAX);
     let mut pushing = JoinSet::new();
@@ -99,7 +140,7 @@ async fn kill_under_load(
     drop(said);
     let follower = served.client("follower").await;
     let following = tokio::spawn(ledger::follow(follower, ledger.cursor.clone()));
-    for _ in 0..chance.below(ACKNOWLEDGED_MAX) {
+    for _ in 0..acknowledgements {
         let acknowledged = within(saying.recv()).await.expect("the server ended by itself");
         ledger.acknowledge(acknowledged);
     }

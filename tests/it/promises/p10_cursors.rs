@@ -1,15 +1,32 @@
 //! P-10: a cursor that can't be continued is told so, never answered in part.
 
-use lakesync::proto::v1::{CheckpointRequest, PullRequest};
+use lakesync::proto::v1::pull_response::Event;
+use lakesync::proto::v1::{CheckpointRequest, PullRequest, PullResponse};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::harness::changes::{at, upsert};
 use crate::harness::client::Pulled;
 use crate::harness::{Client, MAIN, Replica, Server, Setup, assert_refused, open, within};
 
+/// The log goes on, and has forgotten what follows the cursor.
 #[track_caller]
 fn assert_expired<T>(answer: Result<T, Status>) {
-    assert_refused(answer, Code::OutOfRange, "CURSOR_EXPIRED");
+    let status = assert_refused(answer, Code::OutOfRange, "CURSOR_EXPIRED");
+    assert_eq!(log_fact(&status), None, "{status:?}");
+}
+
+/// The log is another than the cursor's: whoever holds the cursor may hold what the server lost.
+#[track_caller]
+fn assert_replaced<T>(answer: Result<T, Status>) {
+    let status = assert_refused(answer, Code::OutOfRange, "CURSOR_EXPIRED");
+    assert_eq!(log_fact(&status).as_deref(), Some("replaced"), "{status:?}");
+}
+
+/// What the status says of the log, for programs.
+fn log_fact(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    details.error_info().expect("ErrorInfo").metadata.get("log").cloned()
 }
 
 async fn write_some(client: &Client, from: u64, to: u64) {
@@ -54,9 +71,9 @@ async fn p10_another_gateways_cursor_is_refused() {
     write_some(&ann, 0, 3).await;
     write_some(&second, 0, 3).await;
     let (cursor, token) = tokens(&ann).await;
-    assert_expired(second.pull(&cursor).await);
-    assert_expired(second.follow(&cursor).await);
-    assert_expired(resume(&second, &token, &[]).await);
+    assert_replaced(second.pull(&cursor).await);
+    assert_replaced(second.follow(&cursor).await);
+    assert_replaced(resume(&second, &token, &[]).await);
     ann.pull(&cursor).await.expect("good where it comes from");
     resume(&ann, &token, &[]).await.expect("good where it comes from");
 }
@@ -72,8 +89,8 @@ async fn p10_a_gateway_made_anew_is_another_log() {
     ann.create_gateway(MAIN).await.expect("created");
     ann.put_schema(crate::harness::changes::tables()).await.expect("installed");
     write_some(&ann, 0, 5).await;
-    assert_expired(ann.pull(&cursor).await);
-    assert_expired(resume(&ann, &token, &[]).await);
+    assert_replaced(ann.pull(&cursor).await);
+    assert_replaced(resume(&ann, &token, &[]).await);
     assert_eq!(Replica::by_checkpoint(&ann).await.expect("read").live().len(), 5);
 }
 
@@ -98,8 +115,8 @@ async fn p10_a_restored_server_is_another_log() {
     let restored = copy.start().await;
     let bob = restored.client("bob").await;
     write_some(&bob, 10, 20).await;
-    assert_expired(bob.pull(&cursor).await);
-    assert_expired(resume(&bob, &token, &[]).await);
+    assert_replaced(bob.pull(&cursor).await);
+    assert_replaced(resume(&bob, &token, &[]).await);
     assert_eq!(Replica::by_checkpoint(&bob).await.expect("read").live().len(), 13);
 }
 
@@ -150,36 +167,44 @@ async fn check_trimmed(server: &Server, cursors: &[String], token: &str) {
     assert_eq!(rows as u64, stats.head, "rows went with the log");
 }
 
+/// A reader that takes nothing stands still where its windows are full, far from the head, while the
+/// commits before it and after it are trimmed.
 #[tokio::test]
 async fn p10_a_reader_in_the_middle_of_what_is_trimmed_is_told_so() {
-    let server = Setup::new().set("log_size_max", "2MiB").start_with_tables().await;
+    const BEFORE: u64 = 20;
+    let server = Setup::new().set("log_size_max", "24MiB").start_with_tables().await;
     let ann = server.client("ann").await;
     let text = "x".repeat(1 << 20);
     let big = |nth| upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
-    ann.push([big(0)]).await.expect("answered");
-    let mut stream = ann.open_pull(PullRequest::default()).await.expect("begun");
-    for nth in 1..12 {
+    for nth in 1..=BEFORE {
         ann.push([big(nth)]).await.expect("answered");
     }
-    // What the stream brings has no gap, up to where it says that there is one.
+    let mut stream = ann.open_pull(PullRequest::default()).await.expect("begun");
     let mut next = 1;
+    let first = within(stream.message()).await.expect("open").expect("a page");
+    check_follows(first, &mut next);
+    for nth in BEFORE + 1..=2 * BEFORE + 5 {
+        ann.push([big(nth)]).await.expect("answered");
+    }
+    assert!(BEFORE < ann.stats().await.expect("figures").tail, "too little was trimmed");
     let end = loop {
         match within(stream.message()).await {
-            Ok(Some(answer)) => {
-                use lakesync::proto::v1::pull_response::Event;
-                if let Some(Event::Page(page)) = answer.event {
-                    let sent = page.tables.len() as u64;
-                    assert_eq!(page.position, next + sent - 1, "a gap before {}", page.position);
-                    next = page.position + 1;
-                }
-            }
+            Ok(Some(answer)) => check_follows(answer, &mut next),
             Ok(None) => break Ok(()),
             Err(status) => break Err(status),
         }
     };
-    if next <= 12 && end.is_err() {
-        assert_expired(end);
-    }
+    assert!(1 < next && next <= BEFORE, "it was not in the middle, but at {next}");
+    assert_expired(end);
+}
+
+/// What a stream brings has no gap.
+#[track_caller]
+fn check_follows(answer: PullResponse, next: &mut u64) {
+    let Some(Event::Page(page)) = answer.event else { panic!("no page: {answer:?}") };
+    let sent: u64 = page.tables.iter().map(|table| table.rows.len() as u64).sum();
+    assert_eq!(page.position, *next + sent - 1, "a gap before {}", page.position);
+    *next = page.position + 1;
 }
 
 #[tokio::test]

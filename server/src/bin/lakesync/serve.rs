@@ -89,7 +89,7 @@ async fn serve(config: Config) -> Result<(), Exit> {
     say(&text)?;
     match app.run(stop).await {
         Ok(()) => Ok(()),
-        Err(error @ RunError::Store(_)) => Err(Exit::input_output(error)),
+        Err(error @ (RunError::Store(_) | RunError::Hangs(_))) => Err(Exit::input_output(error)),
         Err(error @ RunError::Listener(_)) => Err(Exit::unavailable(error)),
     }
 }

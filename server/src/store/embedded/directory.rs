@@ -4,9 +4,9 @@
 //! ```text
 //! DIR/LOCK       held by the process that has the directory open
 //! DIR/format     "lakesync data directory, format 1": written last when a directory is made
-//! DIR/identity   the incarnation of the store, and the file's own inode number
+//! DIR/identity   the incarnation of the store, and what tells a copy from the original
 //! DIR/RESTORED   left by a backup, or by whoever restored a volume: take a new incarnation
-//! DIR/store/     tables and journal
+//! DIR/store/     tables, journal, and how often they were opened
 //! ```
 //!
 //! A directory that is refused is left as it was.
@@ -43,7 +43,7 @@ impl Directory {
     /// Opens or begins a directory. A new one is ours only once [`made`](Self::made) was called.
     pub(super) fn open(path: &Path, companions: &[String]) -> Result<Self, OpenError> {
         check_ours(path, companions)?;
-        fs::create_dir_all(path).map_err(OpenError::io("create", path))?;
+        create_durably(path, &sync_directory).map_err(OpenError::io("create", path))?;
         let lock = lock(path)?;
         // Somebody may have made it ours, or another's, while we had no lock.
         let made = check_ours(path, companions)?;
@@ -67,8 +67,8 @@ impl Directory {
     /// Declares a new directory whole, once everything in it is durable: from now on whatever misses in it is damage.
     pub(super) fn make(&mut self) -> Result<(), OpenError> {
         if !self.made {
-            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            for dir in [Some(self.store().as_path()), parent].into_iter().flatten() {
+            // Somebody else may have created the directory, and not durably.
+            for dir in [Some(self.store().as_path()), holder(&self.path)].into_iter().flatten() {
                 sync_directory(dir).map_err(OpenError::io("sync", dir))?;
             }
             write_file(&self.path, FORMAT_FILE, format!("{FORMAT_PREFIX}{FORMAT}\n").as_bytes())
@@ -120,6 +120,27 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(OpenError::io("lock", &at)(error)),
     }
+}
+
+/// Creates a directory and those above it that are missing, each durable where it lies.
+fn create_durably(path: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let Some(holder) = holder(path) else { return Ok(()) };
+    create_durably(holder, sync)?;
+    match fs::create_dir(path) {
+        // Another process was faster; it may not have come to the sync yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    sync(holder)
+}
+
+/// The directory that a path lies in; none for the root of all.
+fn holder(path: &Path) -> Option<&Path> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 /// Puts a file in place whole and durably, or not at all.

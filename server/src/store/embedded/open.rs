@@ -1,6 +1,6 @@
 //! Opening a store: whose directory it is, what the tables have, and what the journal adds to that.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +89,11 @@ impl Replay<'_> {
             End::Unborn => (overlay, Journal::create(self.journal_dir, *last, sync)),
             End::Open(at) => (overlay, Journal::reopen(self.journal_dir, *last, at, sync)),
             End::Finished => {
-                // Killed between the end of one file and the beginning of the next.
+                // Killed between the end of one file and the beginning of the next. That end may not
+                // have reached the disk, and must do so before there is a next.
+                let path = journal::path(self.journal_dir, *last);
+                let synced = File::open(&path).and_then(|file| sync(&file));
+                synced.map_err(OpenError::io("sync", &path))?;
                 let touched = gateways.touched(&overlay);
                 sealed.push(Sealed { touched, overlay: Arc::new(overlay) });
                 let next = last + 1;

@@ -16,6 +16,8 @@ const ROWS: u64 = 3;
 pub(super) struct Pusher {
     pub(super) id: String,
     began: Hlc,
+    /// How much the shared row holds beside the tag, in bytes.
+    padding: usize,
     /// How many pushes were answered; the next one may have been sent already.
     pub(super) answered: u64,
 }
@@ -29,7 +31,12 @@ pub(super) struct Acknowledged {
 
 impl Pusher {
     pub(super) fn new(nth: usize) -> Self {
-        Self { id: format!("p{nth}"), began: hlc_now(), answered: 0 }
+        Self::heavy(nth, 0)
+    }
+
+    /// One that writes `padding` bytes with every push, and not for long before it writes them over.
+    pub(super) fn heavy(nth: usize, padding: usize) -> Self {
+        Self { id: format!("p{nth}"), began: hlc_now(), padding, answered: 0 }
     }
 
     /// Pushes until the server no longer answers.
@@ -56,13 +63,32 @@ impl Pusher {
 
     /// The changes of the `nth` push.
     pub(super) fn deltas(&self, nth: u64) -> Vec<Delta> {
+        let mut deltas = self.own(nth);
+        let text = format!("{} {}", self.tag(nth), "x".repeat(self.padding));
+        let row = format!("notes/{}", self.id);
+        deltas.push(upsert(&self.id, self.hlc(nth, ROWS), &row, &[("body", &text)]));
+        deltas
+    }
+
+    /// The changes of all answered pushes but those that a later one overwrote.
+    pub(super) fn standing(&self) -> Vec<Delta> {
+        let last = self.answered.checked_sub(1);
+        let earlier = (0..last.unwrap_or(0)).flat_map(|nth| self.own(nth));
+        earlier.chain(last.into_iter().flat_map(|nth| self.deltas(nth))).collect()
+    }
+
+    /// The changes of the `nth` push to rows that no other push writes.
+    fn own(&self, nth: u64) -> Vec<Delta> {
         let tag = self.tag(nth);
-        let hlc = |step| Hlc(self.began.0 + nth * (ROWS + 1) + step);
-        let own = (0..ROWS).map(|row| {
-            upsert(&self.id, hlc(row), &format!("todos/{tag}-{row}"), &[("title", &tag)])
-        });
-        let shared = upsert(&self.id, hlc(ROWS), &format!("notes/{}", self.id), &[("body", &tag)]);
-        own.chain([shared]).collect()
+        let row = |row| {
+            let name = format!("todos/{tag}-{row}");
+            upsert(&self.id, self.hlc(nth, row), &name, &[("title", &tag)])
+        };
+        (0..ROWS).map(row).collect()
+    }
+
+    fn hlc(&self, nth: u64, step: u64) -> Hlc {
+        Hlc(self.began.0 + nth * (ROWS + 1) + step)
     }
 
     fn tag(&self, nth: u64) -> String {

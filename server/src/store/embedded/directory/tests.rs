@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::identity::mark_restored;
 use super::*;
 
 fn open(path: &Path) -> Result<Directory, OpenError> {
@@ -12,7 +11,6 @@ fn open(path: &Path) -> Result<Directory, OpenError> {
 fn made(path: &Path) -> Directory {
     let mut directory = open(path).expect("open");
     directory.incarnation().expect("an identity");
-    fs::create_dir_all(directory.store()).expect("create");
     directory.make().expect("make");
     directory
 }
@@ -23,13 +21,6 @@ fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let named =
         entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
     named.map(|(name, path)| (name, fs::read(path).unwrap_or_default())).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("create");
-    for (name, content) in contents(from) {
-        fs::write(to.join(name), content).expect("copy");
-    }
 }
 
 #[test]
@@ -82,37 +73,25 @@ fn a_file_is_no_directory() {
     assert!(matches!(open(&file), Err(OpenError::Io { .. })));
 }
 
+/// The directories that must hold a new one durably.
 #[test]
-fn the_original_keeps_its_incarnation_and_a_copy_does_not() {
+fn every_directory_that_is_made_is_made_durable_where_it_lies() {
     let root = tempfile::tempdir().expect("a directory");
-    let (original, twin) = (root.path().join("a"), root.path().join("b"));
-    let first = made(&original).incarnation().expect("an identity");
-    assert_eq!(open(&original).expect("open").incarnation().expect("an identity"), first);
-    copy(&original, &twin);
-    let second = open(&twin).expect("open").incarnation().expect("an identity");
-    assert_ne!(first, second);
-    assert_eq!(open(&twin).expect("open").incarnation().expect("an identity"), second);
-}
-
-#[test]
-fn a_marked_directory_takes_one_new_incarnation() {
-    let root = tempfile::tempdir().expect("a directory");
-    let first = made(root.path()).incarnation().expect("an identity");
-    mark_restored(root.path()).expect("mark");
-    let second = open(root.path()).expect("open").incarnation().expect("an identity");
-    assert_ne!(first, second);
-    assert_eq!(open(root.path()).expect("open").incarnation().expect("an identity"), second);
-}
-
-#[test]
-fn a_lost_or_damaged_identity_is_told() {
-    let root = tempfile::tempdir().expect("a directory");
-    drop(made(root.path()));
-    let path = root.path().join("identity");
-    let text = fs::read_to_string(&path).expect("read");
-    fs::write(&path, text.replacen("incarnation ", "incarnation f", 1)).expect("damage");
-    let damaged = open(root.path()).expect("open").incarnation();
-    assert!(matches!(damaged, Err(OpenError::Corrupt { .. })), "{damaged:?}");
-    fs::remove_file(&path).expect("remove");
-    assert!(open(root.path()).expect("open").incarnation().is_err());
+    let path = root.path().join("a/b/c");
+    let synced = std::cell::RefCell::new(Vec::new());
+    let sync = |dir: &Path| {
+        synced.borrow_mut().push(dir.to_owned());
+        Ok(())
+    };
+    create_durably(&path, &sync).expect("created");
+    let holders = ["", "a", "a/b"].map(|holder| root.path().join(holder));
+    assert_eq!(synced.take(), holders);
+    create_durably(&path, &sync).expect("there already");
+    assert_eq!(synced.take(), [] as [PathBuf; 0]);
+    fs::write(root.path().join("file"), "").expect("write");
+    assert!(create_durably(&root.path().join("file"), &sync).is_err());
+    for (path, expected) in [("data", "."), ("./data", "."), ("../data", ".."), ("/data", "/")] {
+        assert_eq!(holder(Path::new(path)), Some(Path::new(expected)), "{path}");
+    }
+    assert_eq!(holder(Path::new("/")), None);
 }

@@ -155,6 +155,31 @@ async fn an_ended_journal_is_followed_by_another() {
     }
 }
 
+/// A power cut takes what was not synced: the end of a file must not be lost once another follows.
+#[tokio::test]
+async fn an_end_that_may_not_be_durable_is_synced_before_another_file_begins() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dir = root.path().join("data");
+    let store = open(&dir, LARGE).expect("open");
+    let main = main_gateway(&store).await;
+    put(&store, main, 1..=5).await;
+    store.close().await.expect("close");
+    end_journal(&dir, 1);
+    let inode = |number| fs::metadata(journal_file(&dir, number)).expect("metadata").ino();
+    let (first, second) = (inode(1), journal_file(&dir, 2));
+    let synced_alone = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&synced_alone);
+    let sync: journal::Sync = Arc::new(move |file: &File| {
+        let is_first = file.metadata()?.ino() == first;
+        counter.fetch_add(u64::from(is_first && !second.exists()), Ordering::SeqCst);
+        file.sync_data()
+    });
+    let seams = Seams { sync, ..Seams::default() };
+    let store = EmbeddedStore::open_with(&dir, &options(LARGE), &seams).expect("open");
+    assert_eq!(synced_alone.load(Ordering::SeqCst), 1);
+    assert_eq!(checked_head(&store, main).await.expect("sound"), 5);
+}
+
 /// A damaged byte is an error, or makes no difference. Never another answer.
 #[tokio::test]
 async fn a_damaged_byte_is_never_another_answer() {
