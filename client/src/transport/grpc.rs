@@ -20,7 +20,7 @@ const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.
-    #[error("{url:?} is not a URL such as http://127.0.0.1:7350: {what}")]
+    #[error("{url:?} is not a URL such as http://127.0.0.1:7461: {what}")]
     Malformed {
         /// What was given.
         url: String,
@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn urls_are_checked_before_anything_is_sent() {
         for (url, refusal) in [
-            ("http://127.0.0.1:7350", None),
-            ("http://localhost:7350/", None),
-            ("http://[::1]:7350", None),
+            ("http://127.0.0.1:7461", None),
+            ("http://localhost:7461/", None),
+            ("http://[::1]:7461", None),
             ("https://sync.example.com", Some("https is not supported")),
             ("ftp://sync.example.com", Some("ftp is not supported")),
-            ("127.0.0.1:7350", Some("not a URL")),
+            ("127.0.0.1:7461", Some("not a URL")),
             ("http://localhost/sync", Some("a path")),
             ("", Some("not a URL")),
         ] {
