@@ -41,6 +41,7 @@ mod triggers;
 mod identity;
 mod install;
 mod open;
+mod probe;
 mod session;
 
 mod held;
@@ -66,7 +67,7 @@ mod tests;
 pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::Batch;
-pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded};
+pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded, Waiting};
 pub(crate) use self::report::{Applied, ClockChange, Counts, Settled};
 
 /// One SQLite file under synchronisation. Clones share it.
@@ -134,16 +135,23 @@ impl Database {
         Ok(candidates)
     }
 
-    /// Makes these tables record their changes and queues every row they hold. Their schema must
-    /// have been installed. Tables adopted before a failing one stay adopted.
-    pub(crate) async fn adopt(&self, tables: &[TableName]) -> Result<(), DbError> {
+    /// The tables at the gateway and in the file that are not synced here.
+    pub(crate) async fn waiting(&self) -> Result<Vec<Waiting>, DbError> {
         let mut session = self.0.session.lock().await;
-        for table in tables {
-            let mut work = session.begin().await?;
-            adopt::adopt(&mut work, table).await?;
-            work.commit().await?;
-        }
-        Ok(())
+        let mut work = session.begin().await?;
+        let registry = work.registry.clone();
+        let waiting = inspect::waiting(work.connection(), &registry).await?;
+        work.commit().await?;
+        Ok(waiting)
+    }
+
+    /// Makes a table record its changes and queues every row it holds. Its schema must have been
+    /// installed.
+    pub(crate) async fn adopt(&self, table: &TableName) -> Result<(), DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        adopt::adopt(&mut work, table).await?;
+        work.commit().await
     }
 
     /// Takes over the gateway's schema: creates tables, adds columns to those LakeSync created.

@@ -72,7 +72,7 @@ pub use backoff::Pace;
 pub use config::{Config, ConfigError};
 pub use db::{
     Adoptable, Candidate, DbError, Migration, OpenError as DatabaseError, Parked, Rejected,
-    Superseded, Transaction,
+    Superseded, Transaction, Waiting,
 };
 pub use event::Event;
 pub use query::{QueryError, Rows, SqlValue};

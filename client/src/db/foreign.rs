@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 
 use super::error::DbError;
 use super::held::{Held, on_key};
+use super::probe;
 use super::session::Work;
 use super::shape::Shape;
 use super::sql::{Statement, Stored, chunk_rows, integer, placeholders, quoted, text};
@@ -46,7 +47,12 @@ pub(super) async fn references(
                     column.1.clone_from(to);
                 }
             }
-            references.push(Reference { child: table.id, parent: parent.name, columns });
+            let reference = Reference { child: table.id, parent: parent.name, columns };
+            // One that compares by a collation which only the application has is its own to check.
+            let sql = format!("SELECT 1 FROM {} _t WHERE {}", table.sql(), reference.dangles());
+            if probe::is_possible(connection, &sql).await? {
+                references.push(reference);
+            }
         }
     }
     Ok(references)

@@ -32,7 +32,7 @@ async fn cells_of_a_column_the_application_lacks_wait_for_it() {
     let mut gateway = Gateway::default();
     let migration = ann.db.install_schema(&schema).await.unwrap();
     assert_eq!(migration.waiting, ["notes".parse().unwrap()]);
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     bob.run("INSERT INTO notes VALUES ('x', 'a', 5), ('y', 'a', NULL), ('z', 'a', 7)").await;
     bob.sync(&mut gateway).await;
     ann.sync(&mut gateway).await;
@@ -82,9 +82,9 @@ async fn a_table_that_does_not_fit_is_not_adopted_and_says_why() {
     .await;
     ann.db.install_schema(&[keyed("notes", "a:text"), keyed("v", "a:text")]).await.unwrap();
     // An INTEGER key can hold no text, and so no row id.
-    let error = ann.db.adopt(&["v".parse().unwrap()]).await.expect_err("it is a view");
+    let error = ann.db.adopt(&"v".parse().unwrap()).await.expect_err("it is a view");
     assert!(error.to_string().contains("view"), "{error}");
-    let error = ann.db.adopt(&["other".parse().unwrap()]).await.expect_err("it is unknown");
+    let error = ann.db.adopt(&"other".parse().unwrap()).await.expect_err("it is unknown");
     assert!(error.to_string().contains("schema"), "{error}");
 }
 
@@ -100,7 +100,7 @@ async fn what_arrives_for_a_table_that_waits_is_fetched_when_it_is_adopted() {
     ann.sync(&mut gateway).await;
     assert_eq!(ann.ask("SELECT * FROM notes").await, "");
     assert_eq!(ann.db.cursor().await.unwrap(), "1");
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     assert_eq!(ann.db.cursor().await.unwrap(), "", "a checkpoint is due");
     ann.checkpoint(&gateway).await;
     assert_eq!(ann.ask("SELECT * FROM notes").await, "x|bob");
@@ -148,7 +148,7 @@ async fn what_fills_a_column_in_the_breath_that_adds_it_is_sent() {
     let mut bob = Device::with(&schema).await;
     let mut gateway = Gateway::default();
     ann.db.install_schema(&schema).await.unwrap();
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     ann.run("INSERT INTO notes VALUES ('x', '1'), ('y', '1'), ('z', '1')").await;
     ann.sync(&mut gateway).await;
     bob.sync(&mut gateway).await;
