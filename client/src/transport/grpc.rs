@@ -44,7 +44,7 @@ pub enum EndpointError {
 /// runtime.
 pub fn connect(url: &str, token: Option<Token>) -> Result<Remote, EndpointError> {
     let channel = endpoint(url)?.connect_lazy();
-    Ok(Remote::new(Line::new(channel), token))
+    Ok(Remote::new(url, Line::new(channel), token))
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
@@ -98,5 +98,16 @@ mod tests {
                 (outcome, _) => panic!("{url}: {outcome:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_with_the_cause() {
+        // Bound and closed again: nobody listens.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+        let url = format!("http://{}", port.expect("a port"));
+        let remote = connect(&url, None).expect("a URL");
+        let problem = crate::Transport::server_info(&remote).await.expect_err("nobody there");
+        let said = problem.to_string();
+        assert!(said.starts_with(&url) && said.contains("refused"), "{said}");
     }
 }
