@@ -101,21 +101,30 @@ impl Database {
         &self.0.path
     }
 
-    /// Remembers the gateway this file syncs with. It can't be exchanged for another.
-    pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
+    /// Whether the file syncs with this gateway. It can't be exchanged for another.
+    pub(crate) async fn is_bound(&self, gateway: &Gateway) -> Result<bool, DbError> {
         let mut session = self.0.session.lock().await;
-        let mut work = session.begin().await?;
-        match layout::get(work.connection(), "gateway").await? {
-            Some(bound) if bound == gateway.as_str() => {}
+        match layout::get(session.connection(), "gateway").await? {
+            Some(bound) if bound == gateway.as_str() => Ok(true),
             Some(bound) => {
                 let bound = Gateway::parse(&bound).map_err(|error| DbError::Damaged {
                     table: "_lakesync_meta",
                     what: error.to_string(),
                 })?;
-                return Err(DbError::OtherGateway { bound, asked: gateway.clone() });
+                Err(DbError::OtherGateway { bound, asked: gateway.clone() })
             }
-            None => layout::put(work.connection(), "gateway", gateway.as_str()).await?,
+            None => Ok(false),
         }
+    }
+
+    /// Remembers the gateway this file syncs with.
+    pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
+        if self.is_bound(gateway).await? {
+            return Ok(());
+        }
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        layout::put(work.connection(), "gateway", gateway.as_str()).await?;
         work.commit().await
     }
 

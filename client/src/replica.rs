@@ -73,7 +73,7 @@ impl Replica {
     pub async fn open(path: impl AsRef<Path>, config: Config) -> Result<Self, OpenError> {
         let (gateway, transport) = config.check()?;
         let db = Database::open(path.as_ref()).await?;
-        db.bind(&gateway).await?;
+        db.is_bound(&gateway).await?;
         let core = Core {
             pulse: Pulse::new(db.path(), config.poll_every),
             db,
