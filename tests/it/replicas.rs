@@ -2,6 +2,7 @@
 //! written, by whomever, wherever a process dies, every file comes to hold the same rows.
 
 mod adopt;
+mod advice;
 mod capture;
 mod commands;
 mod constraints;
