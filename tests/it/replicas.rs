@@ -7,6 +7,7 @@ mod capture;
 mod commands;
 mod constraints;
 mod converge;
+mod demos;
 mod dice;
 mod flaky;
 mod recover;
