@@ -164,3 +164,31 @@ async fn what_fills_a_column_in_the_breath_that_adds_it_is_sent() {
     assert_eq!(ann.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|1\nz|9");
     assert_eq!(bob.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|NULL\nz|9");
 }
+
+#[tokio::test]
+async fn a_synced_column_is_dropped_by_making_the_table_anew() {
+    let made = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, v TEXT, w INTEGER);
+                INSERT INTO t VALUES ('a', 'x', 1), ('b', 'y', 2)";
+    let mut ann = Device::adopting(made).await;
+    let mut bob = Device::with(&ann.proposals().await).await;
+    let mut gateway = Gateway::default();
+    ann.sync(&mut gateway).await;
+    let error = ann.try_run("ALTER TABLE t DROP COLUMN w").await.expect_err("triggers name it");
+    assert!(error.to_string().contains("error in trigger _lakesync_"), "{error}");
+    ann.run("UPDATE t SET v = 'unsent', w = 3 WHERE id = 'a'").await;
+    ann.run(
+        "BEGIN; CREATE TABLE anew (id TEXT PRIMARY KEY NOT NULL, v TEXT);
+         INSERT INTO anew SELECT id, v FROM t; DROP TABLE t; ALTER TABLE anew RENAME TO t; COMMIT",
+    )
+    .await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE t SET v = 'z' WHERE id = 'b'").await;
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT * FROM t ORDER BY 1").await, "a|unsent\nb|z");
+    assert_eq!(bob.ask("SELECT * FROM t ORDER BY 1").await, "a|unsent|3\nb|z|2");
+    bob.run("UPDATE t SET v = 'bob', w = 9 WHERE id = 'a'").await;
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT * FROM t ORDER BY 1").await, "a|bob\nb|z");
+}
