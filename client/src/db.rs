@@ -21,6 +21,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
 use self::apply::{Applying, Mode};
+use self::error::{is_refusal, refusal_text};
 use self::session::Session;
 use self::sql::{Statement, integer, script};
 
@@ -159,8 +160,15 @@ impl Database {
     pub(crate) async fn adopt(&self, table: &TableName) -> Result<(), DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        adopt::adopt(&mut work, table).await?;
-        work.commit().await
+        match adopt::adopt(&mut work, table).await {
+            // Whatever SQLite has against its rows is this table's own affair.
+            Err(DbError::Sqlite(error)) if is_refusal(&error) => {
+                let (table, reason) = (table.clone(), refusal_text(&error));
+                Err(DbError::Unadoptable { table, reason })
+            }
+            Err(error) => Err(error),
+            Ok(()) => work.commit().await,
+        }
     }
 
     /// Takes over the gateway's schema: creates tables, adds columns to those LakeSync created.

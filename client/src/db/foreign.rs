@@ -49,8 +49,7 @@ pub(super) async fn references(
             }
             let reference = Reference { child: table.id, parent: parent.name, columns };
             // One that compares by a collation which only the application has is its own to check.
-            let sql = format!("SELECT 1 FROM {} _t WHERE {}", table.sql(), reference.dangles());
-            if probe::is_possible(connection, &sql).await? {
+            if probe::is_possible(connection, &reference.check(table)).await? {
                 references.push(reference);
             }
         }
@@ -211,6 +210,13 @@ impl Reference {
             quoted(&self.parent),
             self.columns.iter().map(met).collect::<Vec<_>>().join(" AND ")
         )
+    }
+
+    /// All comparisons that checking this reference makes.
+    fn check(&self, child: &Table) -> String {
+        let equal = |(from, _): &(String, String)| format!("_t.{} = ''", quoted(from));
+        let equal = self.columns.iter().map(equal).collect::<Vec<_>>().join(" AND ");
+        format!("SELECT 1 FROM {} _t WHERE {equal} AND {}", child.sql(), self.dangles())
     }
 
     fn reason(&self) -> String {

@@ -82,17 +82,16 @@ impl Core {
         let mut candidates = self.db.inspect().await?;
         let fit = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().ok());
         let proposals = fit.map(|adoptable| adoptable.proposal.clone()).collect();
-        let mut refused = self.adopt_each(proposals).await?;
-        for candidate in &mut candidates {
-            let Ok(adoptable) = &candidate.verdict else { continue };
-            if let Some(error) = refused.remove(&adoptable.proposal.table) {
+        for (table, error) in self.adopt_each(proposals).await? {
+            let same = |one: &&mut Candidate| is_named(&table, &one.table);
+            if let Some(candidate) = candidates.iter_mut().find(same) {
                 candidate.verdict = Err(error.into_why());
             }
         }
         Ok(candidates)
     }
 
-    /// Adopts each table that can be. Why the others can't.
+    /// Adopts each table that can be. Why the others can't, by the names that the gateway has.
     async fn adopt_each(
         &self,
         proposals: Vec<Proposal>,
@@ -100,7 +99,12 @@ impl Core {
         let declared = self.declared().await?;
         let (mut tables, mut wanted) = (Vec::new(), Vec::new());
         let mut refused = BTreeMap::new();
-        for proposal in proposals {
+        for mut proposal in proposals {
+            // A name is the same whatever its case; the gateway's spelling stays.
+            let same = |known: &&TableSchema| is_named(&known.table, proposal.table.as_str());
+            if let Some(known) = declared.iter().find(same) {
+                proposal.table = known.table.clone();
+            }
             let table = proposal.table.clone();
             match missing(&declared, proposal) {
                 Ok(lacks) => {
@@ -164,8 +168,7 @@ impl Core {
 }
 
 fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, AdoptError> {
-    let same = |name: &str| name.eq_ignore_ascii_case(table.as_str());
-    let found = candidates.iter().find(|candidate| same(&candidate.table));
+    let found = candidates.iter().find(|candidate| is_named(table, &candidate.table));
     match found.map(|candidate| &candidate.verdict) {
         None => Err(AdoptError::NoSuchTable { table: table.clone() }),
         Some(Err(why)) => Err(AdoptError::Refused { table: table.clone(), why: why.clone() }),
@@ -192,6 +195,10 @@ fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Propos
     let (key, primary_key) = (known.key.clone(), known.primary_key.clone());
     let grown = Proposal { table: proposal.table, key, columns, primary_key };
     Ok((known.columns.len() < grown.columns.len()).then_some(grown))
+}
+
+fn is_named(table: &TableName, name: &str) -> bool {
+    table.as_str().eq_ignore_ascii_case(name)
 }
 
 /// The columns that make up the row id, or the name of the one that is it.

@@ -57,15 +57,24 @@ async fn a_table_that_is_not_recorded_is_named() {
 async fn one_table_that_clashes_stops_no_other_from_being_adopted() {
     let office = Office::open().await;
     let (left, right) = (office.file("left.db"), office.file("right.db"));
-    run(&mut open(&left).await, NOTES).await;
+    let made = "CREATE TABLE loose (a TEXT); CREATE TABLE Tags (Name TEXT PRIMARY KEY, V TEXT)";
+    run(&mut open(&left).await, &format!("{NOTES} {made}")).await;
     assert_done(&office.sync(&left, &["--adopt"]).await);
     let mut app = open(&right).await;
+    // A key of its own, a column named as the gateway's key, and names in another case.
     let other = "CREATE TABLE notes (k INTEGER, id TEXT, PRIMARY KEY (k, id));
-        CREATE TABLE Left_Over (id TEXT PRIMARY KEY); INSERT INTO left_over VALUES ('x');";
+        CREATE TABLE loose (a TEXT, row_id TEXT);
+        CREATE TABLE tags (name TEXT PRIMARY KEY, v TEXT, w TEXT);
+        CREATE TABLE Left_Over (id TEXT PRIMARY KEY); INSERT INTO left_over VALUES ('x');
+        INSERT INTO tags VALUES ('red', 'v', 'w');";
     run(&mut app, other).await;
     let adopted = office.sync(&right, &["--adopt"]).await;
     let clash = "left out: it exists at the gateway with the key (id), here with (k, id)";
-    assert_says(&adopted, &["✓ Left_Over", clash, "sent 1 change"]);
+    assert_says(&adopted, &["✓ Left_Over", "✓ tags", clash, "– loose", "sent 2 changes"]);
+    assert!(adopted.stdout.contains("column row_id is declared twice"), "{adopted:?}");
+    assert_done(&office.sync(&left, &[]).await);
+    let tags = rows(&mut open(&left).await, "Tags", "Name, V").await;
+    assert_eq!(tags, ["'red'|'v'"]);
 
     // What is adopted stays so, whatever its rows have become, and takes its new columns along.
     run(&mut app, "ALTER TABLE left_over ADD COLUMN w INTEGER").await;

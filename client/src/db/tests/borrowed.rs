@@ -154,3 +154,33 @@ async fn a_table_that_is_synced_is_what_the_gateway_says() {
     ann.run("INSERT INTO w VALUES (7, 1, NULL)").await;
     assert_eq!(ann.ask(&format!("SELECT {row_id} FROM w _t WHERE v = 1")).await, "7");
 }
+
+#[tokio::test]
+async fn a_reference_that_only_the_application_can_compare_is_its_own_to_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let compare = |a: &str, b: &str| -> Ordering { a.to_lowercase().cmp(&b.to_lowercase()) };
+    let mut application = options.collation("unicase", compare).connect().await.unwrap();
+    let family = "CREATE TABLE parent (id TEXT PRIMARY KEY NOT NULL);
+        CREATE TABLE child (id TEXT PRIMARY KEY NOT NULL, p TEXT COLLATE unicase REFERENCES parent);";
+    script(&mut application, family).await.unwrap();
+    let schemas = [keyed("parent", ""), keyed("child", "p:text")];
+    let (db, mut bob) = (Database::open(&path).await.unwrap(), Device::with(&schemas).await);
+    db.install_schema(&schemas).await.unwrap();
+    for schema in &schemas {
+        db.adopt(&schema.table).await.unwrap();
+    }
+    let mut gateway = Gateway::default();
+    for sql in [
+        "INSERT INTO parent VALUES ('p'); INSERT INTO child VALUES ('c', 'P')",
+        "UPDATE child SET p = NULL; DELETE FROM parent",
+    ] {
+        bob.run(sql).await;
+        bob.sync(&mut gateway).await;
+        let after = db.cursor().await.unwrap().parse().unwrap_or(0);
+        let (arrivals, cursor) = gateway.pull(after);
+        db.apply_page(arrivals, &cursor).await.unwrap();
+        assert_eq!(db.parked().await.unwrap(), []);
+    }
+}
