@@ -20,7 +20,7 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 /// ```
 /// use lakesync_client::Config;
 ///
-/// let config = Config::new("http://127.0.0.1:7350", "main").with_token("eyJhbGciOi…");
+/// let config = Config::new("http://127.0.0.1:7461", "main").with_token("eyJhbGciOi…");
 /// ```
 #[derive(Clone)]
 pub struct Config {

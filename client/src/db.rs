@@ -5,8 +5,8 @@
 //! so that an edit and its record commit together. What arrives is applied together with its
 //! cursor, and whatever was not sent yet survives everything.
 //!
-//! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign` →
-//! `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
+//! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign`
+//! `probe` → `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
 use self::apply::{Applying, Mode};
+use self::error::{is_refusal, refusal_text};
 use self::session::Session;
 use self::sql::{Statement, integer, script};
 
@@ -41,6 +42,7 @@ mod triggers;
 mod identity;
 mod install;
 mod open;
+mod probe;
 mod session;
 
 mod held;
@@ -66,7 +68,7 @@ mod tests;
 pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::Batch;
-pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded};
+pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded, Waiting};
 pub(crate) use self::report::{Applied, ClockChange, Counts, Settled};
 
 /// One SQLite file under synchronisation. Clones share it.
@@ -100,21 +102,30 @@ impl Database {
         &self.0.path
     }
 
-    /// Remembers the gateway this file syncs with. It can't be exchanged for another.
-    pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
+    /// Whether the file syncs with this gateway. It can't be exchanged for another.
+    pub(crate) async fn is_bound(&self, gateway: &Gateway) -> Result<bool, DbError> {
         let mut session = self.0.session.lock().await;
-        let mut work = session.begin().await?;
-        match layout::get(work.connection(), "gateway").await? {
-            Some(bound) if bound == gateway.as_str() => {}
+        match layout::get(session.connection(), "gateway").await? {
+            Some(bound) if bound == gateway.as_str() => Ok(true),
             Some(bound) => {
                 let bound = Gateway::parse(&bound).map_err(|error| DbError::Damaged {
                     table: "_lakesync_meta",
                     what: error.to_string(),
                 })?;
-                return Err(DbError::OtherGateway { bound, asked: gateway.clone() });
+                Err(DbError::OtherGateway { bound, asked: gateway.clone() })
             }
-            None => layout::put(work.connection(), "gateway", gateway.as_str()).await?,
+            None => Ok(false),
         }
+    }
+
+    /// Remembers the gateway this file syncs with.
+    pub(crate) async fn bind(&self, gateway: &Gateway) -> Result<(), DbError> {
+        if self.is_bound(gateway).await? {
+            return Ok(());
+        }
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        layout::put(work.connection(), "gateway", gateway.as_str()).await?;
         work.commit().await
     }
 
@@ -134,16 +145,30 @@ impl Database {
         Ok(candidates)
     }
 
-    /// Makes these tables record their changes and queues every row they hold. Their schema must
-    /// have been installed. Tables adopted before a failing one stay adopted.
-    pub(crate) async fn adopt(&self, tables: &[TableName]) -> Result<(), DbError> {
+    /// The tables at the gateway and in the file that are not synced here.
+    pub(crate) async fn waiting(&self) -> Result<Vec<Waiting>, DbError> {
         let mut session = self.0.session.lock().await;
-        for table in tables {
-            let mut work = session.begin().await?;
-            adopt::adopt(&mut work, table).await?;
-            work.commit().await?;
+        let mut work = session.begin().await?;
+        let registry = work.registry.clone();
+        let waiting = inspect::waiting(work.connection(), &registry).await?;
+        work.commit().await?;
+        Ok(waiting)
+    }
+
+    /// Makes a table record its changes and queues every row it holds. Its schema must have been
+    /// installed.
+    pub(crate) async fn adopt(&self, table: &TableName) -> Result<(), DbError> {
+        let mut session = self.0.session.lock().await;
+        let mut work = session.begin().await?;
+        match adopt::adopt(&mut work, table).await {
+            // Whatever SQLite has against its rows is this table's own affair.
+            Err(DbError::Sqlite(error)) if is_refusal(&error) => {
+                let (table, reason) = (table.clone(), refusal_text(&error));
+                Err(DbError::Unadoptable { table, reason })
+            }
+            Err(error) => Err(error),
+            Ok(()) => work.commit().await,
         }
-        Ok(())
     }
 
     /// Takes over the gateway's schema: creates tables, adds columns to those LakeSync created.

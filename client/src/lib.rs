@@ -5,7 +5,7 @@
 //! use lakesync_client::{Config, Replica};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::new("http://127.0.0.1:7350", "main").with_token(std::env::var("TOKEN")?);
+//! let config = Config::new("http://127.0.0.1:7461", "main").with_token(std::env::var("TOKEN")?);
 //! let replica = Replica::open("todos.db", config).await?;
 //!
 //! // One round: the gateway's tables and rows are here now, and local edits are there.
@@ -72,7 +72,7 @@ pub use backoff::Pace;
 pub use config::{Config, ConfigError};
 pub use db::{
     Adoptable, Candidate, DbError, Migration, OpenError as DatabaseError, Parked, Rejected,
-    Superseded, Transaction,
+    Superseded, Transaction, Waiting,
 };
 pub use event::Event;
 pub use query::{QueryError, Rows, SqlValue};

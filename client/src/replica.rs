@@ -11,7 +11,7 @@ use lakesync::name::{ClientId, Gateway, Position, TableName};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
-use crate::db::{self, Candidate, Database, DbError, Parked, Rejected, Transaction};
+use crate::db::{self, Candidate, Database, DbError, Parked, Rejected, Transaction, Waiting};
 use crate::event::{Bell, Event};
 use crate::pulse::Pulse;
 use crate::query::{self, QueryError, Rows, SqlValue};
@@ -73,7 +73,7 @@ impl Replica {
     pub async fn open(path: impl AsRef<Path>, config: Config) -> Result<Self, OpenError> {
         let (gateway, transport) = config.check()?;
         let db = Database::open(path.as_ref()).await?;
-        db.bind(&gateway).await?;
+        db.is_bound(&gateway).await?;
         let core = Core {
             pulse: Pulse::new(db.path(), config.poll_every),
             db,
@@ -143,9 +143,22 @@ impl Replica {
     }
 
     /// Makes tables of the file synced ones, and queues the rows they hold. A gateway or tables
-    /// that do not exist yet are created, which takes a token with the right `admin`.
+    /// that do not exist yet are created, which takes a token with the right `admin`. Tables that
+    /// are synced already are told to the gateway with the columns they have gained.
     pub async fn adopt(&self, tables: &[TableName]) -> Result<(), AdoptError> {
         self.0.adopt(tables).await
+    }
+
+    /// Adopts every table of the file that can be, and says what became of each: what the gateway
+    /// or the file has against one stops no other.
+    pub async fn adopt_all(&self) -> Result<Vec<Candidate>, SyncError> {
+        self.0.adopt_all().await
+    }
+
+    /// The tables at the gateway and in the file that are not synced here: nothing written to them
+    /// is recorded until they are adopted.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>, DbError> {
+        self.0.db.waiting().await
     }
 
     /// The changes that the gateway refused.

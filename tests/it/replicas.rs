@@ -2,11 +2,13 @@
 //! written, by whomever, wherever a process dies, every file comes to hold the same rows.
 
 mod adopt;
+mod advice;
 mod capture;
 mod commands;
 mod constraints;
 mod converge;
 pub(crate) mod dice;
+mod demos;
 mod flaky;
 mod recover;
 mod refused;

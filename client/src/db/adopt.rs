@@ -49,30 +49,42 @@ async fn queue_rows(work: &mut Work<'_>, table: &Table) -> Result<(), DbError> {
     );
     let Some(row) = Statement::new(tick).row(connection).await? else { return Ok(()) };
     let (seq, hlc) = (integer(&row, 0)?, integer(&row, 1)?);
-    // Every statement counts the rows in the same order, so that numbers meet.
-    let order = match table.shape.rowid() {
-        Some(rowid) => rowid.to_owned(),
-        None => table.key.columns().join(", "),
-    };
-    let number = format!("row_number() OVER (ORDER BY {order})");
+    let numbered = numbered(table);
     let sql = format!(
         "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-         SELECT {seq} + {number}, {}, {}, {hlc} + {number}, {OP_ADOPTED} FROM {} _t",
+         SELECT {seq} + _n.number, {}, {}, {hlc} + _n.number, {OP_ADOPTED} FROM {numbered}",
         table.id,
-        table.key.row_id_sql("_t"),
-        table.sql()
+        table.key.row_id_sql("_t")
     );
     let rows = Statement::new(sql).once().run(connection).await?;
     for column in &table.columns {
         let sql = format!(
             "INSERT INTO _lakesync_outbox_cells (seq, col, value) \
-             SELECT {seq} + {number}, {}, _t.{} FROM {} _t",
-            column.field_id,
-            column.sql,
-            table.sql()
+             SELECT {seq} + _n.number, {}, _t.{} FROM {numbered}",
+            column.field_id, column.sql
         );
         Statement::new(sql).once().run(connection).await?;
     }
     let sql = format!("UPDATE _lakesync_clock SET seq = seq + {rows}, hlc = hlc + {rows}");
     Ok(script(connection, sql).await?)
+}
+
+/// The rows `_t` of the table, each with its `_n.number`, which is the same in every statement. Only
+/// keys are counted: SQLite would ask for the collations of other columns, which perhaps only the
+/// application has.
+fn numbered(table: &Table) -> String {
+    let keys = match table.shape.rowid() {
+        Some(rowid) => vec![rowid.to_owned()],
+        None => table.key.columns(),
+    };
+    let list = keys.join(", ");
+    let named = keys.iter().enumerate().map(|(at, key)| format!("{key} AS key_{at}"));
+    let equal = keys.iter().enumerate().map(|(at, key)| format!("_t.{key} = _n.key_{at}"));
+    format!(
+        "(SELECT {}, row_number() OVER (ORDER BY {list}) AS number FROM {sql}) _n \
+         CROSS JOIN {sql} _t ON {}",
+        named.collect::<Vec<_>>().join(", "),
+        equal.collect::<Vec<_>>().join(" AND "),
+        sql = table.sql()
+    )
 }

@@ -75,6 +75,7 @@ impl Classify for DbError {
     }
 }
 
+const ERROR: i32 = 1;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
 const CORRUPT: i32 = 11;
@@ -90,10 +91,11 @@ pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
     Some(code & 0xff)
 }
 
-/// Whether a statement was refused for the sake of the row it wrote: by a constraint, a datatype or
-/// a trigger of the application. Such a row is parked; any other error stops the work.
+/// Whether a statement was refused for the sake of the row it wrote: by a constraint, a datatype, a
+/// trigger of the application, or an expression of the table that can't be computed here, such as a
+/// function that only the application has. Such a row is parked; any other error stops the work.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    matches!(primary_code(error), Some(CONSTRAINT | MISMATCH | TOO_BIG))
+    matches!(primary_code(error), Some(ERROR | CONSTRAINT | MISMATCH | TOO_BIG))
 }
 
 /// SQLite's word for a refusal, without its number.

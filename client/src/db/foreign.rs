@@ -12,6 +12,7 @@ use sqlx::SqliteConnection;
 
 use super::error::DbError;
 use super::held::{Held, on_key};
+use super::probe;
 use super::session::Work;
 use super::shape::Shape;
 use super::sql::{Statement, Stored, chunk_rows, integer, placeholders, quoted, text};
@@ -46,7 +47,11 @@ pub(super) async fn references(
                     column.1.clone_from(to);
                 }
             }
-            references.push(Reference { child: table.id, parent: parent.name, columns });
+            let reference = Reference { child: table.id, parent: parent.name, columns };
+            // One that compares by a collation which only the application has is its own to check.
+            if probe::is_possible(connection, &reference.check(table)).await? {
+                references.push(reference);
+            }
         }
     }
     Ok(references)
@@ -205,6 +210,13 @@ impl Reference {
             quoted(&self.parent),
             self.columns.iter().map(met).collect::<Vec<_>>().join(" AND ")
         )
+    }
+
+    /// All comparisons that checking this reference makes.
+    fn check(&self, child: &Table) -> String {
+        let equal = |(from, _): &(String, String)| format!("_t.{} = ''", quoted(from));
+        let equal = self.columns.iter().map(equal).collect::<Vec<_>>().join(" AND ");
+        format!("SELECT 1 FROM {} _t WHERE {equal} AND {}", child.sql(), self.dangles())
     }
 
     fn reason(&self) -> String {

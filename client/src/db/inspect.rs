@@ -1,21 +1,19 @@
 //! Which tables of a file can be synced, as what, and why the others can't. Nothing is guessed: a
 //! column has the type of its declared affinity if every value in it has that storage class, and
-//! holds anything otherwise.
+//! holds anything otherwise. A table that is synced already is what the gateway says.
 
 use lakesync::limits::{COLUMNS_MAX, NAME_BYTES_MAX, ROW_ID_BYTES_MAX};
 use lakesync::name::{ColumnName, TableName};
 use lakesync::schema::{ColumnType, Proposal};
 use sqlx::SqliteConnection;
 
-use super::error::DbError;
+use super::error::{DbError, is_refusal, refusal_text};
 use super::key::Key;
 use super::shape::{Shape, ShapeColumn};
 use super::sql::{Statement, integer, quoted};
-use super::table::Registry;
-use super::{Adoptable, Candidate};
+use super::table::{Registry, Table};
+use super::{Adoptable, Candidate, Waiting, install, probe};
 
-/// The collations that every SQLite has.
-const COLLATIONS: [&str; 3] = ["BINARY", "NOCASE", "RTRIM"];
 /// Names for a key that is not made of columns.
 const KEY_NAMES: [&str; 4] = ["row_id", "lakesync_id", "row_id_2", "row_id_3"];
 
@@ -30,13 +28,28 @@ pub(super) async fn inspect(
         if name.starts_with("_lakesync") || name == "sqlite_schema" {
             continue;
         }
-        let verdict = match refusal(&shape) {
-            Some(reason) => Err(reason),
-            None => Inspector { connection, shape: &shape }.propose(registry).await?,
+        let mut inspector = Inspector { connection, shape: &shape };
+        let verdict = match inspector.judge(registry).await {
+            // Even reading it takes what only its application has.
+            Err(DbError::Sqlite(error)) if is_refusal(&error) => Err(refusal_text(&error)),
+            verdict => verdict?,
         };
         candidates.push(Candidate { table: shape.name, verdict });
     }
     Ok(candidates)
+}
+
+/// The tables that wait for being adopted, or can't be.
+pub(super) async fn waiting(
+    connection: &mut SqliteConnection,
+    registry: &Registry,
+) -> Result<Vec<Waiting>, DbError> {
+    let mut all = Vec::new();
+    for (table, id) in registry.waiting() {
+        let why = install::fit(connection, id, &table).await?.err();
+        all.push(Waiting { table, why });
+    }
+    Ok(all)
 }
 
 /// Why a table can't be synced, as far as its shape tells.
@@ -60,13 +73,6 @@ fn refusal(shape: &Shape) -> Option<String> {
     if COLUMNS_MAX < columns {
         return Some(format!("it has {columns} columns; the limit is {COLUMNS_MAX}"));
     }
-    let collations = shape.unique.iter().filter_map(|index| index.columns.as_ref()).flatten();
-    let foreign = |name: &&String| COLLATIONS.iter().all(|known| !known.eq_ignore_ascii_case(name));
-    if let Some(name) = collations.map(|(_, collation)| collation).find(foreign) {
-        return Some(format!(
-            "its unique values are compared by {name}, which only its application has"
-        ));
-    }
     let unreachable = |column: &&ShapeColumn| {
         ColumnName::parse(&column.name).is_err()
             && !column.generated
@@ -86,17 +92,70 @@ struct Inspector<'a> {
     shape: &'a Shape,
 }
 
-impl Inspector<'_> {
-    async fn propose(&mut self, registry: &Registry) -> Result<Result<Adoptable, String>, DbError> {
+impl<'a> Inspector<'a> {
+    async fn judge(&mut self, registry: &Registry) -> Result<Result<Adoptable, String>, DbError> {
+        let same = |table: &&std::sync::Arc<Table>| {
+            table.shape.name.eq_ignore_ascii_case(&self.shape.name)
+        };
+        if let Some(table) = registry.captured().iter().find(same) {
+            return Ok(Ok(self.known(table).await?));
+        }
+        if let Some(reason) = refusal(self.shape) {
+            return Ok(Err(reason));
+        }
+        match probe::obstacle(self.connection, self.shape).await? {
+            Some(reason) => Ok(Err(reason)),
+            None => self.propose().await,
+        }
+    }
+
+    /// A table that is synced: as the gateway has it, with the columns that were added since.
+    async fn known(&mut self, table: &Table) -> Result<Adoptable, DbError> {
+        let synced = self.synced();
+        let (rows, kinds) = self.kinds(&synced).await?;
+        let schema = &table.schema;
+        let names = || schema.columns.iter().map(|column| &column.name).chain([&schema.key]);
+        let is_new = |column: &ShapeColumn| names().all(|name| !is_named(name, &column.name));
+        let added = synced.iter().zip(kinds).filter(|(column, _)| is_new(column));
+        let added =
+            added.filter_map(|(column, kind)| Some((ColumnName::parse(&column.name).ok()?, kind)));
+        let known = schema.columns.iter().map(|column| (column.name.clone(), column.kind));
+        let mut warnings = self.warnings();
+        if let Some(why) = probe::obstacle(self.connection, self.shape).await? {
+            warnings.push(format!("what arrives for it waits in _lakesync_parked: {why}"));
+        }
+        Ok(Adoptable {
+            proposal: Proposal {
+                table: schema.table.clone(),
+                key: schema.key.clone(),
+                columns: known.chain(added).collect(),
+                primary_key: schema.primary_key.clone(),
+            },
+            rows,
+            adopted: true,
+            row_id: Some(table.key.row_id_sql("_t")),
+            warnings,
+            left_out: self.left_out(&synced),
+        })
+    }
+
+    /// The columns that can be synced.
+    fn synced(&self) -> Vec<&'a ShapeColumn> {
+        let can_be =
+            |column: &&ShapeColumn| !column.generated && ColumnName::parse(&column.name).is_ok();
+        self.shape.columns.iter().filter(can_be).collect()
+    }
+
+    fn left_out(&self, synced: &[&ShapeColumn]) -> Vec<String> {
+        let all = self.shape.columns.iter();
+        let out = all.filter(|column| synced.iter().all(|c| c.name != column.name));
+        out.map(|column| column.name.clone()).collect()
+    }
+
+    async fn propose(&mut self) -> Result<Result<Adoptable, String>, DbError> {
         let shape = self.shape;
         let Ok(table) = TableName::parse(&shape.name) else { return Ok(Err(String::new())) };
-        let synced: Vec<&ShapeColumn> = shape
-            .columns
-            .iter()
-            .filter(|column| !column.generated && ColumnName::parse(&column.name).is_ok())
-            .collect();
-        let left_out =
-            shape.columns.iter().filter(|column| synced.iter().all(|c| c.name != column.name));
+        let synced = self.synced();
         let (rows, kinds) = self.kinds(&synced).await?;
         let mut warnings = self.warnings();
         let key = match self.key(&synced, &kinds).await? {
@@ -134,13 +193,13 @@ impl Inspector<'_> {
         let Ok(key) = ColumnName::parse(&key_name) else {
             return Ok(Err(format!("the name of its key, {key_name:?}, is not legal")));
         };
-        let adopted = registry.captured().iter().any(|known| *known.name() == table);
         Ok(Ok(Adoptable {
             proposal: Proposal { table, key, columns, primary_key },
             rows,
-            adopted,
+            adopted: false,
+            row_id: None,
             warnings,
-            left_out: left_out.map(|column| column.name.clone()).collect(),
+            left_out: self.left_out(&synced),
         }))
     }
 
@@ -247,6 +306,10 @@ impl Inspector<'_> {
         }
         warnings
     }
+}
+
+fn is_named(name: &ColumnName, text: &str) -> bool {
+    name.as_str().eq_ignore_ascii_case(text)
 }
 
 /// The type and the storage class that a declared type stands for, by SQLite's rules of affinity;

@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout, requeue};
+use super::{aside, foreign, layout, probe, requeue};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -265,7 +265,11 @@ pub(super) async fn fit(
     let Some(shape) = Shape::read(connection, name.as_str()).await? else {
         return Ok(Err("it is not there".to_owned()));
     };
-    Ok(Table::new(id, decode(&bytes)?, shape))
+    let obstacle = probe::obstacle(connection, &shape).await?;
+    Ok(Table::new(id, decode(&bytes)?, shape).and_then(|table| match obstacle {
+        Some(why) => Err(why),
+        None => Ok(table),
+    }))
 }
 
 /// Forgets what is known of a table's rows. Unsent changes stay.
@@ -334,7 +338,7 @@ fn summary(registry: &Registry, mut migration: Migration) -> Migration {
         aside.sort();
         migration.aside.extend(aside.into_iter().map(|column| (table.name().clone(), column)));
     }
-    migration.waiting = registry.waiting();
+    migration.waiting = registry.waiting().into_iter().map(|(table, _)| table).collect();
     migration
 }
 

@@ -11,7 +11,7 @@ use lakesync::name::ClientId;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::sql::{Statement, text};
+use super::sql::{Statement, script, text};
 use super::{identity, layout};
 
 /// How long a statement waits for another connection's transaction.
@@ -112,16 +112,11 @@ pub(super) async fn open(path: &Path) -> Result<Opened, OpenError> {
     check_magic(path)?;
     // Two names of one file must find the same lock.
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let lock = lock(&path)?;
-    let refused = |error| refusal(&path, error);
-    let mut connection = connect(&path).await.map_err(refused)?;
-    let encoding = Statement::new("PRAGMA encoding").row(&mut connection).await.map_err(refused)?;
-    if let Some(row) = encoding {
-        let encoding = text(&row, 0).map_err(refused)?;
-        if encoding != "UTF-8" {
-            return Err(OpenError::Encoding { path: shown(&path), encoding });
-        }
-    }
+    // A lock that is there may be held, and then that is what to say.
+    let held = lock_name(&path).exists().then(|| lock(&path)).transpose()?;
+    check_usable(&path).await?;
+    let lock = held.map_or_else(|| lock(&path), Ok)?;
+    let mut connection = connect(&path).await.map_err(|error| refusal(&path, error))?;
     let client_id = prepare(&mut connection, &path).await?;
     Ok(Opened { connection, path, lock, client_id })
 }
@@ -162,10 +157,31 @@ fn check_magic(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::NotADatabase { path: shown(path) })
 }
 
-/// Takes the lock beside the file. The system frees it when this process ends, however it ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// A file that can't be read or written now is refused before anything is put beside it.
+async fn check_usable(path: &Path) -> Result<(), OpenError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let refused = |error| refusal(path, error);
+    let mut connection = connect(path).await.map_err(refused)?;
+    let encoding = Statement::new("PRAGMA encoding").row(&mut connection).await.map_err(refused)?;
+    let encoding = encoding.map(|row| text(&row, 0)).transpose().map_err(refused)?;
+    if let Some(encoding) = encoding.filter(|encoding| encoding != "UTF-8") {
+        return Err(OpenError::Encoding { path: shown(path), encoding });
+    }
+    script(&mut connection, "BEGIN IMMEDIATE; ROLLBACK").await.map_err(refused)?;
+    connection.close().await.map_err(refused)
+}
+
+fn lock_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(LOCK_SUFFIX);
+    name.into()
+}
+
+/// Takes the lock beside the file. The system frees it when this process ends, however it ends.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let name = lock_name(path);
     let options = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
     let file = options.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

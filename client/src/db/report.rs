@@ -21,10 +21,23 @@ pub struct Adoptable {
     pub rows: u64,
     /// Whether it is synced already.
     pub adopted: bool,
+    /// How SQL computes the id of the row `_t` of a synced table, as `_lakesync_rejected` and
+    /// `_lakesync_parked` name rows.
+    pub row_id: Option<String>,
     /// What the application should know, such as keys that two devices would both hand out.
     pub warnings: Vec<String>,
     /// Columns that stay behind, such as generated ones.
     pub left_out: Vec<String>,
+}
+
+/// A table that is at the gateway and in the file, but is not synced here: what is written to it is
+/// not recorded, and what arrives for it is passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its name.
+    pub table: TableName,
+    /// Why it can't be adopted; `None` if it only has to be.
+    pub why: Option<String>,
 }
 
 /// What installing a schema did.

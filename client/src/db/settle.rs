@@ -52,100 +52,143 @@ pub(super) async fn settle(
     outcomes: &[Outcome],
 ) -> Result<Settled, DbError> {
     let verdicts = verdicts(&batch.deltas, outcomes)?;
-    let mut settled = Settled { rejected: batch.refused.clone(), ..Settled::default() };
     let mut applying = Applying::begin(work).await?;
-    let seen = checkpoint::under_way(work).await?;
-    let standing = standing(work, &batch.entries).await?;
-    let mut accepted: BTreeMap<i64, Rows> = BTreeMap::new();
-    let (mut finished, mut trimmed) = (Vec::new(), Vec::new());
-    for entry in &batch.entries {
-        let verdict = entry.delta.map(|at| &verdicts[at]);
-        let rows = &mut accepted
-            .entry(entry.table.id)
-            .or_insert_with(|| (Arc::clone(&entry.table), HashMap::new(), Vec::new()));
-        let change = entry.delta.map(|at| &batch.deltas[at]);
-        // A change that was stamped again meanwhile stays; the gateway has the older one.
-        let stands = standing.contains(&entry.seq);
-        match (verdict, change) {
-            (Some(Verdict::Accepted), Some(delta)) if !stands => {
-                touch(rows, &entry.row_id).push(delta.clone());
-                continue;
-            }
-            _ if !stands => continue,
-            (Some(Verdict::Drifted), _) => {
-                settled.drift = true;
-                continue;
-            }
-            (Some(Verdict::Rejected { reason, message }), _) => {
-                let refused = refused(entry);
-                let kept = rejected::put(work, &refused, reason, message).await?;
-                settled.rejected.push(kept);
-                finished.push(entry.seq);
-                if entry.op != OP_ADOPTED {
-                    touch(rows, &entry.row_id);
-                }
-                continue;
-            }
-            (Some(Verdict::Accepted), Some(delta)) => {
-                settled.accepted += 1;
-                touch(rows, &entry.row_id).push(delta.clone());
-            }
-            (Some(Verdict::Superseded(lost)), Some(delta)) => {
-                let (winner, event) = superseded(delta, lost);
-                settled.superseded.push(event);
-                touch(rows, &entry.row_id).extend(winner);
-            }
-            _ => _ = touch(rows, &entry.row_id),
-        }
-        match uncovered(entry, &batch.entries, &verdicts) {
-            columns if columns.is_empty() => finished.push(entry.seq),
-            columns => trimmed.push((entry.seq, columns)),
-        }
-    }
-    // What the rows showed is looked up before the outbox forgets why.
-    let mut loaded = Vec::new();
-    for (table, deltas, row_ids) in accepted.into_values() {
-        loaded.push((load(work, &table, &row_ids).await?, table, deltas));
-    }
-    rejected::remove_from_outbox(work, &finished).await?;
-    for (seq, columns) in &trimmed {
-        trim(work, *seq, columns).await?;
-    }
-    forget_marks(work).await?;
-    let finished: HashSet<i64> = finished.into_iter().collect();
-    for (mut held, table, deltas) in loaded {
-        for held in &mut held {
-            held.seen = seen.unwrap_or(held.seen);
-            held.pending.retain(|pending| !finished.contains(&pending.seq));
-            for (seq, columns) in &trimmed {
-                held.pending
-                    .iter_mut()
-                    .filter(|p| p.seq == *seq)
-                    .for_each(|p| p.trim(columns, &table));
-            }
-            for delta in deltas.get(&held.row_id).into_iter().flatten() {
-                held.known.merge(delta);
-            }
-        }
-        // A row of before the adoption that nobody else has stays as it is.
-        held.retain(|held| held.known != Row::default() || !is_left_alone(&batch, held));
-        applying.finish(work, &table, held).await?;
-        ranges::keep(work, &table).await?;
-    }
+    let judged = judge(work, &batch, &verdicts).await?;
+    let settled = judged.apply(work, &batch, &mut applying).await?;
     applying.check_references(work).await?;
     applying.end(work).await?;
     Ok(settled)
 }
 
+/// What an answer comes to.
+#[derive(Default)]
+struct Judged {
+    settled: Settled,
+    /// The rows that it concerns, by table.
+    rows: BTreeMap<i64, Rows>,
+    /// Changes that are done with.
+    finished: Vec<i64>,
+    /// Changes of which these columns are left to be sent.
+    trimmed: Vec<(i64, Vec<u32>)>,
+}
+
+/// What the verdicts mean for each change. Those that were refused are kept aside.
+async fn judge(
+    work: &mut Work<'_>,
+    batch: &Batch,
+    verdicts: &[Verdict],
+) -> Result<Judged, DbError> {
+    let mut judged = Judged::default();
+    judged.settled.rejected.clone_from(&batch.refused);
+    let standing = standing(work, &batch.entries).await?;
+    for entry in &batch.entries {
+        let verdict = entry.delta.map(|at| &verdicts[at]);
+        let change = entry.delta.map(|at| &batch.deltas[at]);
+        // A change that was stamped again meanwhile stays; the gateway has the older one.
+        let stands = standing.contains(&entry.seq);
+        match (verdict, change) {
+            (Some(Verdict::Accepted), Some(delta)) if !stands => {
+                judged.touch(entry).push(delta.clone());
+                continue;
+            }
+            _ if !stands => continue,
+            (Some(Verdict::Drifted), _) => {
+                judged.settled.drift = true;
+                continue;
+            }
+            (Some(Verdict::Rejected { reason, message }), _) => {
+                judged.reject(work, entry, reason, message).await?;
+                continue;
+            }
+            (Some(Verdict::Accepted), Some(delta)) => {
+                judged.settled.accepted += 1;
+                judged.touch(entry).push(delta.clone());
+            }
+            (Some(Verdict::Superseded(lost)), Some(delta)) => {
+                let (winner, event) = superseded(delta, lost);
+                judged.settled.superseded.push(event);
+                judged.touch(entry).extend(winner);
+            }
+            _ => _ = judged.touch(entry),
+        }
+        match uncovered(entry, &batch.entries, verdicts) {
+            columns if columns.is_empty() => judged.finished.push(entry.seq),
+            columns => judged.trimmed.push((entry.seq, columns)),
+        }
+    }
+    Ok(judged)
+}
+
+impl Judged {
+    /// What was accepted of the row of this change, which the answer concerns.
+    fn touch(&mut self, entry: &Entry) -> &mut Vec<Delta> {
+        let fresh = || (Arc::clone(&entry.table), HashMap::new(), Vec::new());
+        let (_, deltas, order) = self.rows.entry(entry.table.id).or_insert_with(fresh);
+        deltas.entry(entry.row_id.clone()).or_insert_with(|| {
+            order.push(entry.row_id.clone());
+            Vec::new()
+        })
+    }
+
+    async fn reject(
+        &mut self,
+        work: &mut Work<'_>,
+        entry: &Entry,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), DbError> {
+        let kept = rejected::put(work, &refused(entry), reason, message).await?;
+        self.settled.rejected.push(kept);
+        self.finished.push(entry.seq);
+        if entry.op != OP_ADOPTED {
+            self.touch(entry);
+        }
+        Ok(())
+    }
+
+    /// Takes out of the outbox what is done with, and shows the rows as they are now.
+    async fn apply(
+        self,
+        work: &mut Work<'_>,
+        batch: &Batch,
+        applying: &mut Applying,
+    ) -> Result<Settled, DbError> {
+        let Self { settled, rows, finished, trimmed } = self;
+        let seen = checkpoint::under_way(work).await?;
+        // What the rows showed is looked up before the outbox forgets why.
+        let mut loaded = Vec::new();
+        for (table, deltas, row_ids) in rows.into_values() {
+            loaded.push((load(work, &table, &row_ids).await?, table, deltas));
+        }
+        rejected::remove_from_outbox(work, &finished).await?;
+        for (seq, columns) in &trimmed {
+            trim(work, *seq, columns).await?;
+        }
+        forget_marks(work).await?;
+        let finished: HashSet<i64> = finished.into_iter().collect();
+        for (mut held, table, deltas) in loaded {
+            for held in &mut held {
+                held.seen = seen.unwrap_or(held.seen);
+                held.pending.retain(|pending| !finished.contains(&pending.seq));
+                for (seq, columns) in &trimmed {
+                    let same = held.pending.iter_mut().filter(|pending| pending.seq == *seq);
+                    same.for_each(|pending| pending.trim(columns, &table));
+                }
+                for delta in deltas.get(&held.row_id).into_iter().flatten() {
+                    held.known.merge(delta);
+                }
+            }
+            // A row of before the adoption that nobody else has stays as it is.
+            held.retain(|held| held.known != Row::default() || !is_left_alone(batch, held));
+            applying.finish(work, &table, held).await?;
+            ranges::keep(work, &table).await?;
+        }
+        Ok(settled)
+    }
+}
+
 /// The rows of one table that an answer concerns, in order, and what it accepted of each.
 type Rows = (Arc<Table>, HashMap<RowId, Vec<Delta>>, Vec<RowId>);
-
-fn touch<'a>((_, deltas, order): &'a mut Rows, row_id: &RowId) -> &'a mut Vec<Delta> {
-    deltas.entry(row_id.clone()).or_insert_with(|| {
-        order.push(row_id.clone());
-        Vec::new()
-    })
-}
 
 /// Whether nothing but its adoption was ever said of a row, and that was refused.
 fn is_left_alone(batch: &Batch, held: &super::held::Held) -> bool {

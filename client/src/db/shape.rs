@@ -6,6 +6,8 @@ use sqlx::SqliteConnection;
 
 use super::sql::{Statement, integer, text};
 
+mod words;
+
 /// A table as the file declares it.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
@@ -76,8 +78,8 @@ impl Shape {
         connection: &mut SqliteConnection,
         name: &str,
     ) -> Result<Option<Self>, sqlx::Error> {
-        let sql = "SELECT t.name, t.type, t.wr, \
-                   coalesce((SELECT sql FROM sqlite_master m WHERE m.name = t.name), '') \
+        let sql = "SELECT t.name, t.type, t.wr, coalesce((SELECT sql FROM sqlite_master m \
+                   WHERE m.type = 'table' AND m.name = t.name), '') \
                    FROM pragma_table_list t WHERE t.schema = 'main' AND lower(t.name) = lower(?)";
         let Some(row) = Statement::new(sql).bind(name).row(connection).await? else {
             return Ok(None);
@@ -86,7 +88,7 @@ impl Shape {
             name: text(&row, 0)?,
             kind: text(&row, 1)?,
             without_rowid: integer(&row, 2)? != 0,
-            autoincrement: text(&row, 3)?.to_ascii_uppercase().contains("AUTOINCREMENT"),
+            autoincrement: words::has_keyword(&text(&row, 3)?, "AUTOINCREMENT"),
             columns: Vec::new(),
             primary_key: Vec::new(),
             unique: Vec::new(),

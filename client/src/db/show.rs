@@ -96,7 +96,8 @@ pub(super) async fn show(
     Ok(Shown { changed, refused })
 }
 
-/// Takes rows out of the table, whatever they should show.
+/// Takes rows out of the table, whatever they should show. Those that the table keeps, because a
+/// trigger of the application refuses or can't be run, go on showing what they show.
 pub(super) async fn take_out(
     work: &mut Work<'_>,
     table: &Table,
@@ -108,8 +109,9 @@ pub(super) async fn take_out(
         .map(|at| Change { at, desired: None, columns: Vec::new(), defaults: Vec::new() })
         .collect();
     let mut writer = Writer { work, table, held };
-    writer.delete(&changes.iter().collect::<Vec<_>>()).await?;
-    changes.iter().for_each(|change| held[change.at].image = None);
+    let kept = writer.delete_all(&changes).await?;
+    let gone = changes.iter().filter(|change| !kept.contains(&change.at));
+    gone.for_each(|change| held[change.at].image = None);
     Ok(())
 }
 
@@ -184,6 +186,22 @@ impl Writer<'_, '_> {
             };
         }
         Ok(whole)
+    }
+
+    /// Deletes in bulk, or one by one what can be. Which rows the table keeps.
+    async fn delete_all(&mut self, changes: &[Change]) -> Result<HashSet<usize>, DbError> {
+        let mut kept = HashSet::new();
+        script(self.work.connection(), "SAVEPOINT _lakesync_take").await?;
+        if refusal(self.delete(&changes.iter().collect::<Vec<_>>()).await)?.is_some() {
+            script(self.work.connection(), "ROLLBACK TO _lakesync_take").await?;
+            for change in changes {
+                if refusal(self.delete(&[change]).await)?.is_some() {
+                    kept.insert(change.at);
+                }
+            }
+        }
+        script(self.work.connection(), "RELEASE _lakesync_take").await?;
+        Ok(kept)
     }
 
     /// Writes one by one, and again what was refused, until nothing more gets in.

@@ -156,10 +156,12 @@ impl Registry {
         &self.captured
     }
 
-    pub(super) fn waiting(&self) -> Vec<TableName> {
-        let mut names: Vec<_> = self.waiting.keys().cloned().collect();
-        names.sort();
-        names
+    /// The tables that wait, and their numbers, in the order of their names.
+    pub(super) fn waiting(&self) -> Vec<(TableName, i64)> {
+        let mut waiting: Vec<_> =
+            self.waiting.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        waiting.sort();
+        waiting
     }
 
     pub(super) fn find(&self, name: &TableName) -> Entry {

@@ -1,6 +1,7 @@
 //! The database against a model of a gateway: each room's tests, and all of them together.
 
 mod adopting;
+mod borrowed;
 mod capture;
 mod checkpoints;
 mod clocks;

@@ -1,8 +1,13 @@
 //! The triggers that record every change of a table, whoever makes it and in whatever language.
 //!
 //! They guarantee: what a transaction changed is in the outbox when it commits, and is not there if
-//! it does not; a statement that changes nothing records nothing; and no statement of the
-//! application ever fails because of them.
+//! it does not; a statement that changes nothing records nothing; and no statement that reads or
+//! writes rows ever fails because of them.
+//!
+//! One that alters the table may: SQLite refuses `ALTER TABLE … DROP COLUMN` while a trigger names the
+//! column, and values can't be recorded by triggers that do not name them. The way out is the one
+//! that SQLite's manual has for all it can't alter: make the table anew and copy its rows. The next
+//! round finds it without triggers, and takes it up again.
 //!
 //! - Values are read from the table, not from NEW: a trigger of the application may have changed
 //!   the row again before ours runs, and has been recorded then already.

@@ -1,9 +1,11 @@
 //! Adopting: tables that an application has already become synced ones.
 //!
 //! The gateway is told first, then the file: an adoption that breaks off in between is simply made
-//! again.
+//! again. Each table is judged by itself, so that one which can't be adopted stops no other.
 
-use lakesync::error::Reason;
+use std::collections::BTreeMap;
+
+use lakesync::error::{ErrorKind, Reason};
 use lakesync::name::{ColumnName, TableName};
 use lakesync::schema::{Proposal, TableSchema};
 use lakesync::status::Problem;
@@ -11,7 +13,7 @@ use lakesync::status::Problem;
 use super::{Core, SyncError};
 use crate::db::{Candidate, DbError};
 
-/// Why tables can't be adopted. Those of them that were adopted before still are.
+/// Why a table can't be adopted. Others that were asked for together with it may have been.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// There is no such table in the file.
@@ -46,34 +48,110 @@ pub enum AdoptError {
     Sync(#[from] SyncError),
 }
 
-impl From<Problem> for AdoptError {
-    fn from(problem: Problem) -> Self {
-        Self::Sync(problem.into())
-    }
-}
-
 impl From<DbError> for AdoptError {
     fn from(error: DbError) -> Self {
         Self::Sync(error.into())
     }
 }
 
+impl AdoptError {
+    /// Why, for a reader who knows which table it is about.
+    fn into_why(self) -> String {
+        match self {
+            Self::Refused { why, .. } => why,
+            Self::OtherKey { declared, own, .. } => format!(
+                "it exists at the gateway with the key ({declared}), here with ({own}); rename one \
+                 of them"
+            ),
+            error => error.to_string(),
+        }
+    }
+}
+
 impl Core {
+    /// Adopts these tables. What is wrong with one is told once the others are adopted.
     pub(super) async fn adopt(&self, tables: &[TableName]) -> Result<(), AdoptError> {
         let candidates = self.db.inspect().await?;
         let proposals = tables.iter().map(|table| proposal(&candidates, table));
-        let proposals = proposals.collect::<Result<Vec<_>, _>>()?;
+        let refused = self.adopt_each(proposals.collect::<Result<Vec<_>, _>>()?).await?;
+        refused.into_values().next().map_or(Ok(()), Err)
+    }
+
+    /// Adopts every table that can be. What became of each.
+    pub(super) async fn adopt_all(&self) -> Result<Vec<Candidate>, SyncError> {
+        let mut candidates = self.db.inspect().await?;
+        let fit = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().ok());
+        let proposals = fit.map(|adoptable| adoptable.proposal.clone()).collect();
+        for (table, error) in self.adopt_each(proposals).await? {
+            let same = |one: &&mut Candidate| is_named(&table, &one.table);
+            if let Some(candidate) = candidates.iter_mut().find(same) {
+                candidate.verdict = Err(error.into_why());
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Adopts each table that can be. Why the others can't, by the names that the gateway has.
+    async fn adopt_each(
+        &self,
+        proposals: Vec<Proposal>,
+    ) -> Result<BTreeMap<TableName, AdoptError>, SyncError> {
         let declared = self.declared().await?;
-        let mut wanted = Vec::new();
-        for proposal in proposals {
-            wanted.extend(missing(&declared, proposal)?);
+        let (mut tables, mut wanted) = (Vec::new(), Vec::new());
+        let mut refused = BTreeMap::new();
+        for mut proposal in proposals {
+            // A name is the same whatever its case; the gateway's spelling stays.
+            let same = |known: &&TableSchema| is_named(&known.table, proposal.table.as_str());
+            if let Some(known) = declared.iter().find(same) {
+                proposal.table = known.table.clone();
+            }
+            let table = proposal.table.clone();
+            match missing(&declared, proposal) {
+                Ok(lacks) => {
+                    wanted.extend(lacks);
+                    tables.push(table);
+                }
+                Err(error) => _ = refused.insert(table, error),
+            }
         }
-        if !wanted.is_empty() {
-            self.transport.put_schema(&self.gateway, &wanted).await?;
-        }
+        self.declare(&wanted, &mut refused).await?;
         self.refresh_schema().await?;
-        self.db.adopt(tables).await?;
+        tables.retain(|table| !refused.contains_key(table));
+        for table in tables {
+            match self.db.adopt(&table).await {
+                Err(DbError::Unadoptable { table, reason }) => {
+                    refused.insert(table.clone(), AdoptError::Refused { table, why: reason });
+                }
+                outcome => outcome?,
+            }
+        }
         self.count().await?;
+        Ok(refused)
+    }
+
+    /// Declares what the gateway lacks. If it refuses them together, each is offered by itself.
+    async fn declare(
+        &self,
+        wanted: &[Proposal],
+        refused: &mut BTreeMap<TableName, AdoptError>,
+    ) -> Result<(), SyncError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        match self.transport.put_schema(&self.gateway, wanted).await {
+            Err(problem) if problem.kind != ErrorKind::Invalid => return Err(problem.into()),
+            Err(_) => {}
+            Ok(_) => return Ok(()),
+        }
+        for proposal in wanted {
+            match self.transport.put_schema(&self.gateway, std::slice::from_ref(proposal)).await {
+                Err(problem) if problem.kind == ErrorKind::Invalid => {
+                    let (table, why) = (proposal.table.clone(), problem.message);
+                    refused.insert(table.clone(), AdoptError::Refused { table, why });
+                }
+                outcome => _ = outcome?,
+            }
+        }
         Ok(())
     }
 
@@ -90,7 +168,7 @@ impl Core {
 }
 
 fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, AdoptError> {
-    let found = candidates.iter().find(|candidate| candidate.table == table.as_str());
+    let found = candidates.iter().find(|candidate| is_named(table, &candidate.table));
     match found.map(|candidate| &candidate.verdict) {
         None => Err(AdoptError::NoSuchTable { table: table.clone() }),
         Some(Err(why)) => Err(AdoptError::Refused { table: table.clone(), why: why.clone() }),
@@ -99,26 +177,34 @@ fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, Ado
 }
 
 /// What the gateway lacks of a table: nothing, or the table with all that it has and will have.
-/// Types that the gateway has chosen stay.
+/// Types that the gateway has chosen stay. Names are the same whatever their case.
 fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Proposal>, AdoptError> {
     let Some(known) = declared.iter().find(|known| known.table == proposal.table) else {
         return Ok(Some(proposal));
     };
-    if known.primary_key != proposal.primary_key {
-        let (declared, own) = (words(&known.primary_key), words(&proposal.primary_key));
+    let same = |a: &ColumnName, b: &ColumnName| a.as_str().eq_ignore_ascii_case(b.as_str());
+    let (theirs, ours) = (&known.primary_key, &proposal.primary_key);
+    if theirs.len() != ours.len() || theirs.iter().zip(ours).any(|(a, b)| !same(a, b)) {
+        let (declared, own) = (words(&known.key, theirs), words(&proposal.key, ours));
         return Err(AdoptError::OtherKey { table: proposal.table, declared, own });
     }
     let mut columns: Vec<_> =
         known.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
-    let lacks = |name: &ColumnName| known.column(name).is_none();
+    let lacks = |name: &ColumnName| known.columns.iter().all(|column| !same(&column.name, name));
     columns.extend(proposal.columns.into_iter().filter(|(name, _)| lacks(name)));
-    let key = known.key.clone();
-    Ok((known.columns.len() < columns.len()).then_some(Proposal { key, columns, ..proposal }))
+    let (key, primary_key) = (known.key.clone(), known.primary_key.clone());
+    let grown = Proposal { table: proposal.table, key, columns, primary_key };
+    Ok((known.columns.len() < grown.columns.len()).then_some(grown))
 }
 
-fn words(key: &[ColumnName]) -> String {
-    let words: Vec<_> = key.iter().map(ColumnName::as_str).collect();
-    words.join(", ")
+fn is_named(table: &TableName, name: &str) -> bool {
+    table.as_str().eq_ignore_ascii_case(name)
+}
+
+/// The columns that make up the row id, or the name of the one that is it.
+fn words(key: &ColumnName, primary_key: &[ColumnName]) -> String {
+    let columns = if primary_key.is_empty() { std::slice::from_ref(key) } else { primary_key };
+    columns.iter().map(ColumnName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -163,6 +249,7 @@ mod tests {
         let known = [declared(&["a", "b"], &["a"])];
         assert_eq!(lacks(&known, &["a"]), None);
         assert_eq!(lacks(&known, &["b", "a"]), None);
+        assert_eq!(lacks(&known, &["B", "a"]), None, "SQLite tells no case");
         let grown = ["a any", "b any", "c int64"].map(str::to_owned).to_vec();
         assert_eq!(lacks(&known, &["c", "a"]), Some(grown));
         let new = ["a int64"].map(str::to_owned).to_vec();
@@ -173,6 +260,7 @@ mod tests {
     fn rows_that_are_told_apart_otherwise_are_not_mixed() {
         let known = [declared(&["a"], &["a"])];
         let error = missing(&known, wish(&["a"], &[])).expect_err("another key");
+        assert!(error.to_string().contains("key (a), here with (id)"), "{error}");
         assert!(matches!(error, AdoptError::OtherKey { .. }), "{error}");
     }
 }

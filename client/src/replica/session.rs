@@ -57,6 +57,8 @@ impl Core {
     /// Fetches the schema and takes it over. Whether the gateway has changed it.
     pub(super) async fn refresh_schema(&self) -> Result<bool, SyncError> {
         let tables = self.transport.schema(&self.gateway).await?;
+        // Only now: a name that was mistyped must not bind the file to a gateway that is not there.
+        self.db.bind(&self.gateway).await?;
         // Installed even if it is the same: the application may have added a missing column.
         let migration = self.db.install_schema(&tables).await?;
         let mut session = self.session();

@@ -20,7 +20,7 @@ const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.
-    #[error("{url:?} is not a URL such as http://127.0.0.1:7350: {what}")]
+    #[error("{url:?} is not a URL such as http://127.0.0.1:7461: {what}")]
     Malformed {
         /// What was given.
         url: String,
@@ -44,7 +44,7 @@ pub enum EndpointError {
 /// runtime.
 pub fn connect(url: &str, token: Option<Token>) -> Result<Remote, EndpointError> {
     let channel = endpoint(url)?.connect_lazy();
-    Ok(Remote::new(Line::new(channel), token))
+    Ok(Remote::new(url, Line::new(channel), token))
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn urls_are_checked_before_anything_is_sent() {
         for (url, refusal) in [
-            ("http://127.0.0.1:7350", None),
-            ("http://localhost:7350/", None),
-            ("http://[::1]:7350", None),
+            ("http://127.0.0.1:7461", None),
+            ("http://localhost:7461/", None),
+            ("http://[::1]:7461", None),
             ("https://sync.example.com", Some("https is not supported")),
             ("ftp://sync.example.com", Some("ftp is not supported")),
-            ("127.0.0.1:7350", Some("not a URL")),
+            ("127.0.0.1:7461", Some("not a URL")),
             ("http://localhost/sync", Some("a path")),
             ("", Some("not a URL")),
         ] {
@@ -98,5 +98,16 @@ mod tests {
                 (outcome, _) => panic!("{url}: {outcome:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_named_with_the_cause() {
+        // Bound and closed again: nobody listens.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+        let url = format!("http://{}", port.expect("a port"));
+        let remote = connect(&url, None).expect("a URL");
+        let problem = crate::Transport::server_info(&remote).await.expect_err("nobody there");
+        let said = problem.to_string();
+        assert!(said.starts_with(&url) && said.contains("refused"), "{said}");
     }
 }

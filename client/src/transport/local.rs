@@ -17,5 +17,5 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    Remote::new(Line::new(service), token)
+    Remote::new("the server", Line::new(service), token)
 }

@@ -1,6 +1,7 @@
 //! The generated clients over any line: deadlines, tokens, and answers checked.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +41,14 @@ pub struct Remote {
     sync: SyncServiceClient<Line>,
     admin: AdminServiceClient<Line>,
     bearers: Arc<Bearers>,
+    /// What people call the server.
+    peer: Arc<str>,
 }
 
 impl Remote {
-    pub(super) fn new(line: Line, token: Option<Token>) -> Self {
+    pub(super) fn new(peer: &str, line: Line, token: Option<Token>) -> Self {
         Self {
+            peer: peer.into(),
             sync: SyncServiceClient::new(line.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
             admin: AdminServiceClient::new(line).max_decoding_message_size(RECEIVE_BYTES_MAX),
             bearers: Arc::new(Bearers::new(token)),
@@ -63,17 +67,45 @@ impl Remote {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let bearer = self.bearers.get().await?;
-        match attempt(deadline, message(), bearer.as_ref(), &call).await {
+        match self.attempt(deadline, message(), bearer.as_ref(), &call).await {
             Err(problem) if problem.kind == ErrorKind::Unauthenticated => {
                 self.bearers.refuse(bearer.as_ref());
                 let fresh = self.bearers.get().await?;
                 if fresh == bearer {
                     return Err(problem);
                 }
-                let answer = attempt(deadline, message(), fresh.as_ref(), &call).await?;
+                let answer = self.attempt(deadline, message(), fresh.as_ref(), &call).await?;
                 Ok((answer, fresh))
             }
             outcome => Ok((outcome?, bearer)),
+        }
+    }
+
+    async fn attempt<Q, R, Fut>(
+        &self,
+        deadline: Duration,
+        message: Q,
+        bearer: Option<&Bearer>,
+        call: impl Fn(Request<Q>) -> Fut,
+    ) -> Result<R, Problem>
+    where
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut request = Request::new(message);
+        if let Some(bearer) = bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        match tokio::time::timeout(deadline, call(request)).await {
+            Ok(answer) => {
+                answer.map(Response::into_inner).map_err(|status| problem(&self.peer, &status))
+            }
+            Err(_) => Err(Problem {
+                kind: ErrorKind::Unavailable,
+                reason: None,
+                message: format!("{} did not answer within {} s", self.peer, deadline.as_secs()),
+                retry_after: None,
+                facts: BTreeMap::new(),
+            }),
         }
     }
 
@@ -84,11 +116,11 @@ impl Remote {
         bearer: Option<Bearer>,
         decode: impl Fn(M) -> Result<E, Problem> + Send + 'static,
     ) -> BoxStream<'static, Result<E, Problem>> {
-        let bearers = Arc::clone(&self.bearers);
+        let (bearers, peer) = (Arc::clone(&self.bearers), Arc::clone(&self.peer));
         let event = move |message: Result<M, Status>| match message {
             Ok(message) => decode(message),
             Err(status) => {
-                let problem = from_status(&status);
+                let problem = problem(&peer, &status);
                 if problem.kind == ErrorKind::Unauthenticated {
                     bearers.refuse(bearer.as_ref());
                 }
@@ -113,29 +145,25 @@ fn declared(proposal: &Proposal) -> TableSchema {
     TableSchema { table, version: 0, key, columns, primary_key }
 }
 
-async fn attempt<Q, R, Fut>(
-    deadline: Duration,
-    message: Q,
-    bearer: Option<&Bearer>,
-    call: impl Fn(Request<Q>) -> Fut,
-) -> Result<R, Problem>
-where
-    Fut: Future<Output = Result<Response<R>, Status>>,
-{
-    let mut request = Request::new(message);
-    if let Some(bearer) = bearer {
-        request.metadata_mut().insert("authorization", bearer.clone());
+/// What a status says. A server's own word stands for itself; what failed on the way to it names the
+/// server that was meant, and the cause at the bottom of what the layers in between say.
+fn problem(peer: &str, status: &Status) -> Problem {
+    let mut problem = from_status(status);
+    if let Some(cause) = cause(status) {
+        let said = problem.message;
+        let told = said.contains(&cause) || cause.is_empty();
+        let cause = if told { String::new() } else { format!(": {cause}") };
+        problem.message = format!("{peer}: {said}{cause}");
     }
-    match tokio::time::timeout(deadline, call(request)).await {
-        Ok(answer) => answer.map(Response::into_inner).map_err(|status| from_status(&status)),
-        Err(_) => Err(Problem {
-            kind: ErrorKind::Unavailable,
-            reason: None,
-            message: format!("the server did not answer within {} s", deadline.as_secs()),
-            retry_after: None,
-            facts: BTreeMap::new(),
-        }),
+    problem
+}
+
+fn cause(status: &Status) -> Option<String> {
+    let mut deepest: &dyn Error = status.source()?;
+    while let Some(source) = deepest.source() {
+        deepest = source;
     }
+    Some(deepest.to_string())
 }
 
 #[async_trait]

@@ -214,7 +214,11 @@ impl<'a> Columns<'a> {
             let message = match known.get(column) {
                 None => format!("unknown column {column} of table {}", delta.table),
                 Some(kind) if !kind.fits(value) => {
-                    format!("column {column} is {kind} and can't hold this {}", value.kind())
+                    let held = value.kind();
+                    format!(
+                        "column {column} is {kind} and can't hold this {held}; it may be made again \
+                         once PutSchema has widened the column, to any if need be"
+                    )
                 }
                 Some(_) => continue,
             };

@@ -32,15 +32,15 @@ const TABLES: [(&str, &str); 4] = [
 ];
 
 /// A server as a process of its own, and what its users need to know.
-struct Office {
-    served: Served,
-    url: String,
-    token: String,
+pub(super) struct Office {
+    pub(super) served: Served,
+    pub(super) url: String,
+    pub(super) token: String,
     dir: TempDir,
 }
 
 impl Office {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let data = dir.path().join("data");
         let served = Served::start(&data, &[]).await;
@@ -50,11 +50,11 @@ impl Office {
         Self { served, url, token: token.expect("a token"), dir }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn arguments<'a>(&'a self, file: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    pub(super) fn arguments<'a>(&'a self, file: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["sync", file.to_str().expect("text")];
         all.extend(["--url", &self.url, "--token", &self.token]);
         all.extend(more);
@@ -62,7 +62,7 @@ impl Office {
     }
 
     /// Syncs a file by the command line.
-    async fn sync(&self, file: &Path, more: &[&str]) -> Ended {
+    pub(super) async fn sync(&self, file: &Path, more: &[&str]) -> Ended {
         process::run(lakesync(self.arguments(file, more))).await
     }
 
@@ -74,13 +74,13 @@ impl Office {
 }
 
 #[track_caller]
-fn assert_done(ended: &Ended) {
+pub(super) fn assert_done(ended: &Ended) {
     assert!(ended.status.success(), "{ended:?}");
 }
 
 /// It failed with this code, and one line that says these words.
 #[track_caller]
-fn assert_failed(ended: &Ended, code: i32, words: &[&str]) {
+pub(super) fn assert_failed(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.status.code(), Some(code), "{ended:?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{ended:?}");
     for word in words {
@@ -160,9 +160,10 @@ async fn what_goes_wrong_is_one_line_and_an_exit_code() {
         process::run(lakesync(all.into_iter().chain(more.iter().copied())))
     };
     let (url, token) = (office.url.as_str(), office.token.as_str());
-    assert_failed(&sync(url, "nonsense", &[]).await, 64, &["token"]);
+    assert_failed(&sync(url, "nonsense", &[]).await, 64, &["not valid", "lakesync token --data"]);
     assert_failed(&sync(url, token, &["--gateway", "other"]).await, 74, &["main", "other"]);
-    assert_failed(&sync("http://127.0.0.1:1", token, &[]).await, 69, &[]);
+    let nobody = "http://127.0.0.1:1";
+    assert_failed(&sync(nobody, token, &[]).await, 69, &[nobody, "refused"]);
     assert_failed(&sync("ftp://x", token, &[]).await, 64, &["ftp"]);
     let text = office.file("text.db");
     std::fs::write(&text, "not a database, but a letter to a friend").expect("written");

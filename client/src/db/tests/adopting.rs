@@ -82,6 +82,7 @@ async fn warnings_name_the_traps() {
     for (sql, expected) in [
         ("CREATE TABLE t (id INTEGER PRIMARY KEY)", "AUTOINCREMENT"),
         ("CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a)", ""),
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY /* no AUTOINCREMENT */)", "AUTOINCREMENT"),
         ("CREATE TABLE t (id TEXT PRIMARY KEY)", "may be NULL"),
         ("CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, a UNIQUE)", "unique"),
         ("CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, \"a-b\" TEXT)", "not legal"),

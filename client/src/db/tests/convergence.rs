@@ -91,7 +91,8 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                CREATE TABLE serial (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
     let first = Device::new(own).await;
     first.db.install_schema(&tables).await.unwrap();
-    first.db.adopt(&["log".parse().unwrap(), "serial".parse().unwrap()]).await.unwrap();
+    first.db.adopt(&"log".parse().unwrap()).await.unwrap();
+    first.db.adopt(&"serial".parse().unwrap()).await.unwrap();
     devices.insert(0, first);
     let mut gateway = Gateway::default();
     for step in steps {

@@ -55,8 +55,9 @@ impl Device {
     pub(super) async fn adopt_all(&self) -> Vec<TableSchema> {
         let schemas = self.proposals().await;
         self.db.install_schema(&schemas).await.unwrap();
-        let names: Vec<_> = schemas.iter().map(|schema| schema.table.clone()).collect();
-        self.db.adopt(&names).await.unwrap();
+        for schema in &schemas {
+            self.db.adopt(&schema.table).await.unwrap();
+        }
         schemas
     }
 

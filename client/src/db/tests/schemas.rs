@@ -32,7 +32,7 @@ async fn cells_of_a_column_the_application_lacks_wait_for_it() {
     let mut gateway = Gateway::default();
     let migration = ann.db.install_schema(&schema).await.unwrap();
     assert_eq!(migration.waiting, ["notes".parse().unwrap()]);
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     bob.run("INSERT INTO notes VALUES ('x', 'a', 5), ('y', 'a', NULL), ('z', 'a', 7)").await;
     bob.sync(&mut gateway).await;
     ann.sync(&mut gateway).await;
@@ -82,9 +82,9 @@ async fn a_table_that_does_not_fit_is_not_adopted_and_says_why() {
     .await;
     ann.db.install_schema(&[keyed("notes", "a:text"), keyed("v", "a:text")]).await.unwrap();
     // An INTEGER key can hold no text, and so no row id.
-    let error = ann.db.adopt(&["v".parse().unwrap()]).await.expect_err("it is a view");
+    let error = ann.db.adopt(&"v".parse().unwrap()).await.expect_err("it is a view");
     assert!(error.to_string().contains("view"), "{error}");
-    let error = ann.db.adopt(&["other".parse().unwrap()]).await.expect_err("it is unknown");
+    let error = ann.db.adopt(&"other".parse().unwrap()).await.expect_err("it is unknown");
     assert!(error.to_string().contains("schema"), "{error}");
 }
 
@@ -100,7 +100,7 @@ async fn what_arrives_for_a_table_that_waits_is_fetched_when_it_is_adopted() {
     ann.sync(&mut gateway).await;
     assert_eq!(ann.ask("SELECT * FROM notes").await, "");
     assert_eq!(ann.db.cursor().await.unwrap(), "1");
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     assert_eq!(ann.db.cursor().await.unwrap(), "", "a checkpoint is due");
     ann.checkpoint(&gateway).await;
     assert_eq!(ann.ask("SELECT * FROM notes").await, "x|bob");
@@ -148,7 +148,7 @@ async fn what_fills_a_column_in_the_breath_that_adds_it_is_sent() {
     let mut bob = Device::with(&schema).await;
     let mut gateway = Gateway::default();
     ann.db.install_schema(&schema).await.unwrap();
-    ann.db.adopt(&["notes".parse().unwrap()]).await.unwrap();
+    ann.db.adopt(&"notes".parse().unwrap()).await.unwrap();
     ann.run("INSERT INTO notes VALUES ('x', '1'), ('y', '1'), ('z', '1')").await;
     ann.sync(&mut gateway).await;
     bob.sync(&mut gateway).await;
@@ -163,4 +163,32 @@ async fn what_fills_a_column_in_the_breath_that_adds_it_is_sent() {
     bob.sync(&mut gateway).await;
     assert_eq!(ann.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|1\nz|9");
     assert_eq!(bob.ask("SELECT id, b FROM notes ORDER BY 1").await, "x|5\ny|NULL\nz|9");
+}
+
+#[tokio::test]
+async fn a_synced_column_is_dropped_by_making_the_table_anew() {
+    let made = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, v TEXT, w INTEGER);
+                INSERT INTO t VALUES ('a', 'x', 1), ('b', 'y', 2)";
+    let mut ann = Device::adopting(made).await;
+    let mut bob = Device::with(&ann.proposals().await).await;
+    let mut gateway = Gateway::default();
+    ann.sync(&mut gateway).await;
+    let error = ann.try_run("ALTER TABLE t DROP COLUMN w").await.expect_err("triggers name it");
+    assert!(error.to_string().contains("error in trigger _lakesync_"), "{error}");
+    ann.run("UPDATE t SET v = 'unsent', w = 3 WHERE id = 'a'").await;
+    ann.run(
+        "BEGIN; CREATE TABLE anew (id TEXT PRIMARY KEY NOT NULL, v TEXT);
+         INSERT INTO anew SELECT id, v FROM t; DROP TABLE t; ALTER TABLE anew RENAME TO t; COMMIT",
+    )
+    .await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE t SET v = 'z' WHERE id = 'b'").await;
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT * FROM t ORDER BY 1").await, "a|unsent\nb|z");
+    assert_eq!(bob.ask("SELECT * FROM t ORDER BY 1").await, "a|unsent|3\nb|z|2");
+    bob.run("UPDATE t SET v = 'bob', w = 9 WHERE id = 'a'").await;
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT * FROM t ORDER BY 1").await, "a|bob\nb|z");
 }

@@ -85,9 +85,14 @@ async fn demo(arguments: Arguments) -> Result<(), Exit> {
     show::leftovers(&b).await?;
 
     line("\n6. Compared row by row, column by column:")?;
-    let rows = compare::equal(&left, &right, &tables).await?;
-    let (rows, tables) = (count(rows, "row"), count(tables.len() as u64, "table"));
+    let (left, right) = ((left.as_path(), &a), (right.as_path(), &b));
+    let found = compare::compare(left, right, &tables).await?;
+    let (rows, tables) = (count(found.rows, "row"), count(tables.len() as u64, "table"));
     line(format_args!("  {rows} in {tables}: both replicas hold the same rows"))?;
+    if 0 < found.refused {
+        let refused = count(found.refused, "row");
+        line(format_args!("  left out: {refused} that the gateway refused, see above"))?;
+    }
     server.stop().await?;
     line(
         "

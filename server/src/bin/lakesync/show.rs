@@ -5,7 +5,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use lakesync_client::{Candidate, Event, Phase, Replica, Round, Status, SyncError, Traffic};
+use lakesync_client::{
+    Candidate, Event, Phase, Replica, Round, Status, SyncError, Traffic, Waiting,
+};
 
 use crate::exit::Exit;
 
@@ -133,24 +135,44 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
+/// Says which tables look synced and are not: nothing that is written to them is recorded.
+pub(crate) async fn waiting(replica: &Replica) -> Result<(), Exit> {
+    for Waiting { table, why } in replica.waiting().await.map_err(Exit::input_output)? {
+        match why {
+            None => line(format_args!(
+                "  {table} is at the gateway and here, but not adopted: add --adopt"
+            ))?,
+            Some(why) => {
+                line(format_args!("  {table} is at the gateway and here, but left out: {why}"))?
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says what of a round needs a person's eye.
 pub(crate) async fn leftovers(replica: &Replica) -> Result<(), Exit> {
     let rejected = replica.rejected().await.map_err(Exit::input_output)?;
     if !rejected.is_empty() {
         line(format_args!(
-            "{} changes were refused and are kept in _lakesync_rejected:",
-            rejected.len()
+            "refused, and kept in _lakesync_rejected: {} (`lakesync sync FILE --retry ID|all` makes \
+             them again, `--drop ID|all` forgets them)",
+            count(rejected.len() as u64, "change")
         ))?;
         for refused in rejected.iter().take(EVENTS_MAX) {
-            let (table, row, reason) = (&refused.table, &refused.row_id, &refused.reason);
-            line(format_args!("  {table} {row}: {reason}: {}", refused.message))?;
+            let (id, table, row) = (refused.id, &refused.table, &refused.row_id);
+            // A row id may be what was wrong, and as long as anything.
+            line(format_args!(
+                "  #{id} {table} {row:.60}: {}: {}",
+                refused.reason, refused.message
+            ))?;
         }
     }
     let parked = replica.parked().await.map_err(Exit::input_output)?;
     if !parked.is_empty() {
         line(format_args!(
-            "{} rows wait for a local constraint, in _lakesync_parked:",
-            parked.len()
+            "waiting for the file's own rules, in _lakesync_parked: {}",
+            count(parked.len() as u64, "row")
         ))?;
         for row in parked.iter().take(EVENTS_MAX) {
             line(format_args!("  {} {}: {}", row.table, row.row_id, row.reason))?;

@@ -1,14 +1,19 @@
 //! `lakesync sync`: keep any SQLite file in step with a gateway.
 
-use std::path::PathBuf;
+mod follow;
+mod refused;
 
-use futures_util::StreamExt;
-use lakesync::error::ErrorKind;
-use lakesync::name::TableName;
-use lakesync_client::{AdoptError, Config, Event, OpenError, Replica, SyncError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lakesync::error::{ErrorKind, Reason};
+use lakesync::name::{Gateway, TableName};
+use lakesync_client::transport::connect;
+use lakesync_client::{Config, OpenError, Replica, SyncError, Transport};
 
 use crate::exit::Exit;
 use crate::show;
+use refused::Which;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -26,6 +31,12 @@ pub(crate) struct Arguments {
     /// Make every table of the file that can be synced a synced one. Needs the scope admin.
     #[arg(long)]
     adopt: bool,
+    /// Make a refused change again, as of now, by its number or all; may be repeated.
+    #[arg(long, value_name = "ID|all")]
+    retry: Vec<Which>,
+    /// Forget a refused change, by its number or all; may be repeated.
+    #[arg(long, value_name = "ID|all")]
+    drop: Vec<Which>,
     /// Stay in step until interrupted.
     #[arg(long)]
     follow: bool,
@@ -40,18 +51,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
 }
 
 async fn sync(arguments: Arguments) -> Result<(), Exit> {
-    let Arguments { file, url, gateway, token, adopt, follow } = arguments;
+    let Arguments { file, url, gateway, token, adopt, retry, drop, follow } = arguments;
     let token = token.or_else(|| std::env::var(TOKEN_VARIABLE).ok()).ok_or_else(|| {
         Exit::usage(format!(
             "a token is needed: --token TOKEN, or {TOKEN_VARIABLE}; `lakesync token` makes one"
         ))
     })?;
-    let config = Config::new(url, gateway).with_token(token);
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let replica = Replica::open(&file, config).await.map_err(|error| match &error {
-        OpenError::Config(error) => Exit::usage(error),
-        OpenError::Database(_) | OpenError::Binding(_) => Exit::input_output(named(&error)),
-    })?;
+    let gateway: Gateway = gateway.parse().map_err(Exit::usage)?;
+    let server: Arc<dyn Transport> =
+        Arc::new(connect(&url, Some(token.into())).map_err(Exit::usage)?);
+    if !file.exists() {
+        greet(&*server, &gateway, adopt).await?;
+    }
+    let replica = open(&file, Config::over(server, gateway.as_str())).await?;
+    refused::settle(&replica, &retry, &drop).await?;
     if adopt {
         adopt_all(&replica).await?;
     }
@@ -59,81 +72,66 @@ async fn sync(arguments: Arguments) -> Result<(), Exit> {
         .file_name()
         .map_or_else(|| file.display().to_string(), |name| name.to_string_lossy().into());
     let (round, _) = show::round(&replica, &name).await.map_err(failed)?;
-    show::line(format_args!(
-        "  in step with {} at position {}",
-        replica.gateway(),
-        round.position
-    ))?;
+    let position = round.position;
+    show::line(format_args!("  in step with {gateway} at position {position}"))?;
+    if !adopt {
+        // Adopting has said what became of each table.
+        show::waiting(&replica).await?;
+    }
     show::leftovers(&replica).await?;
     if follow {
-        stay(&replica).await?;
+        follow::stay(&replica).await?;
     }
     Ok(())
 }
 
-/// Adopts every table that can be, and says which can't.
+/// A server that is not there, or does not have the gateway, must leave no file behind.
+async fn greet(server: &dyn Transport, gateway: &Gateway, adopt: bool) -> Result<(), Exit> {
+    match server.schema(gateway).await {
+        // Adopting creates the gateway.
+        Err(problem) if adopt && problem.reason == Some(Reason::GatewayNotFound) => Ok(()),
+        Err(problem) => Err(failed(problem.into())),
+        Ok(_) => Ok(()),
+    }
+}
+
+async fn open(file: &Path, config: Config) -> Result<Replica, Exit> {
+    Replica::open(file, config).await.map_err(|error| match &error {
+        OpenError::Config(error) => Exit::usage(error),
+        // It names the file by itself.
+        OpenError::Database(error) => Exit::input_output(error),
+        OpenError::Binding(error) => Exit::input_output(format!("{}: {error}", file.display())),
+    })
+}
+
+/// Adopts every table that can be, and says which can't. Those that are synced now.
 pub(crate) async fn adopt_all(replica: &Replica) -> Result<Vec<TableName>, Exit> {
-    let candidates = replica.inspect().await.map_err(Exit::input_output)?;
+    let candidates = replica.adopt_all().await.map_err(failed)?;
     show::candidates(&candidates)?;
-    let adoptable = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().ok());
-    let tables: Vec<_> = adoptable.map(|adoptable| adoptable.proposal.table.clone()).collect();
-    replica.adopt(&tables).await.map_err(|error| match error {
-        AdoptError::Sync(error) => failed(error),
-        error => Exit::usage(error),
-    })?;
-    Ok(tables)
+    let adopted = candidates.into_iter().filter_map(|candidate| candidate.verdict.ok());
+    Ok(adopted.map(|adoptable| adoptable.proposal.table).collect())
 }
 
 /// What a failed round means for the caller.
 pub(crate) fn failed(error: SyncError) -> Exit {
-    match error.problem().map(|problem| problem.kind) {
+    let problem = error.problem();
+    let way_out = match problem.and_then(|problem| problem.reason) {
+        Some(Reason::TokenInvalid) => {
+            "; if another data directory's secret has signed it, make one for this server: \
+             `lakesync token --data DIR --sub NAME`"
+        }
+        Some(Reason::TokenExpired) => "; `lakesync token --data DIR --sub NAME` makes a new one",
+        _ => "",
+    };
+    let message = format!("{error}{way_out}");
+    match problem.map(|problem| problem.kind) {
         Some(
             ErrorKind::Invalid
             | ErrorKind::Unauthenticated
             | ErrorKind::Denied
             | ErrorKind::NotFound,
-        ) => Exit::usage(error),
-        Some(_) => Exit::unavailable(error),
-        None => Exit::input_output(error),
-    }
-}
-
-async fn stay(replica: &Replica) -> Result<(), Exit> {
-    show::line("  following; interrupt to stop")?;
-    let mut events = replica.events();
-    let interrupted = async {
-        // A process without signals follows until it is killed.
-        let _ = tokio::signal::ctrl_c().await;
-    };
-    let following = replica.follow(interrupted);
-    tokio::pin!(following);
-    loop {
-        tokio::select! {
-            () = &mut following => return Ok(()),
-            Some(event) = events.next() => tell(event)?,
-        }
-    }
-}
-
-fn tell(event: Event) -> Result<(), Exit> {
-    match event {
-        Event::Applied { tables } => {
-            let names: Vec<_> = tables.iter().map(TableName::as_str).collect();
-            show::line(format_args!("  received changes of {}", names.join(", ")))
-        }
-        Event::Pushed { rows, .. } => show::line(format_args!("  sent {rows} changes")),
-        Event::Superseded(lost) => {
-            let columns: Vec<_> = lost.columns.iter().map(|column| column.as_str()).collect();
-            let (table, row) = (lost.table, lost.row_id);
-            show::line(format_args!("  {table} {row}: a newer write won ({})", columns.join(", ")))
-        }
-        Event::Rejected(refused) => show::line(format_args!(
-            "  {} {}: refused: {}: {}",
-            refused.table, refused.row_id, refused.reason, refused.message
-        )),
-        Event::Parked(row) => {
-            show::line(format_args!("  {} {}: waits: {}", row.table, row.row_id, row.reason))
-        }
-        _ => Ok(()),
+        ) => Exit::usage(message),
+        Some(_) => Exit::unavailable(message),
+        None => Exit::input_output(message),
     }
 }

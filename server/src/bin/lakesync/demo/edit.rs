@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use lakesync::hlc::Hlc;
 use lakesync::schema::ColumnType;
@@ -11,6 +12,9 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::superseded;
 use crate::exit::Exit;
+
+/// What two edits are apart, so that one of them is later by any clock of milliseconds.
+const TICK: Duration = Duration::from_millis(5);
 
 /// What was written on the two sides.
 #[derive(Debug)]
@@ -36,7 +40,8 @@ struct Edit {
     hlc: u64,
 }
 
-/// Edits the same cell on both sides, the right one later. `None` if no table has one to edit.
+/// Edits the same cell on both sides, the right one later. `None` if no table has one to edit: a row
+/// that the gateway refused is on the left only, and a rule of the file may refuse the edit.
 pub(super) async fn both(
     left: &Path,
     right: &Path,
@@ -45,16 +50,15 @@ pub(super) async fn both(
     let (mut a, mut b) = (open(left).await?, open(right).await?);
     for candidate in candidates {
         let Some((column, kind)) = editable(candidate) else { continue };
-        let Some(key) = first_key(&mut a, candidate).await? else { continue };
+        let Some(key) = first_key(&mut b, candidate).await? else { continue };
         let (on_left, on_right) = match kind {
             ColumnType::Int64 => ("1001".to_owned(), "2002".to_owned()),
             _ => ("'edited on the left'".to_owned(), "'edited on the right'".to_owned()),
         };
         let target = Target { table: candidate.table.clone(), column, key };
-        // A constraint of the user's own may refuse the edit: then another table serves.
-        let Ok(left) = target.write(&mut a, on_left).await else { continue };
-        let right = target.write(&mut b, on_right).await.map_err(Exit::input_output)?;
-        return Ok(Some(Edits { target, left, right }));
+        if let Some((left, right)) = target.edit(&mut a, &mut b, on_left, on_right).await? {
+            return Ok(Some(Edits { target, left, right }));
+        }
     }
     Ok(None)
 }
@@ -100,17 +104,40 @@ async fn first_key(
 }
 
 impl Target {
+    /// Edits the row on both sides, or on none: each has to have it, and to let it be edited.
+    async fn edit(
+        &self,
+        left: &mut SqliteConnection,
+        right: &mut SqliteConnection,
+        on_left: String,
+        on_right: String,
+    ) -> Result<Option<(Edit, Edit)>, Exit> {
+        let mut left = left.begin().await.map_err(Exit::input_output)?;
+        let mut right = right.begin().await.map_err(Exit::input_output)?;
+        let Ok(Some(first)) = self.write(&mut left, on_left).await else { return Ok(None) };
+        // Two edits of one millisecond would leave it to the replicas' ids which of them is later.
+        tokio::time::sleep(TICK).await;
+        let Ok(Some(second)) = self.write(&mut right, on_right).await else { return Ok(None) };
+        left.commit().await.map_err(Exit::input_output)?;
+        right.commit().await.map_err(Exit::input_output)?;
+        Ok(Some((first, second)))
+    }
+
+    /// Edits the row; `None` if the file has no such row.
     async fn write(
         &self,
         connection: &mut SqliteConnection,
         literal: String,
-    ) -> Result<Edit, sqlx::Error> {
+    ) -> Result<Option<Edit>, sqlx::Error> {
         let (table, column) = (quoted(&self.table), quoted(&self.column));
         let sql = format!("UPDATE {table} SET {column} = {literal} WHERE {}", self.filter());
-        sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+        let done = sqlx::query(AssertSqlSafe(sql)).execute(&mut *connection).await?;
+        if done.rows_affected() != 1 {
+            return Ok(None);
+        }
         // The trigger stamped the edit with the next reading of the file's clock.
         let row = sqlx::query("SELECT hlc FROM _lakesync_clock").fetch_one(connection).await?;
-        Ok(Edit { literal, hlc: row.try_get::<i64, _>(0)?.unsigned_abs() })
+        Ok(Some(Edit { literal, hlc: row.try_get::<i64, _>(0)?.unsigned_abs() }))
     }
 
     fn filter(&self) -> String {
@@ -129,6 +156,12 @@ impl Edits {
         let sql = format!("SELECT quote({}) FROM {} WHERE {filter}", quoted(column), quoted(table));
         let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await;
         let held: String = row.and_then(|row| row.try_get(0)).map_err(Exit::input_output)?;
+        if held != self.right.literal {
+            // A trigger of the file's own, or a refusal: the stamps decided nothing.
+            return Ok(format!(
+                "  {table}.{column} is {held} now: neither edit stands as it was made"
+            ));
+        }
         let ahead_ms = Hlc(self.right.hlc).ms().saturating_sub(Hlc(self.left.hlc).ms());
         let told = match superseded(events).any(|lost| lost.table.as_str() == table) {
             true => "the left was told that its edit lost",
