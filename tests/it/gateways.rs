@@ -10,7 +10,7 @@ use lakesync::clock::ManualClock;
 use lakesync::name::{Gateway as Name, LogId, Position};
 use lakesync::schema::Proposal;
 use lakesync::wire::Offer;
-use lakesync_server::gateway::{Gateway, Gateways, PushError, Settings};
+use lakesync_server::gateway::{Caller, Gateway, Gateways, PushError, Settings};
 use lakesync_server::store::memory::MemoryStore;
 use lakesync_server::store::{Store, StoreError};
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ async fn push(gateway: &Gateway, client: &str, nth: u64) -> Result<Position, Pus
     let delta = upsert(client, at(nth), &format!("todos/{client}-{nth}"), &[("title", "x")]);
     let offer = Offer { table: 0, row: 0, delta: Ok(delta) };
     let client = client.parse().expect("legal");
-    let ack = gateway.push("ann", client, vec![offer], false, 100).await?;
+    let ack = gateway.push(&Caller::of("ann"), client, vec![offer], false, 100).await?;
     Ok(ack.position)
 }
 
@@ -84,7 +84,7 @@ async fn ten_thousand_gateways_open_on_demand_and_close_when_idle() {
     // All of it is there for whoever opens them next.
     let gateways = on(&store);
     for nth in (0..many).step_by(97) {
-        let stats = gateways.get(&name(nth)).await.expect("open").stats().await.expect("figures");
+        let stats = gateways.get(&name(nth)).await.expect("open").stats().expect("figures");
         assert_eq!((stats.head, stats.rows), (Position(1), 1), "gateway {nth}");
     }
     eprintln!("{many} gateways: {:.1?}", began.elapsed());
@@ -196,6 +196,6 @@ async fn check(store: &MemoryStore, answered: &Answered) {
         assert!(told.is_subset(&log), "gateway {nth} lost {:?}", told.difference(&log));
         // Nobody gave up a push to a gateway that stays, so each was answered.
         assert!(nth >= KEPT || told == log, "gateway {nth} holds what nobody was told of");
-        assert_eq!(gateway.stats().await.expect("figures").rows, log.len() as u64);
+        assert_eq!(gateway.stats().expect("figures").rows, log.len() as u64);
     }
 }

@@ -9,7 +9,7 @@ use lakesync::clock::ManualClock;
 use lakesync::name::Gateway as Name;
 use lakesync::schema::{ColumnType, Proposal};
 use lakesync::wire::Offer;
-use lakesync_server::gateway::{Gateways, Settings};
+use lakesync_server::gateway::{Caller, Gateways, Settings};
 use lakesync_server::store::Store;
 use lakesync_server::store::embedded::{EmbeddedStore, Options};
 
@@ -59,7 +59,7 @@ async fn fill(dir: &Path, overlay_bytes: usize, count: u64) {
         };
         let offers = (first..count.min(first + PUSH)).map(offer).collect();
         let client = "ann".parse().expect("legal");
-        gateway.push("ann", client, offers, false, 100_000).await.expect("answered");
+        gateway.push(&Caller::of("ann"), client, offers, false, 100_000).await.expect("answered");
     }
     drop(gateway);
     gateways.close().await;
@@ -71,7 +71,7 @@ async fn time(dir: &Path, overlay_bytes: usize, count: u64) -> Duration {
     let began = Instant::now();
     let (store, gateways) = open(dir, overlay_bytes);
     let gateway = gateways.get(&main_gateway()).await.expect("open");
-    let rows = gateway.stats().await.expect("figures").rows;
+    let rows = gateway.stats().expect("figures").rows;
     let took = began.elapsed();
     assert_eq!(rows, count);
     drop(gateway);

@@ -20,11 +20,7 @@ use crate::store::memory::MemoryStore;
 const WALL_MS: u64 = 1_700_000_000_000;
 
 fn caller() -> Caller {
-    subject("ann")
-}
-
-fn subject(subject: &str) -> Caller {
-    Caller { subject: subject.into(), claims: Arc::default(), issued_ms: None }
+    Caller::of("ann")
 }
 
 struct Bench {
@@ -305,12 +301,12 @@ async fn a_client_id_belongs_to_its_first_subject() {
     let client: ClientId = "phone".parse().expect("legal");
     let offers = || vec![Offer { table: 0, row: 0, delta: Ok(change("a", "phone@1 title=x")) }];
     let main = bench.main().await;
-    main.push(&subject("ann"), client.clone(), offers(), false, 1).await.expect("hers");
-    let taken = main.push(&subject("bob"), client.clone(), offers(), false, 1).await;
+    main.push(&Caller::of("ann"), client.clone(), offers(), false, 1).await.expect("hers");
+    let taken = main.push(&Caller::of("bob"), client.clone(), offers(), false, 1).await;
     assert!(matches!(taken, Err(PushError::ClientIdTaken(_))), "{taken:?}");
     drop(main);
     bench.gateways.close_idle().await;
-    let taken = bench.main().await.push(&subject("bob"), client, offers(), false, 1).await;
+    let taken = bench.main().await.push(&Caller::of("bob"), client, offers(), false, 1).await;
     assert!(matches!(taken, Err(PushError::ClientIdTaken(_))), "remembered: {taken:?}");
 }
 

@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod demo;
 mod exit;
+mod rules;
 mod serve;
 mod show;
 mod sync;
@@ -34,6 +35,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job, start to end, on a copy of a real database.
     Demo(demo::Arguments),
+    /// Check sync rules kept in a file, put them into force, or ask what they mean for a token.
+    Rules(rules::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
     /// Keep any SQLite file in step with a gateway.
@@ -58,6 +61,7 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Rules(arguments) => rules::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),
         Command::Token(arguments) => token::run(arguments),

@@ -13,6 +13,7 @@ use lakesync_client::{Config, OpenError, Replica, SyncError, Transport};
 
 use crate::exit::Exit;
 use crate::show;
+use crate::token::TOKEN_VARIABLE;
 use refused::Which;
 
 #[derive(Debug, clap::Args)]
@@ -41,9 +42,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     follow: bool,
 }
-
-/// The environment variable that holds the token.
-const TOKEN_VARIABLE: &str = "LAKESYNC_TOKEN";
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

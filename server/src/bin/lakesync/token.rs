@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::exit::Exit;
 
+/// The environment variable that holds the token of a command that needs one.
+pub(crate) const TOKEN_VARIABLE: &str = "LAKESYNC_TOKEN";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The data directory of the server that will accept the token.

@@ -1,0 +1,70 @@
+//! An operator's connection to a server's AdminService.
+
+use std::time::Duration;
+
+use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
+use lakesync::status::from_status;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::exit::Exit;
+use crate::token::TOKEN_VARIABLE;
+
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Where an operator's calls go.
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// Where the server is, such as http://127.0.0.1:7461.
+    #[arg(long)]
+    url: String,
+    /// The gateway.
+    #[arg(long, default_value = "main")]
+    gateway: String,
+    /// A token with the scope admin; without it, the environment variable LAKESYNC_TOKEN.
+    #[arg(long)]
+    token: Option<String>,
+}
+
+/// An open connection.
+pub(super) struct Operator {
+    pub(super) admin: AdminServiceClient<Channel>,
+    pub(super) gateway: String,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Operator {
+    pub(super) async fn connect(server: Server) -> Result<Self, Exit> {
+        let Server { url, gateway, token } = server;
+        let token = token.or_else(|| std::env::var(TOKEN_VARIABLE).ok()).ok_or_else(|| {
+            Exit::usage(format!(
+                "a token is needed: --token TOKEN, or {TOKEN_VARIABLE}; `lakesync token --scope \
+                 admin` makes one"
+            ))
+        })?;
+        let authorization = format!("Bearer {}", token.trim()).parse();
+        let authorization =
+            authorization.map_err(|_| Exit::usage("the token holds characters of no header"))?;
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|error| Exit::usage(format!("{url}: {error}")))?
+            .connect_timeout(CONNECT_MAX);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            Exit::unavailable(format!("{url}: {error}: {}", cause.unwrap_or_default()))
+        })?;
+        Ok(Self { admin: AdminServiceClient::new(channel), gateway, authorization })
+    }
+
+    /// A call of this operator's.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request
+    }
+}
+
+/// What the server said.
+pub(super) fn told(status: &Status) -> Exit {
+    Exit::unavailable(from_status(status))
+}
