@@ -5,8 +5,8 @@
 //! so that an edit and its record commit together. What arrives is applied together with its
 //! cursor, and whatever was not sent yet survives everything.
 //!
-//! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign`
-//! `probe` → `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
+//! Rooms, lowest first: `sql convert error` → `key shape layout` → `probe` → `table triggers foreign`
+//! → `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ mod key;
 mod layout;
 mod shape;
 
+mod probe;
+
 mod foreign;
 mod table;
 mod triggers;
@@ -42,7 +44,6 @@ mod triggers;
 mod identity;
 mod install;
 mod open;
-mod probe;
 mod session;
 
 mod held;

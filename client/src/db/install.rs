@@ -66,7 +66,8 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
             local: text(&row, 4)?,
             unwatched: false,
         };
-        if let Some(table) = installed.settle(work.connection(), &mut migration).await? {
+        if let Some(mut table) = installed.settle(work.connection(), &mut migration).await? {
+            table.closed = probe::ruin(work.connection(), &table.shape).await?;
             let added = installed.note_columns(work.connection(), &table, &mut migration).await?;
             moved_in.push((table.id, added, installed.unwatched));
             work.registry.insert(table);

@@ -66,6 +66,9 @@ pub(super) async fn show(
             changes.extend(change(at, desired, held.image.as_deref()));
         }
     }
+    if let Some(why) = table.closed {
+        refused.extend(changes.drain(..).map(|change| (change.at, why.to_owned())));
+    }
     if changes.is_empty() {
         return Ok(Shown { changed: Vec::new(), refused });
     }
@@ -103,7 +106,7 @@ pub(super) async fn take_out(
     table: &Table,
     held: &mut [Held],
 ) -> Result<(), DbError> {
-    let shown = |held: &Held| held.image.is_some();
+    let shown = |held: &Held| held.image.is_some() && table.closed.is_none();
     let changes: Vec<Change> = (0..held.len())
         .filter(|at| shown(&held[*at]))
         .map(|at| Change { at, desired: None, columns: Vec::new(), defaults: Vec::new() })

@@ -24,6 +24,8 @@ pub(super) struct Table {
     pub(super) key: Key,
     /// The gateway's columns that the file's table has, in the gateway's order.
     pub(super) columns: Vec<LocalColumn>,
+    /// Why nothing that arrives may be written to it, if that is so.
+    pub(super) closed: Option<&'static str>,
     places: HashMap<ColumnName, Place>,
 }
 
@@ -79,7 +81,7 @@ impl Table {
             };
             places.insert(column.name.clone(), place);
         }
-        Ok(Self { id, schema, shape, key, columns, places })
+        Ok(Self { id, schema, shape, key, columns, closed: None, places })
     }
 
     /// Its name.
