@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout, requeue};
+use super::{aside, foreign, layout, requeue, undeclared};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -31,13 +31,11 @@ pub(super) async fn install(
         let bytes = encode(schema);
         let sql = "SELECT schema FROM _lakesync_tables WHERE name = ?";
         let known = Statement::new(sql).bind(schema.table.as_str());
-        let known = known.row(work.connection()).await?;
-        let same = match &known {
-            Some(row) => stored(row, 0)? == Stored::Blob(bytes.clone()),
-            None => false,
-        };
-        if same {
-            continue;
+        if let Some(row) = known.row(work.connection()).await? {
+            let before = stored(&row, 0)?;
+            if before == Stored::Blob(bytes.clone()) {
+                continue;
+            }
         }
         changed = true;
         let sql = "INSERT INTO _lakesync_tables (name, schema, created, captured, local) \
@@ -45,7 +43,13 @@ pub(super) async fn install(
         let statement = Statement::new(sql).bind(schema.table.as_str()).bind(bytes);
         statement.run(work.connection()).await?;
     }
-    if changed { reconcile(work).await } else { Ok(summary(&work.registry, Migration::default())) }
+    undeclared::note(work.connection(), tables).await?;
+    if changed {
+        return reconcile(work).await;
+    }
+    let undeclared = undeclared::read(work.connection()).await?;
+    work.registry.lack(undeclared);
+    Ok(summary(&work.registry, Migration::default()))
 }
 
 /// Brings tables, triggers and registry in line with schema and file.
@@ -77,6 +81,8 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     let tables = work.registry.captured().to_vec();
     let references = foreign::references(work.connection(), &tables).await?;
     work.registry.refer(references);
+    let undeclared = undeclared::read(work.connection()).await?;
+    work.registry.lack(undeclared);
     for (id, columns, unwatched) in moved_in {
         let Some(table) = work.registry.by_id(id).cloned() else { continue };
         if unwatched {
@@ -284,8 +290,7 @@ pub(super) async fn forget_known(
 async fn forget_table(connection: &mut SqliteConnection, id: i64) -> Result<(), DbError> {
     forget_known(connection, id).await?;
     script(connection, format!("DROP TABLE IF EXISTS _lakesync_ids_{id}")).await?;
-    layout::forget(connection, "checkpoint").await?;
-    Ok(layout::forget(connection, "cursor").await?)
+    Ok(layout::forget_cursor(connection).await?)
 }
 
 fn create_table(schema: &TableSchema) -> String {
@@ -335,6 +340,7 @@ fn summary(registry: &Registry, mut migration: Migration) -> Migration {
         migration.aside.extend(aside.into_iter().map(|column| (table.name().clone(), column)));
     }
     migration.waiting = registry.waiting();
+    migration.undeclared = registry.undeclared();
     migration
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | table | holds |
 //! |---|---|
-//! | `_lakesync_meta` | format, client id, gateway, cursor, the checkpoint under way |
+//! | `_lakesync_meta` | format, client id, gateway, cursor, the checkpoint under way and the like |
 //! | `_lakesync_clock` | one row: the clock that triggers advance, and the flag that silences them |
 //! | `_lakesync_tables` | the synced tables: schema, and what of it the local table has |
 //! | `_lakesync_rows`, `_lakesync_cells` | the stamps of what the gateway is known to hold |
@@ -28,6 +28,21 @@ pub(super) const OP_UPSERT: i64 = 1;
 pub(super) const OP_DELETE: i64 = 2;
 /// An upsert of a row that was there when its table was adopted. Refusing it leaves the row alone.
 pub(super) const OP_ADOPTED: i64 = 3;
+/// An upsert that gives back to the gateway what it has lost, under the stamp it had. Refusing it
+/// leaves the row alone.
+pub(super) const OP_RESTORED: i64 = 4;
+/// A delete of that kind.
+pub(super) const OP_RESTORED_DELETE: i64 = 5;
+
+/// Whether an unsent change of this kind is a delete.
+pub(super) fn is_delete(op: i64) -> bool {
+    matches!(op, OP_DELETE | OP_RESTORED_DELETE)
+}
+
+/// Whether an unsent change of this kind gives something back.
+pub(super) fn is_restored(op: i64) -> bool {
+    matches!(op, OP_RESTORED | OP_RESTORED_DELETE)
+}
 
 /// The id of this replica in `_lakesync_clients`.
 pub(super) const OWN_CLIENT: i64 = 1;
@@ -121,6 +136,16 @@ pub(super) async fn put(
     let sql = "INSERT OR REPLACE INTO _lakesync_meta (key, value) VALUES (?, ?)";
     Statement::new(sql).bind(key).bind(value).run(connection).await?;
     Ok(())
+}
+
+/// Asks for a checkpoint: from where to pull is forgotten, and kept only to tell whether the log is
+/// still the one that was read.
+pub(super) async fn forget_cursor(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    if let Some(cursor) = get(connection, "cursor").await? {
+        put(connection, "last_cursor", &cursor).await?;
+    }
+    forget(connection, "checkpoint").await?;
+    forget(connection, "cursor").await
 }
 
 /// Removes a text from `_lakesync_meta`.

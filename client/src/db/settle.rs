@@ -14,7 +14,7 @@ use lakesync::row::Row;
 use super::apply::Applying;
 use super::error::DbError;
 use super::held::load;
-use super::layout::OP_ADOPTED;
+use super::layout::{OP_ADOPTED, is_restored};
 use super::outbox::{Batch, Entry};
 use super::rejected::{self, Refused};
 use super::session::Work;
@@ -92,7 +92,11 @@ pub(super) async fn settle(
             }
             (Some(Verdict::Superseded(lost)), Some(delta)) => {
                 let (winner, event) = superseded(delta, lost);
-                settled.superseded.push(event);
+                // That another was faster to give something back is no news of an edit.
+                match is_restored(entry.op) {
+                    true => settled.outrun = true,
+                    false => settled.superseded.push(event),
+                }
                 touch(rows, &entry.row_id).extend(winner);
             }
             _ => _ = touch(rows, &entry.row_id),
@@ -147,9 +151,11 @@ fn touch<'a>((_, deltas, order): &'a mut Rows, row_id: &RowId) -> &'a mut Vec<De
     })
 }
 
-/// Whether nothing but its adoption was ever said of a row, and that was refused.
+/// Whether nothing but its adoption, or its being given back, was said of a row and refused.
 fn is_left_alone(batch: &Batch, held: &super::held::Held) -> bool {
-    let adopted = |entry: &Entry| entry.op == OP_ADOPTED && entry.row_id == held.row_id;
+    let adopted = |entry: &Entry| {
+        (entry.op == OP_ADOPTED || is_restored(entry.op)) && entry.row_id == held.row_id
+    };
     held.pending.is_empty() && batch.entries.iter().any(adopted)
 }
 

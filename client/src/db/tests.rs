@@ -9,5 +9,6 @@ mod convergence;
 mod model;
 mod opening;
 mod outbox;
+mod restoring;
 mod schemas;
 mod syncing;

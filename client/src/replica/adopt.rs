@@ -64,9 +64,10 @@ impl Core {
         let proposals = tables.iter().map(|table| proposal(&candidates, table));
         let proposals = proposals.collect::<Result<Vec<_>, _>>()?;
         let declared = self.declared().await?;
+        let (installed, _) = self.db.installed().await?;
         let mut wanted = Vec::new();
         for proposal in proposals {
-            wanted.extend(missing(&declared, proposal)?);
+            wanted.extend(missing(&declared, as_before(&installed, proposal))?);
         }
         if !wanted.is_empty() {
             self.transport.put_schema(&self.gateway, &wanted).await?;
@@ -98,6 +99,15 @@ fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, Ado
     }
 }
 
+/// The table as it was declared once, with what the file has beside that: a gateway that was made
+/// anew is told all that replicas hold of it.
+fn as_before(installed: &[TableSchema], proposal: Proposal) -> Proposal {
+    match installed.iter().find(|known| known.table == proposal.table) {
+        Some(known) if known.primary_key == proposal.primary_key => grown(known, proposal),
+        _ => proposal,
+    }
+}
+
 /// What the gateway lacks of a table: nothing, or the table with all that it has and will have.
 /// Types that the gateway has chosen stay.
 fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Proposal>, AdoptError> {
@@ -108,12 +118,17 @@ fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Propos
         let (declared, own) = (words(&known.primary_key), words(&proposal.primary_key));
         return Err(AdoptError::OtherKey { table: proposal.table, declared, own });
     }
+    let grown = grown(known, proposal);
+    Ok((known.columns.len() < grown.columns.len()).then_some(grown))
+}
+
+/// The table as it is known, and the columns that only the proposal has.
+fn grown(known: &TableSchema, proposal: Proposal) -> Proposal {
     let mut columns: Vec<_> =
         known.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
     let lacks = |name: &ColumnName| known.column(name).is_none();
     columns.extend(proposal.columns.into_iter().filter(|(name, _)| lacks(name)));
-    let key = known.key.clone();
-    Ok((known.columns.len() < columns.len()).then_some(Proposal { key, columns, ..proposal }))
+    Proposal { key: known.key.clone(), columns, ..proposal }
 }
 
 fn words(key: &[ColumnName]) -> String {

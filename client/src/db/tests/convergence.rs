@@ -25,6 +25,10 @@ enum Step {
     /// The gateway starts or stops refusing a text.
     Poison(bool),
     Drift(usize, i64),
+    /// The gateway is copied.
+    Backup,
+    /// The gateway is the copy again, and the devices give back what it lacks.
+    Restore,
 }
 
 fn edit() -> impl Strategy<Value = String> {
@@ -70,6 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => device.clone().prop_map(Step::Checkpoint),
         1 => device.clone().prop_map(Step::Reopen),
         1 => any::<bool>().prop_map(Step::Poison),
+        1 => Just(Step::Backup),
+        1 => Just(Step::Restore),
         1 => (device, prop_oneof![Just(0), Just(-50_000), Just(30_000)])
             .prop_map(|(at, offset)| Step::Drift(at, offset)),
     ]
@@ -94,6 +100,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     first.db.adopt(&["log".parse().unwrap(), "serial".parse().unwrap()]).await.unwrap();
     devices.insert(0, first);
     let mut gateway = Gateway::default();
+    let mut copy = Gateway::default();
     for step in steps {
         match step {
             Step::Edit(at, sql) => devices[at].run(&sql).await,
@@ -109,8 +116,19 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let (arrivals, cursor) = gateway.pull(after.saturating_sub(back));
                 devices[at].db.apply_page(arrivals, &cursor).await.unwrap();
             }
-            Step::Checkpoint(at) => devices[at].checkpoint(&gateway).await,
+            Step::Checkpoint(at) => _ = devices[at].checkpoint(&gateway).await,
             Step::Reopen(at) => devices[at].reopen().await,
+            Step::Backup => copy = gateway.clone(),
+            Step::Restore => {
+                gateway = copy.clone();
+                gateway.poison = None;
+                for device in &mut devices {
+                    device.checkpoint_of_another(&gateway).await;
+                }
+                for device in &mut devices {
+                    device.push(&mut gateway).await;
+                }
+            }
             Step::Poison(on) => gateway.poison = on.then_some("bad"),
             Step::Drift(at, offset) => {
                 devices[at].run(&format!("UPDATE _lakesync_clock SET offset_ms = {offset}")).await;
