@@ -6,7 +6,7 @@
 //! cursor, and whatever was not sent yet survives everything.
 //!
 //! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign` →
-//! `undeclared session install` → `held known show restore` → `apply` → `outbox settle checkpoint`
+//! `undeclared renumber session install` → `held known show restore` → `apply` → `outbox settle checkpoint`
 //! and the rest.
 
 use std::fs::File;
@@ -43,6 +43,7 @@ mod triggers;
 mod identity;
 mod install;
 mod open;
+mod renumber;
 mod session;
 mod undeclared;
 

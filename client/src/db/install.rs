@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout, requeue, undeclared};
+use super::{aside, foreign, layout, renumber, requeue, undeclared};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -29,13 +29,15 @@ pub(super) async fn install(
     let mut changed = false;
     for schema in tables {
         let bytes = encode(schema);
-        let sql = "SELECT schema FROM _lakesync_tables WHERE name = ?";
+        let sql = "SELECT schema, id, local FROM _lakesync_tables WHERE name = ?";
         let known = Statement::new(sql).bind(schema.table.as_str());
         if let Some(row) = known.row(work.connection()).await? {
             let before = stored(&row, 0)?;
             if before == Stored::Blob(bytes.clone()) {
                 continue;
             }
+            let (id, local) = (integer(&row, 1)?, text(&row, 2)?);
+            replace(work.connection(), id, before, schema, &local).await?;
         }
         changed = true;
         let sql = "INSERT INTO _lakesync_tables (name, schema, created, captured, local) \
@@ -50,6 +52,23 @@ pub(super) async fn install(
     let undeclared = undeclared::read(work.connection()).await?;
     work.registry.lack(undeclared);
     Ok(summary(&work.registry, Migration::default()))
+}
+
+/// Makes what is recorded of a table fit another schema.
+async fn replace(
+    connection: &mut SqliteConnection,
+    id: i64,
+    before: Stored,
+    after: &TableSchema,
+    local: &str,
+) -> Result<(), DbError> {
+    let Stored::Blob(before) = before else { return Err(damaged("a schema is no blob")) };
+    let before = decode(&before)?;
+    if let Some(local) = renumber::renumber(connection, id, &before, after, local).await? {
+        let sql = "UPDATE _lakesync_tables SET local = ? WHERE id = ?";
+        Statement::new(sql).bind(local).bind(id).run(connection).await?;
+    }
+    Ok(())
 }
 
 /// Brings tables, triggers and registry in line with schema and file.

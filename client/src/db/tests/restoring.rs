@@ -144,6 +144,35 @@ async fn tables_that_the_gateway_lacks_keep_their_rows_until_it_has_them() {
 }
 
 #[tokio::test]
+async fn columns_that_were_declared_in_another_order_keep_their_values_and_stamps() {
+    let mut ann = Device::with(&[keyed("notes", "a:text b:text c:text")]).await;
+    let mut gateway = Gateway::default();
+    ann.run("INSERT INTO notes VALUES ('n', 'a1', 'b1', 'c1')").await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET c = 'c2'").await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET b = 'b3'").await;
+    let known = gateway.rows.clone();
+
+    // Made anew with other columns in other places, one of them new and one missing.
+    ann.db.install_schema(&[keyed("notes", "c:text d:text a:text")]).await.unwrap();
+    let mut gateway = Gateway::default();
+    ann.checkpoint_of_another(&gateway).await;
+    ann.sync(&mut gateway).await;
+    assert_eq!(gateway.show("notes"), "n a=a1 c=c2");
+    for (name, row) in &known {
+        for cell in gateway.rows[name].cells() {
+            assert_eq!(row.cell(&cell.column).map(|known| known.stamp.hlc), Some(cell.stamp.hlc));
+        }
+    }
+    assert_eq!(ann.ask("SELECT id, a, b, c, d FROM notes").await, "n|a1|b3|c2|NULL");
+    // Declared at last, the column is sent with what it holds.
+    ann.db.install_schema(&[keyed("notes", "c:text d:text a:text b:text")]).await.unwrap();
+    ann.sync(&mut gateway).await;
+    assert_eq!(gateway.show("notes"), "n a=a1 b=b3 c=c2");
+}
+
+#[tokio::test]
 async fn what_is_given_back_keeps_its_stamps_unless_they_are_ahead() {
     let (mut ann, _, gateway) = restored().await;
     let stamps = "SELECT group_concat(hlc) FROM (SELECT hlc FROM _lakesync_outbox ORDER BY seq)";
