@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use futures_util::StreamExt;
-use lakesync::error::ErrorKind;
+use lakesync::error::{ErrorKind, Reason};
 use lakesync::name::TableName;
 use lakesync_client::{AdoptError, Config, Event, OpenError, Replica, SyncError};
 
@@ -58,7 +58,12 @@ async fn sync(arguments: Arguments) -> Result<(), Exit> {
     let name = file
         .file_name()
         .map_or_else(|| file.display().to_string(), |name| name.to_string_lossy().into());
-    let (round, _) = show::round(&replica, &name).await.map_err(failed)?;
+    let (round, _) = show::round(&replica, &name).await.map_err(|error| {
+        match error.problem().and_then(|problem| problem.reason) {
+            Some(Reason::GatewayNotFound) => Exit::usage(format!("{error}; --adopt creates it")),
+            _ => failed(error),
+        }
+    })?;
     show::line(format_args!(
         "  in step with {} at position {}",
         replica.gateway(),
@@ -122,6 +127,12 @@ fn tell(event: Event) -> Result<(), Exit> {
             show::line(format_args!("  received changes of {}", names.join(", ")))
         }
         Event::Pushed { rows, .. } => show::line(format_args!("  sent {rows} changes")),
+        Event::CheckpointEnded { removed, restored } if 0 < removed + restored => {
+            show::line(format_args!(
+                "  received every row: {removed} removed that the gateway has no longer, {restored} \
+                 sent again that it had lost"
+            ))
+        }
         Event::Superseded(lost) => {
             let columns: Vec<_> = lost.columns.iter().map(|column| column.as_str()).collect();
             let (table, row) = (lost.table, lost.row_id);
