@@ -6,8 +6,8 @@
 //! cursor, and whatever was not sent yet survives everything.
 //!
 //! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign` →
-//! `undeclared renumber session install` → `held known show restore` → `apply` → `outbox settle checkpoint`
-//! and the rest.
+//! `undeclared renumber session install` → `held known show` → `echo restore` → `apply` →
+//! `outbox settle checkpoint` and the rest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,7 @@ mod renumber;
 mod session;
 mod undeclared;
 
+mod echo;
 mod held;
 mod known;
 mod show;

@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout, renumber, requeue, undeclared};
+use super::{aside, echo, foreign, layout, renumber, requeue, undeclared};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -76,6 +76,7 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     let mut migration = Migration::default();
     work.registry = Registry::default();
     let mut moved_in = Vec::new();
+    let noting = echo::has_sources(work.connection()).await?;
     let sql = "SELECT id, schema, created, captured, local FROM _lakesync_tables ORDER BY id";
     for row in Statement::new(sql).rows(work.connection()).await? {
         let Stored::Blob(bytes) = stored(&row, 1)? else {
@@ -89,7 +90,7 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
             local: text(&row, 4)?,
             unwatched: false,
         };
-        if let Some(table) = installed.settle(work.connection(), &mut migration).await? {
+        if let Some(table) = installed.settle(work.connection(), noting, &mut migration).await? {
             let added = installed.note_columns(work.connection(), &table, &mut migration).await?;
             moved_in.push((table.id, added, installed.unwatched));
             work.registry.insert(table);
@@ -102,6 +103,7 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     work.registry.refer(references);
     let undeclared = undeclared::read(work.connection()).await?;
     work.registry.lack(undeclared);
+    work.registry.noting = noting;
     for (id, columns, unwatched) in moved_in {
         let Some(table) = work.registry.by_id(id).cloned() else { continue };
         if unwatched {
@@ -128,6 +130,7 @@ impl Installed {
     async fn settle(
         &mut self,
         connection: &mut SqliteConnection,
+        noting: bool,
         migration: &mut Migration,
     ) -> Result<Option<Table>, DbError> {
         let name = self.schema.table.as_str();
@@ -160,7 +163,7 @@ impl Installed {
         };
         let known = !self.local.is_empty();
         self.unwatched = known && existing_triggers(connection, self.id).await?.is_empty();
-        capture(connection, &table).await?;
+        capture(connection, &table, noting).await?;
         Ok(Some(table))
     }
 
@@ -229,8 +232,9 @@ impl Installed {
 pub(super) async fn capture(
     connection: &mut SqliteConnection,
     table: &Table,
+    noting: bool,
 ) -> Result<(), DbError> {
-    let mut wanted = triggers(table);
+    let mut wanted = triggers(table, noting);
     wanted.sort();
     if existing_triggers(connection, table.id).await? == wanted {
         return Ok(());

@@ -10,6 +10,7 @@
 //! | `_lakesync_unknown` | cells of columns that the application's table lacks |
 //! | `_lakesync_outbox`, `_lakesync_outbox_cells` | unsent changes, in the order they were made |
 //! | `_lakesync_marks` | where transactions ended, for cutting large pushes |
+//! | `_lakesync_touched`, `_lakesync_touched_cells` | rows written while applying, as they were |
 //! | `_lakesync_candidates` | rows that an INSERT OR REPLACE may be removing right now |
 //! | `_lakesync_unchecked` | rows of a checkpoint under way whose references are checked at its end |
 //! | `_lakesync_parked` | rows that a local constraint refuses |
@@ -46,6 +47,21 @@ pub(super) fn is_restored(op: i64) -> bool {
 
 /// The id of this replica in `_lakesync_clients`.
 pub(super) const OWN_CLIENT: i64 = 1;
+
+/// Values of `_lakesync_clock.applying`: while nothing is applied, edits are recorded.
+pub(super) const SILENT: i64 = 1;
+/// Nothing is recorded; what is written is noted, because triggers of the application write too.
+pub(super) const NOTING: i64 = 2;
+
+/// Tables that files of earlier versions lack.
+const LATER_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS _lakesync_touched (
+  tbl INTEGER NOT NULL, row_id TEXT NOT NULL, born INTEGER NOT NULL,
+  PRIMARY KEY (tbl, row_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _lakesync_touched_cells (
+  tbl INTEGER NOT NULL, row_id TEXT NOT NULL, col INTEGER NOT NULL, value,
+  PRIMARY KEY (tbl, row_id, col)) WITHOUT ROWID;
+";
 
 const TABLES: &str = "
 CREATE TABLE _lakesync_meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -104,12 +120,18 @@ pub(super) async fn exists(connection: &mut SqliteConnection) -> Result<bool, sq
     Ok(Statement::new(sql).row(connection).await?.is_some())
 }
 
+/// Creates the tables that a file of an earlier version lacks.
+pub(super) async fn complete(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    script(connection, LATER_TABLES).await
+}
+
 /// Creates the tables and this replica's identity.
 pub(super) async fn create(
     connection: &mut SqliteConnection,
     client_id: &str,
 ) -> Result<(), sqlx::Error> {
     script(connection, TABLES).await?;
+    complete(connection).await?;
     let own = "INSERT INTO _lakesync_clients (id, client) VALUES (?, ?)";
     Statement::new(own).bind(OWN_CLIENT).bind(client_id).run(connection).await?;
     put(connection, "format", &FORMAT.to_string()).await?;

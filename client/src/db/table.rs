@@ -122,6 +122,8 @@ pub(super) struct Registry {
     waiting: HashMap<TableName, i64>,
     /// The numbers of tables that the gateway does not declare.
     undeclared: BTreeSet<i64>,
+    /// Whether the application has triggers: what is written while applying is noted then.
+    pub(super) noting: bool,
     /// Which synced tables refer to which tables.
     references: Vec<Reference>,
 }

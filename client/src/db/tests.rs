@@ -6,6 +6,7 @@ mod checkpoints;
 mod clocks;
 mod constraints;
 mod convergence;
+mod echoes;
 mod model;
 mod opening;
 mod outbox;

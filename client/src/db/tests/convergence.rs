@@ -81,7 +81,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+/// What an application's triggers do beside its edits, where rows arrive as well.
+const TRIGGERS: &str = "
+    CREATE TRIGGER on_serial AFTER UPDATE ON serial
+      BEGIN UPDATE log SET n = 7; DELETE FROM notes WHERE id = 'z'; END;
+    CREATE TRIGGER on_new AFTER INSERT ON serial BEGIN INSERT INTO log VALUES ('echo', 1); END;
+    CREATE TRIGGER on_notes AFTER UPDATE ON notes
+      BEGIN UPDATE notes SET b = hex(randomblob(2)) WHERE id = NEW.id; END;
+    CREATE TRIGGER on_gone AFTER DELETE ON log
+      BEGIN INSERT INTO pairs VALUES (1, OLD.rowid, NULL) ON CONFLICT DO NOTHING; END;";
+
+async fn run(steps: Vec<Step>, triggers: &str) -> Result<(), TestCaseError> {
     let tables = [
         keyed("notes", "a:text b:text"),
         schema("pairs", "row_id", "a:int b:text v:any", &["a", "b"]),
@@ -99,6 +109,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     first.db.install_schema(&tables).await.unwrap();
     first.db.adopt(&["log".parse().unwrap(), "serial".parse().unwrap()]).await.unwrap();
     devices.insert(0, first);
+    devices[0].run(triggers).await;
     let mut gateway = Gateway::default();
     let mut copy = Gateway::default();
     for step in steps {
@@ -162,6 +173,14 @@ proptest! {
     #[test]
     fn devices_at_rest_hold_the_same_rows(steps in proptest::collection::vec(step(), 1..50)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(steps))?;
+        runtime.block_on(run(steps, ""))?;
+    }
+
+    #[test]
+    fn so_they_do_where_an_application_has_triggers(
+        steps in proptest::collection::vec(step(), 1..50)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(steps, TRIGGERS))?;
     }
 }
