@@ -55,10 +55,20 @@ pub(super) async fn show(
     table: &Table,
     held: &mut [Held],
 ) -> Result<Shown, DbError> {
+    let desired = held.iter().map(|held| held.desired(table)).collect();
+    write(work, table, held, desired).await
+}
+
+/// Makes the table show these rows or none, one for each of `held`.
+pub(super) async fn write(
+    work: &mut Work<'_>,
+    table: &Table,
+    held: &mut [Held],
+    desired: Vec<Option<Vec<Wish>>>,
+) -> Result<Shown, DbError> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
-    for (at, held) in held.iter().enumerate() {
-        let desired = held.desired(table);
+    for ((at, held), desired) in held.iter().enumerate().zip(desired) {
         let unnamed = held.key.is_none() && !matches!(table.key, Key::Mapped { .. });
         if desired.is_some() && unnamed {
             refused.push((at, format!("{:?} is no key of this table", held.row_id.as_str())));
