@@ -5,12 +5,14 @@
 //! so that an edit and its record commit together. What arrives is applied together with its
 //! cursor, and whatever was not sent yet survives everything.
 //!
-//! Rooms, lowest first: `sql convert error` → `key shape layout` → `table triggers foreign`
-//! `probe` → `session install` → `held known show` → `apply` → `outbox settle checkpoint` and the rest.
+//! Rooms, lowest first: `sql convert error` → `key shape layout` → `probe` → `table triggers foreign`
+//! → `undeclared renumber session install` → `held known show` → `echo restore` → `apply` →
+//! `outbox settle checkpoint` and the rest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lakesync::hlc::Hlc;
 use lakesync::name::{ClientId, Gateway, TableName};
@@ -35,6 +37,8 @@ mod key;
 mod layout;
 mod shape;
 
+mod probe;
+
 mod foreign;
 mod table;
 mod triggers;
@@ -42,9 +46,11 @@ mod triggers;
 mod identity;
 mod install;
 mod open;
-mod probe;
+mod renumber;
 mod session;
+mod undeclared;
 
+mod echo;
 mod held;
 mod known;
 mod show;
@@ -53,6 +59,7 @@ mod apply;
 mod aside;
 mod ranges;
 mod requeue;
+mod restore;
 
 mod adopt;
 mod checkpoint;
@@ -69,7 +76,7 @@ pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::Batch;
 pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded, Waiting};
-pub(crate) use self::report::{Applied, ClockChange, Counts, Settled};
+pub(crate) use self::report::{Applied, ClockChange, Counts, Ended, Settled};
 
 /// One SQLite file under synchronisation. Clones share it.
 #[derive(Clone, Debug)]
@@ -133,6 +140,22 @@ impl Database {
     pub(crate) async fn cursor(&self) -> Result<String, DbError> {
         let mut session = self.0.session.lock().await;
         Ok(layout::get(session.connection(), "cursor").await?.unwrap_or_default())
+    }
+
+    /// Where pages ended before the cursor was forgotten; empty unless a checkpoint was asked for.
+    pub(crate) async fn last_cursor(&self) -> Result<String, DbError> {
+        let mut session = self.0.session.lock().await;
+        Ok(layout::get(session.connection(), "last_cursor").await?.unwrap_or_default())
+    }
+
+    /// The tables as they are installed, and those of them that the gateway does not declare.
+    pub(crate) async fn installed(&self) -> Result<(Vec<TableSchema>, Vec<TableName>), DbError> {
+        let mut session = self.0.session.lock().await;
+        let work = session.begin().await?;
+        let installed = work.registry.captured().iter().map(|table| table.schema.clone()).collect();
+        let undeclared = work.registry.undeclared();
+        work.commit().await?;
+        Ok((installed, undeclared))
     }
 
     /// Every table of the file, and whether it can be synced. Reads all of their rows.
@@ -232,10 +255,14 @@ impl Database {
     }
 
     /// Begins or resumes a checkpoint: the token to resume with, empty at the start.
-    pub(crate) async fn begin_checkpoint(&self) -> Result<String, DbError> {
+    /// `replaced` if the log is another than before: how long a replica may stay away from it.
+    pub(crate) async fn begin_checkpoint(
+        &self,
+        replaced: Option<Duration>,
+    ) -> Result<String, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let resume = checkpoint::begin(&mut work).await?;
+        let resume = checkpoint::begin(&mut work, replaced).await?;
         work.commit().await?;
         Ok(resume)
     }
@@ -261,17 +288,18 @@ impl Database {
         Ok(applied)
     }
 
-    /// Ends a checkpoint: rows it did not contain go if it was `complete`.
+    /// Ends a checkpoint: rows it did not contain go if it was `complete`, or are queued again if
+    /// the log was replaced.
     pub(crate) async fn end_checkpoint(
         &self,
         cursor: &str,
         complete: bool,
-    ) -> Result<Applied, DbError> {
+    ) -> Result<Ended, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let applied = checkpoint::end(&mut work, cursor, complete).await?;
+        let ended = checkpoint::end(&mut work, cursor, complete).await?;
         work.commit().await?;
-        Ok(applied)
+        Ok(ended)
     }
 
     /// Corrects the clock by the server's, and stamps unsent changes again if it was far off.

@@ -48,6 +48,13 @@ pub enum Event {
         /// Rows expected.
         total: u64,
     },
+    /// A checkpoint ended.
+    CheckpointEnded {
+        /// Rows that left their tables: the gateway has them no longer.
+        removed: usize,
+        /// Rows that are sent again: the gateway, restored or made anew, had lost them.
+        restored: usize,
+    },
     /// The gateway's schema was taken over.
     Migrated(Migration),
     /// The local clock was off; unsent changes were stamped again.

@@ -142,6 +142,12 @@ impl Replica {
         self.0.db.inspect().await
     }
 
+    /// The synced tables that the gateway does not declare, as one that was made anew does not.
+    /// Their rows stay, and their changes wait; adopting them again declares them.
+    pub async fn undeclared(&self) -> Result<Vec<TableName>, DbError> {
+        Ok(self.0.db.installed().await?.1)
+    }
+
     /// Makes tables of the file synced ones, and queues the rows they hold. A gateway or tables
     /// that do not exist yet are created, which takes a token with the right `admin`. Tables that
     /// are synced already are told to the gateway with the columns they have gained.

@@ -93,6 +93,8 @@ pub struct ServerInfo {
     pub message_bytes_max: usize,
     /// The longest silence on a followed pull.
     pub heartbeat: Duration,
+    /// How long a replica may stay away and still push everything it wrote.
+    pub offline_max: Duration,
     /// Its clock.
     pub server_hlc: Hlc,
 }

@@ -32,8 +32,7 @@ pub(super) async fn adopt(work: &mut Work<'_>, name: &TableName) -> Result<(), D
     queue_rows(work, &table).await?;
     ranges::keep(work, &table).await?;
     if skipped {
-        layout::forget(work.connection(), "cursor").await?;
-        layout::forget(work.connection(), "checkpoint").await?;
+        layout::forget_cursor(work.connection()).await?;
         let sql = "UPDATE _lakesync_tables SET skipped = 0 WHERE id = ?";
         Statement::new(sql).bind(id).run(work.connection()).await?;
     }

@@ -15,11 +15,11 @@ use self::arrivals::{Parts, fold, group};
 use super::error::DbError;
 use super::foreign::Touched;
 use super::held::{Held, load};
-use super::layout::NOW_MS;
+use super::layout::{NOTING, NOW_MS, SILENT};
 use super::session::{Work, to_sql};
 use super::sql::{Statement, Stored, insert_rows, integer, script, text};
 use super::table::Table;
-use super::{Applied, Parked, known, ranges, show};
+use super::{Applied, Parked, echo, known, ranges, show};
 
 mod arrivals;
 
@@ -44,10 +44,13 @@ pub(super) struct Applying {
 impl Applying {
     /// Silences the triggers.
     pub(super) async fn begin(work: &mut Work<'_>) -> Result<Self, DbError> {
+        let noting = work.registry.noting;
         let connection = work.connection();
         script(connection, "DELETE FROM _lakesync_candidates").await?;
+        let applying = if noting { NOTING } else { SILENT };
         let sql = format!(
-            "UPDATE _lakesync_clock SET applying = 1 WHERE id = 1 RETURNING {NOW_MS} + offset_ms"
+            "UPDATE _lakesync_clock SET applying = {applying} WHERE id = 1 \
+             RETURNING {NOW_MS} + offset_ms"
         );
         let row = Statement::new(sql).row(connection).await?;
         Ok(Self {
@@ -102,6 +105,7 @@ impl Applying {
             _ => held.iter().map(|held| held.image.clone()).collect(),
         };
         let shown = show::show(work, table, &mut held).await?;
+        echo::undo(work, table, &held, &shown.refused).await?;
         if !shown.changed.is_empty() {
             self.tables.insert(table.name().clone());
         }
@@ -161,6 +165,7 @@ impl Applying {
         let mut held = load(work, table, &row_ids).await?;
         let before: Vec<_> = held.iter().map(|held| held.image.clone()).collect();
         show::take_out(work, table, &mut held).await?;
+        echo::undo(work, table, &held, &[]).await?;
         for (held, before) in held.iter_mut().zip(before) {
             self.touched.note(work.registry.references(), table, before.as_deref(), held);
             let name = (table.name().clone(), held.row_id.clone());

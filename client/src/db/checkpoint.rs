@@ -1,24 +1,36 @@
 //! Checkpoints: every row anew, in chunks that survive a kill, and at the end the removal of what
 //! was not among them. Unsent changes survive everything.
+//!
+//! If the log was replaced, what the new one lacks may be held by replicas only. Then nothing is
+//! removed: it is given back.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lakesync::name::RowId;
-use lakesync::row::Row;
 use lakesync::wire::Arrival;
 
 use super::apply::{Applying, Mode};
 use super::error::DbError;
-use super::held::load;
+use super::held::{Held, load};
+use super::restore::{self, Horizon};
 use super::session::Work;
 use super::sql::{Statement, integer, script, text};
-use super::{Applied, layout};
+use super::{Applied, Ended, layout};
 
 /// Rows looked at together for removal.
 const ROWS_MAX: i64 = 5_000;
 
-/// Begins a checkpoint, or finds the one under way: the token to resume with.
-pub(super) async fn begin(work: &mut Work<'_>) -> Result<String, DbError> {
+/// Begins a checkpoint, or finds the one under way: the token to resume with. `replaced` if the log
+/// is another than before: how long a replica may stay away from it. That is remembered until a
+/// checkpoint has ended.
+pub(super) async fn begin(
+    work: &mut Work<'_>,
+    replaced: Option<Duration>,
+) -> Result<String, DbError> {
+    if let Some(offline_max) = replaced {
+        restore::begin(work, offline_max).await?;
+    }
     if let Some(resume) = layout::get(work.connection(), "checkpoint").await? {
         return Ok(resume);
     }
@@ -29,12 +41,14 @@ pub(super) async fn begin(work: &mut Work<'_>) -> Result<String, DbError> {
     Ok(String::new())
 }
 
-/// The number of the checkpoint under way, if one is.
+/// The number of the checkpoint under way, if one is, and if what arrives beside it says that the
+/// gateway has a row. What a replaced log had, its successor may not have.
 pub(super) async fn under_way(work: &mut Work<'_>) -> Result<Option<i64>, DbError> {
-    match layout::get(work.connection(), "checkpoint").await? {
-        Some(_) => Ok(Some(generation(work).await?)),
-        None => Ok(None),
+    let begun = layout::get(work.connection(), "checkpoint").await?.is_some();
+    if !begun || restore::under_way(work).await?.is_some() {
+        return Ok(None);
     }
+    Ok(Some(generation(work).await?))
 }
 
 /// Applies a chunk.
@@ -44,8 +58,9 @@ pub(super) async fn chunk(
     resume: &str,
 ) -> Result<Applied, DbError> {
     let generation = generation(work).await?;
+    let horizon = restore::under_way(work).await?;
     let mut applying = Applying::begin(work).await?;
-    applying.join(work, arrivals, Mode::Whole(generation)).await?;
+    applying.join(work, arrivals, Mode::Whole(generation, horizon)).await?;
     applying.postpone_references(work).await?;
     let applied = applying.end(work).await?;
     layout::put(work.connection(), "checkpoint", resume).await?;
@@ -57,12 +72,14 @@ pub(super) async fn end(
     work: &mut Work<'_>,
     cursor: &str,
     complete: bool,
-) -> Result<Applied, DbError> {
+) -> Result<Ended, DbError> {
     let generation = generation(work).await?;
+    let horizon = restore::under_way(work).await?;
     let mut applying = Applying::begin(work).await?;
-    if complete {
+    let mut removed = 0;
+    if complete || horizon.is_some() {
         for from in ["rows", "parked"] {
-            remove_unseen(work, &mut applying, from, generation).await?;
+            removed += settle_unseen(work, &mut applying, from, generation, horizon).await?;
         }
     }
     applying.resume_references(work).await?;
@@ -71,16 +88,21 @@ pub(super) async fn end(
     let applied = applying.end(work).await?;
     layout::put(work.connection(), "cursor", cursor).await?;
     layout::forget(work.connection(), "checkpoint").await?;
-    Ok(applied)
+    layout::forget(work.connection(), "last_cursor").await?;
+    Ok(Ended { applied, removed, restored: restore::end(work).await? })
 }
 
-/// Removes what is known of rows that the checkpoint did not contain.
-async fn remove_unseen(
+/// Settles rows that the checkpoint did not contain: they are given back if there is a `horizon`,
+/// and removed if not. Rows of tables that the gateway does not declare are never removed. How many
+/// rows left their tables.
+async fn settle_unseen(
     work: &mut Work<'_>,
     applying: &mut Applying,
     from: &str,
     generation: i64,
-) -> Result<(), DbError> {
+    horizon: Option<Horizon>,
+) -> Result<usize, DbError> {
+    let mut removed = 0;
     let (mut table, mut row_id) = (0, String::new());
     loop {
         let sql = format!(
@@ -97,12 +119,22 @@ async fn remove_unseen(
         }
         for (id, row_ids) in by_table {
             let Some(table) = work.registry.by_id(id).cloned() else { continue };
+            if horizon.is_none() && !work.registry.is_declared(id) {
+                continue;
+            }
             let mut held = load(work, &table, &row_ids).await?;
-            held.iter_mut().for_each(|held| held.known = Row::default());
+            let before: Vec<_> =
+                held.iter_mut().map(|held| std::mem::take(&mut held.known)).enumerate().collect();
+            if let Some(horizon) = horizon {
+                restore::queue(work, &table, &mut held, &before, horizon).await?;
+                held.iter_mut().for_each(|held| held.seen = generation);
+            }
+            let leaves = |held: &&Held| held.image.is_some() && !held.visible().is_live();
+            removed += held.iter().filter(leaves).count();
             applying.finish(work, &table, held).await?;
         }
         if rows.len() < ROWS_MAX as usize {
-            return Ok(());
+            return Ok(removed);
         }
     }
 }

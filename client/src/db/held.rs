@@ -12,7 +12,7 @@ use lakesync::row::Row;
 use lakesync::value::Value;
 
 use super::convert::{from_stored, to_stored};
-use super::layout::{OP_DELETE, OP_UPSERT};
+use super::layout::{OP_UPSERT, is_delete};
 use super::sql::Stored;
 use super::table::{LocalColumn, Place, Table};
 
@@ -132,7 +132,7 @@ pub(super) enum Wish {
 
 /// What an outbox row does. Text that is not UTF-8 stands as its bytes: it is never sent so.
 pub(super) fn op(table: &Table, op: i64, raw: &HashMap<u32, Stored>) -> Op {
-    if op == OP_DELETE {
+    if is_delete(op) {
         return Op::Delete;
     }
     let cell = |column: &lakesync::schema::Column| {

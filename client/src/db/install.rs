@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
-use super::{aside, foreign, layout, probe, requeue};
+use super::{aside, echo, foreign, layout, probe, renumber, requeue, undeclared};
 
 /// Takes over the gateway's tables.
 pub(super) async fn install(
@@ -29,15 +29,15 @@ pub(super) async fn install(
     let mut changed = false;
     for schema in tables {
         let bytes = encode(schema);
-        let sql = "SELECT schema FROM _lakesync_tables WHERE name = ?";
+        let sql = "SELECT schema, id, local FROM _lakesync_tables WHERE name = ?";
         let known = Statement::new(sql).bind(schema.table.as_str());
-        let known = known.row(work.connection()).await?;
-        let same = match &known {
-            Some(row) => stored(row, 0)? == Stored::Blob(bytes.clone()),
-            None => false,
-        };
-        if same {
-            continue;
+        if let Some(row) = known.row(work.connection()).await? {
+            let before = stored(&row, 0)?;
+            if before == Stored::Blob(bytes.clone()) {
+                continue;
+            }
+            let (id, local) = (integer(&row, 1)?, text(&row, 2)?);
+            replace(work.connection(), id, before, schema, &local).await?;
         }
         changed = true;
         let sql = "INSERT INTO _lakesync_tables (name, schema, created, captured, local) \
@@ -45,7 +45,30 @@ pub(super) async fn install(
         let statement = Statement::new(sql).bind(schema.table.as_str()).bind(bytes);
         statement.run(work.connection()).await?;
     }
-    if changed { reconcile(work).await } else { Ok(summary(&work.registry, Migration::default())) }
+    undeclared::note(work.connection(), tables).await?;
+    if changed {
+        return reconcile(work).await;
+    }
+    let undeclared = undeclared::read(work.connection()).await?;
+    work.registry.lack(undeclared);
+    Ok(summary(&work.registry, Migration::default()))
+}
+
+/// Makes what is recorded of a table fit another schema.
+async fn replace(
+    connection: &mut SqliteConnection,
+    id: i64,
+    before: Stored,
+    after: &TableSchema,
+    local: &str,
+) -> Result<(), DbError> {
+    let Stored::Blob(before) = before else { return Err(damaged("a schema is no blob")) };
+    let before = decode(&before)?;
+    if let Some(local) = renumber::renumber(connection, id, &before, after, local).await? {
+        let sql = "UPDATE _lakesync_tables SET local = ? WHERE id = ?";
+        Statement::new(sql).bind(local).bind(id).run(connection).await?;
+    }
+    Ok(())
 }
 
 /// Brings tables, triggers and registry in line with schema and file.
@@ -53,6 +76,7 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     let mut migration = Migration::default();
     work.registry = Registry::default();
     let mut moved_in = Vec::new();
+    let noting = echo::has_sources(work.connection()).await?;
     let sql = "SELECT id, schema, created, captured, local FROM _lakesync_tables ORDER BY id";
     for row in Statement::new(sql).rows(work.connection()).await? {
         let Stored::Blob(bytes) = stored(&row, 1)? else {
@@ -66,7 +90,9 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
             local: text(&row, 4)?,
             unwatched: false,
         };
-        if let Some(table) = installed.settle(work.connection(), &mut migration).await? {
+        if let Some(mut table) = installed.settle(work.connection(), noting, &mut migration).await?
+        {
+            table.closed = probe::ruin(work.connection(), &table.shape).await?;
             let added = installed.note_columns(work.connection(), &table, &mut migration).await?;
             moved_in.push((table.id, added, installed.unwatched));
             work.registry.insert(table);
@@ -77,6 +103,9 @@ pub(super) async fn reconcile(work: &mut Work<'_>) -> Result<Migration, DbError>
     let tables = work.registry.captured().to_vec();
     let references = foreign::references(work.connection(), &tables).await?;
     work.registry.refer(references);
+    let undeclared = undeclared::read(work.connection()).await?;
+    work.registry.lack(undeclared);
+    work.registry.noting = noting;
     for (id, columns, unwatched) in moved_in {
         let Some(table) = work.registry.by_id(id).cloned() else { continue };
         if unwatched {
@@ -103,6 +132,7 @@ impl Installed {
     async fn settle(
         &mut self,
         connection: &mut SqliteConnection,
+        noting: bool,
         migration: &mut Migration,
     ) -> Result<Option<Table>, DbError> {
         let name = self.schema.table.as_str();
@@ -135,7 +165,7 @@ impl Installed {
         };
         let known = !self.local.is_empty();
         self.unwatched = known && existing_triggers(connection, self.id).await?.is_empty();
-        capture(connection, &table).await?;
+        capture(connection, &table, noting).await?;
         Ok(Some(table))
     }
 
@@ -204,8 +234,9 @@ impl Installed {
 pub(super) async fn capture(
     connection: &mut SqliteConnection,
     table: &Table,
+    noting: bool,
 ) -> Result<(), DbError> {
-    let mut wanted = triggers(table);
+    let mut wanted = triggers(table, noting);
     wanted.sort();
     if existing_triggers(connection, table.id).await? == wanted {
         return Ok(());
@@ -288,8 +319,7 @@ pub(super) async fn forget_known(
 async fn forget_table(connection: &mut SqliteConnection, id: i64) -> Result<(), DbError> {
     forget_known(connection, id).await?;
     script(connection, format!("DROP TABLE IF EXISTS _lakesync_ids_{id}")).await?;
-    layout::forget(connection, "checkpoint").await?;
-    Ok(layout::forget(connection, "cursor").await?)
+    Ok(layout::forget_cursor(connection).await?)
 }
 
 fn create_table(schema: &TableSchema) -> String {
@@ -339,6 +369,7 @@ fn summary(registry: &Registry, mut migration: Migration) -> Migration {
         migration.aside.extend(aside.into_iter().map(|column| (table.name().clone(), column)));
     }
     migration.waiting = registry.waiting().into_iter().map(|(table, _)| table).collect();
+    migration.undeclared = registry.undeclared();
     migration
 }
 

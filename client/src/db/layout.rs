@@ -2,7 +2,7 @@
 //!
 //! | table | holds |
 //! |---|---|
-//! | `_lakesync_meta` | format, client id, gateway, cursor, the checkpoint under way |
+//! | `_lakesync_meta` | format, client id, gateway, cursor, the checkpoint under way and the like |
 //! | `_lakesync_clock` | one row: the clock that triggers advance, and the flag that silences them |
 //! | `_lakesync_tables` | the synced tables: schema, and what of it the local table has |
 //! | `_lakesync_rows`, `_lakesync_cells` | the stamps of what the gateway is known to hold |
@@ -10,6 +10,7 @@
 //! | `_lakesync_unknown` | cells of columns that the application's table lacks |
 //! | `_lakesync_outbox`, `_lakesync_outbox_cells` | unsent changes, in the order they were made |
 //! | `_lakesync_marks` | where transactions ended, for cutting large pushes |
+//! | `_lakesync_touched`, `_lakesync_touched_cells` | rows written while applying, as they were |
 //! | `_lakesync_candidates` | rows that an INSERT OR REPLACE may be removing right now |
 //! | `_lakesync_unchecked` | rows of a checkpoint under way whose references are checked at its end |
 //! | `_lakesync_parked` | rows that a local constraint refuses |
@@ -28,9 +29,39 @@ pub(super) const OP_UPSERT: i64 = 1;
 pub(super) const OP_DELETE: i64 = 2;
 /// An upsert of a row that was there when its table was adopted. Refusing it leaves the row alone.
 pub(super) const OP_ADOPTED: i64 = 3;
+/// An upsert that gives back to the gateway what it has lost, under the stamp it had. Refusing it
+/// leaves the row alone.
+pub(super) const OP_RESTORED: i64 = 4;
+/// A delete of that kind.
+pub(super) const OP_RESTORED_DELETE: i64 = 5;
+
+/// Whether an unsent change of this kind is a delete.
+pub(super) fn is_delete(op: i64) -> bool {
+    matches!(op, OP_DELETE | OP_RESTORED_DELETE)
+}
+
+/// Whether an unsent change of this kind gives something back.
+pub(super) fn is_restored(op: i64) -> bool {
+    matches!(op, OP_RESTORED | OP_RESTORED_DELETE)
+}
 
 /// The id of this replica in `_lakesync_clients`.
 pub(super) const OWN_CLIENT: i64 = 1;
+
+/// Values of `_lakesync_clock.applying`: while nothing is applied, edits are recorded.
+pub(super) const SILENT: i64 = 1;
+/// Nothing is recorded; what is written is noted, because triggers of the application write too.
+pub(super) const NOTING: i64 = 2;
+
+/// Tables that files of earlier versions lack.
+const LATER_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS _lakesync_touched (
+  tbl INTEGER NOT NULL, row_id TEXT NOT NULL, born INTEGER NOT NULL,
+  PRIMARY KEY (tbl, row_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _lakesync_touched_cells (
+  tbl INTEGER NOT NULL, row_id TEXT NOT NULL, col INTEGER NOT NULL, value,
+  PRIMARY KEY (tbl, row_id, col)) WITHOUT ROWID;
+";
 
 const TABLES: &str = "
 CREATE TABLE _lakesync_meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -89,12 +120,18 @@ pub(super) async fn exists(connection: &mut SqliteConnection) -> Result<bool, sq
     Ok(Statement::new(sql).row(connection).await?.is_some())
 }
 
+/// Creates the tables that a file of an earlier version lacks.
+pub(super) async fn complete(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    script(connection, LATER_TABLES).await
+}
+
 /// Creates the tables and this replica's identity.
 pub(super) async fn create(
     connection: &mut SqliteConnection,
     client_id: &str,
 ) -> Result<(), sqlx::Error> {
     script(connection, TABLES).await?;
+    complete(connection).await?;
     let own = "INSERT INTO _lakesync_clients (id, client) VALUES (?, ?)";
     Statement::new(own).bind(OWN_CLIENT).bind(client_id).run(connection).await?;
     put(connection, "format", &FORMAT.to_string()).await?;
@@ -121,6 +158,16 @@ pub(super) async fn put(
     let sql = "INSERT OR REPLACE INTO _lakesync_meta (key, value) VALUES (?, ?)";
     Statement::new(sql).bind(key).bind(value).run(connection).await?;
     Ok(())
+}
+
+/// Asks for a checkpoint: from where to pull is forgotten, and kept only to tell whether the log is
+/// still the one that was read.
+pub(super) async fn forget_cursor(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    if let Some(cursor) = get(connection, "cursor").await? {
+        put(connection, "last_cursor", &cursor).await?;
+    }
+    forget(connection, "checkpoint").await?;
+    forget(connection, "cursor").await
 }
 
 /// Removes a text from `_lakesync_meta`.

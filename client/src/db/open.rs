@@ -209,6 +209,7 @@ async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<Clien
         let path = shown(path);
         return Err(OpenError::Newer { path, found, known: layout::FORMAT });
     }
+    layout::complete(&mut transaction).await.map_err(refused)?;
     if let Some(place) = place(path) {
         identity::settle(&mut transaction, &place).await.map_err(refused)?;
     }

@@ -13,7 +13,7 @@ use lakesync::stamp::Stamp;
 use super::Rejected;
 use super::error::DbError;
 use super::held::{op, read_cells};
-use super::layout::{OP_DELETE, OWN_CLIENT};
+use super::layout::{OP_DELETE, OWN_CLIENT, is_restored};
 use super::rejected::{self, Refused};
 use super::session::Work;
 use super::sql::{Statement, Stored, integer, script, text};
@@ -119,8 +119,9 @@ impl Reader<'_, '_> {
     /// The next rows of the outbox. Those that can't travel are refused on the spot.
     async fn window(&mut self) -> Result<Vec<Option<Entry>>, DbError> {
         let ids: Vec<String> =
-            self.work.registry.captured().iter().map(|table| table.id.to_string()).collect();
-        // Changes of a table that is not captured at the moment wait until it is again.
+            self.work.registry.sent().map(|table| table.id.to_string()).collect();
+        // Changes of a table that is not captured at the moment, or that the gateway lacks, wait
+        // until it is.
         let sql = format!(
             "SELECT seq, tbl, row_id, hlc, op FROM _lakesync_outbox \
              WHERE seq > ? AND tbl IN ({}) ORDER BY seq LIMIT ?",
@@ -236,6 +237,10 @@ fn coalesce(entries: &mut [Entry]) {
     let mut later: HashMap<(i64, RowId), Later> = HashMap::new();
     for at in (0..entries.len()).rev() {
         let entry = &mut entries[at];
+        // What is given back has stamps of its own, and is not older for standing further ahead.
+        if is_restored(entry.op) {
+            continue;
+        }
         let name = (entry.table.id, entry.row_id.clone());
         let followed = later.contains_key(&name);
         let later = later.entry(name).or_default();

@@ -11,6 +11,9 @@ use super::sql::{Statement, integer, quoted, text};
 
 /// What a halt of a statement's program does when it takes the whole transaction with it.
 const ROLLBACK: i64 = 1;
+/// What is wrong with a table that has a trigger which does so.
+const RUINOUS: &str = "one of its triggers may roll back whole transactions, and with them what \
+                       arrived for other tables";
 
 /// Why only its application can write this table, if that is so. Nothing is written: SQLite is asked
 /// to explain the statements that applying makes.
@@ -21,11 +24,29 @@ pub(super) async fn obstacle(
     for sql in statements(shape) {
         match explain(connection, &sql).await? {
             Err(word) => return Ok(Some(format!("only its application can write it: {word}"))),
-            Ok(program) if rolls_back(&program)? => {
-                let word = "one of its triggers may roll back whole transactions";
-                return Ok(Some(format!("{word}, and with them what arrived for other tables")));
-            }
+            Ok(program) if rolls_back(&program)? => return Ok(Some(RUINOUS.to_owned())),
             Ok(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Why this table must not be touched, if a single row of it may undo a whole transaction. Most files
+/// have no trigger that says the word, and are spared a closer look.
+pub(super) async fn ruin(
+    connection: &mut SqliteConnection,
+    shape: &Shape,
+) -> Result<Option<&'static str>, sqlx::Error> {
+    let said =
+        "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%ROLLBACK%' LIMIT 1";
+    if Statement::new(said).row(connection).await?.is_none() {
+        return Ok(None);
+    }
+    for sql in statements(shape) {
+        if let Ok(program) = explain(connection, &sql).await?
+            && rolls_back(&program)?
+        {
+            return Ok(Some(RUINOUS));
         }
     }
     Ok(None)

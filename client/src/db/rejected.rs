@@ -10,7 +10,7 @@ use super::apply::Applying;
 use super::convert::hex;
 use super::error::DbError;
 use super::held::load;
-use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT};
+use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT, is_delete};
 use super::session::Work;
 use super::sql::{Statement, Stored, chunk_rows, insert_rows, integer, text};
 use super::table::Table;
@@ -35,7 +35,7 @@ pub(super) async fn put(
 ) -> Result<Rejected, DbError> {
     let table = work.registry.by_id(refused.table).cloned();
     let name = table.as_ref().map_or_else(String::new, |table| table.name().to_string());
-    let kind = if refused.op == OP_DELETE { "delete" } else { "upsert" };
+    let kind = if is_delete(refused.op) { "delete" } else { "upsert" };
     let cells = match &table {
         Some(table) => cells_text(table, &refused.cells),
         None => "{}".to_owned(),

@@ -51,6 +51,9 @@ pub struct Migration {
     pub aside: Vec<(TableName, ColumnName)>,
     /// Tables of the application that can't take part yet: adopt them, or say why not.
     pub waiting: Vec<TableName>,
+    /// Synced tables that the gateway does not declare, such as one that was made anew: their rows
+    /// stay and their changes wait until it does.
+    pub undeclared: Vec<TableName>,
 }
 
 /// What became of a pushed batch.
@@ -62,6 +65,8 @@ pub(crate) struct Settled {
     pub(crate) superseded: Vec<Superseded>,
     /// Changes that were refused.
     pub(crate) rejected: Vec<Rejected>,
+    /// Whether something that was given back had been given back before, by another replica.
+    pub(crate) outrun: bool,
     /// Whether the server found the clock too far ahead: observe its clock, then push again.
     pub(crate) drift: bool,
 }
@@ -109,6 +114,17 @@ pub(crate) struct Applied {
     pub(crate) parked: Vec<Parked>,
     /// Rows parked before that found their place.
     pub(crate) unparked: Vec<(TableName, RowId)>,
+}
+
+/// What the end of a checkpoint did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// What it changed.
+    pub(crate) applied: Applied,
+    /// Rows that left their tables because the gateway has them no longer.
+    pub(crate) removed: usize,
+    /// Rows that were queued again because a gateway whose log was replaced had lost them.
+    pub(crate) restored: usize,
 }
 
 /// A row that a constraint of the local table refuses. Tried again on every round.

@@ -26,8 +26,7 @@ pub(super) async fn unwatched_rows(work: &mut Work<'_>, table: &Table) -> Result
     // Rowids that a copy has renumbered would name other rows; their ids are all there is.
     if !matches!(table.key, Key::Mapped { .. }) {
         install::forget_known(work.connection(), table.id).await?;
-        layout::forget(work.connection(), "checkpoint").await?;
-        layout::forget(work.connection(), "cursor").await?;
+        layout::forget_cursor(work.connection()).await?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use lakesync::stamp::Stamp;
 use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::error::DbError;
+use super::layout::OWN_CLIENT;
 use super::sql::{Statement, integer, text};
 use super::table::Registry;
 use super::{install, open};
@@ -145,6 +146,12 @@ impl Clients {
             what: format!("client {number} is missing"),
         })?;
         Ok(Some(Stamp { hlc: from_sql(hlc), client }))
+    }
+
+    /// This replica's stamp of a reading.
+    pub(super) fn own(&self, hlc: Hlc) -> Result<Stamp, DbError> {
+        let stamp = self.stamp(Some(to_sql(hlc)), OWN_CLIENT)?;
+        Ok(stamp.expect("BUG: a reading makes a stamp"))
     }
 }
 

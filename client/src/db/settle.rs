@@ -14,7 +14,7 @@ use lakesync::row::Row;
 use super::apply::Applying;
 use super::error::DbError;
 use super::held::load;
-use super::layout::OP_ADOPTED;
+use super::layout::{OP_ADOPTED, is_restored};
 use super::outbox::{Batch, Entry};
 use super::rejected::{self, Refused};
 use super::session::Work;
@@ -106,7 +106,11 @@ async fn judge(
             }
             (Some(Verdict::Superseded(lost)), Some(delta)) => {
                 let (winner, event) = superseded(delta, lost);
-                judged.settled.superseded.push(event);
+                // That another was faster to give something back is no news of an edit.
+                match is_restored(entry.op) {
+                    true => judged.settled.outrun = true,
+                    false => judged.settled.superseded.push(event),
+                }
                 judged.touch(entry).extend(winner);
             }
             _ => _ = judged.touch(entry),
@@ -190,9 +194,11 @@ impl Judged {
 /// The rows of one table that an answer concerns, in order, and what it accepted of each.
 type Rows = (Arc<Table>, HashMap<RowId, Vec<Delta>>, Vec<RowId>);
 
-/// Whether nothing but its adoption was ever said of a row, and that was refused.
+/// Whether nothing but its adoption, or its being given back, was said of a row and refused.
 fn is_left_alone(batch: &Batch, held: &super::held::Held) -> bool {
-    let adopted = |entry: &Entry| entry.op == OP_ADOPTED && entry.row_id == held.row_id;
+    let adopted = |entry: &Entry| {
+        (entry.op == OP_ADOPTED || is_restored(entry.op)) && entry.row_id == held.row_id
+    };
     held.pending.is_empty() && batch.entries.iter().any(adopted)
 }
 

@@ -55,16 +55,29 @@ pub(super) async fn show(
     table: &Table,
     held: &mut [Held],
 ) -> Result<Shown, DbError> {
+    let desired = held.iter().map(|held| held.desired(table)).collect();
+    write(work, table, held, desired).await
+}
+
+/// Makes the table show these rows or none, one for each of `held`.
+pub(super) async fn write(
+    work: &mut Work<'_>,
+    table: &Table,
+    held: &mut [Held],
+    desired: Vec<Option<Vec<Wish>>>,
+) -> Result<Shown, DbError> {
     let mut refused = Vec::new();
     let mut changes = Vec::new();
-    for (at, held) in held.iter().enumerate() {
-        let desired = held.desired(table);
+    for ((at, held), desired) in held.iter().enumerate().zip(desired) {
         let unnamed = held.key.is_none() && !matches!(table.key, Key::Mapped { .. });
         if desired.is_some() && unnamed {
             refused.push((at, format!("{:?} is no key of this table", held.row_id.as_str())));
         } else {
             changes.extend(change(at, desired, held.image.as_deref()));
         }
+    }
+    if let Some(why) = table.closed {
+        refused.extend(changes.drain(..).map(|change| (change.at, why.to_owned())));
     }
     if changes.is_empty() {
         return Ok(Shown { changed: Vec::new(), refused });
@@ -103,7 +116,7 @@ pub(super) async fn take_out(
     table: &Table,
     held: &mut [Held],
 ) -> Result<(), DbError> {
-    let shown = |held: &Held| held.image.is_some();
+    let shown = |held: &Held| held.image.is_some() && table.closed.is_none();
     let changes: Vec<Change> = (0..held.len())
         .filter(|at| shown(&held[*at]))
         .map(|at| Change { at, desired: None, columns: Vec::new(), defaults: Vec::new() })

@@ -1,6 +1,6 @@
 //! A synced table as this replica sees it: the gateway's schema laid over the file's own shape.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lakesync::name::{ColumnName, TableName};
@@ -24,6 +24,8 @@ pub(super) struct Table {
     pub(super) key: Key,
     /// The gateway's columns that the file's table has, in the gateway's order.
     pub(super) columns: Vec<LocalColumn>,
+    /// Why nothing that arrives may be written to it, if that is so.
+    pub(super) closed: Option<&'static str>,
     places: HashMap<ColumnName, Place>,
 }
 
@@ -79,7 +81,7 @@ impl Table {
             };
             places.insert(column.name.clone(), place);
         }
-        Ok(Self { id, schema, shape, key, columns, places })
+        Ok(Self { id, schema, shape, key, columns, closed: None, places })
     }
 
     /// Its name.
@@ -120,6 +122,10 @@ pub(super) struct Registry {
     captured: Vec<Arc<Table>>,
     /// Tables the gateway has that are not captured here, and their numbers.
     waiting: HashMap<TableName, i64>,
+    /// The numbers of tables that the gateway does not declare.
+    undeclared: BTreeSet<i64>,
+    /// Whether the application has triggers: what is written while applying is noted then.
+    pub(super) noting: bool,
     /// Which synced tables refer to which tables.
     references: Vec<Reference>,
 }
@@ -162,6 +168,29 @@ impl Registry {
             self.waiting.iter().map(|(name, id)| (name.clone(), *id)).collect();
         waiting.sort();
         waiting
+    }
+
+    /// Notes which tables the gateway does not declare.
+    pub(super) fn lack(&mut self, undeclared: BTreeSet<i64>) {
+        self.undeclared = undeclared;
+    }
+
+    /// Whether the gateway declares the table of this number.
+    pub(super) fn is_declared(&self, id: i64) -> bool {
+        !self.undeclared.contains(&id)
+    }
+
+    /// The tables whose changes can be sent: captured here, and declared by the gateway.
+    pub(super) fn sent(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.captured.iter().filter(|table| self.is_declared(table.id))
+    }
+
+    /// The captured tables that the gateway does not declare.
+    pub(super) fn undeclared(&self) -> Vec<TableName> {
+        let captured = self.captured.iter().filter(|table| !self.is_declared(table.id));
+        let mut names: Vec<_> = captured.map(|table| table.name().clone()).collect();
+        names.sort();
+        names
     }
 
     pub(super) fn find(&self, name: &TableName) -> Entry {

@@ -23,6 +23,7 @@ use super::sql::quoted;
 use super::table::{LocalColumn, Table};
 
 mod clash;
+mod note;
 
 /// SELECTs in one compound; SQLite allows 500.
 const TERMS_MAX: usize = 250;
@@ -30,8 +31,9 @@ const TERMS_MAX: usize = 250;
 /// A trigger: its name and the statement that creates it.
 pub(super) type Trigger = (String, String);
 
-/// All triggers of `table`.
-pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
+/// All triggers of `table`. `noting` if the application has triggers of its own, which write while
+/// remote rows are applied.
+pub(super) fn triggers(table: &Table, noting: bool) -> Vec<Trigger> {
     let writer = Writer { table, name: table.sql(), id: table.id };
     let mut all = vec![
         writer.before_insert(),
@@ -45,6 +47,9 @@ pub(super) fn triggers(table: &Table) -> Vec<Trigger> {
     let clashes = clash::clashes(table);
     for (at, columns) in clashes.iter().enumerate() {
         all.extend(writer.before_clash(at, columns));
+    }
+    if noting {
+        all.extend(writer.notes());
     }
     // A table of nothing but its key has no values to save.
     all.retain(|(_, sql)| !sql.ends_with("BEGIN  END"));

@@ -97,6 +97,7 @@ impl Core {
         proposals: Vec<Proposal>,
     ) -> Result<BTreeMap<TableName, AdoptError>, SyncError> {
         let declared = self.declared().await?;
+        let (installed, _) = self.db.installed().await?;
         let (mut tables, mut wanted) = (Vec::new(), Vec::new());
         let mut refused = BTreeMap::new();
         for mut proposal in proposals {
@@ -106,7 +107,7 @@ impl Core {
                 proposal.table = known.table.clone();
             }
             let table = proposal.table.clone();
-            match missing(&declared, proposal) {
+            match missing(&declared, as_before(&installed, proposal)) {
                 Ok(lacks) => {
                     wanted.extend(lacks);
                     tables.push(table);
@@ -176,25 +177,42 @@ fn proposal(candidates: &[Candidate], table: &TableName) -> Result<Proposal, Ado
     }
 }
 
+/// The table as it was declared once, with what the file has beside that: a gateway that was made
+/// anew is told all that replicas hold of it.
+fn as_before(installed: &[TableSchema], proposal: Proposal) -> Proposal {
+    match installed.iter().find(|known| known.table == proposal.table) {
+        Some(known) if known.primary_key == proposal.primary_key => grown(known, proposal),
+        _ => proposal,
+    }
+}
+
 /// What the gateway lacks of a table: nothing, or the table with all that it has and will have.
 /// Types that the gateway has chosen stay. Names are the same whatever their case.
 fn missing(declared: &[TableSchema], proposal: Proposal) -> Result<Option<Proposal>, AdoptError> {
     let Some(known) = declared.iter().find(|known| known.table == proposal.table) else {
         return Ok(Some(proposal));
     };
-    let same = |a: &ColumnName, b: &ColumnName| a.as_str().eq_ignore_ascii_case(b.as_str());
     let (theirs, ours) = (&known.primary_key, &proposal.primary_key);
     if theirs.len() != ours.len() || theirs.iter().zip(ours).any(|(a, b)| !same(a, b)) {
         let (declared, own) = (words(&known.key, theirs), words(&proposal.key, ours));
         return Err(AdoptError::OtherKey { table: proposal.table, declared, own });
     }
+    let grown = grown(known, proposal);
+    Ok((known.columns.len() < grown.columns.len()).then_some(grown))
+}
+
+/// The table as it is known, and the columns that only the proposal has.
+fn grown(known: &TableSchema, proposal: Proposal) -> Proposal {
     let mut columns: Vec<_> =
         known.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
     let lacks = |name: &ColumnName| known.columns.iter().all(|column| !same(&column.name, name));
     columns.extend(proposal.columns.into_iter().filter(|(name, _)| lacks(name)));
     let (key, primary_key) = (known.key.clone(), known.primary_key.clone());
-    let grown = Proposal { table: proposal.table, key, columns, primary_key };
-    Ok((known.columns.len() < grown.columns.len()).then_some(grown))
+    Proposal { table: proposal.table, key, columns, primary_key }
+}
+
+fn same(a: &ColumnName, b: &ColumnName) -> bool {
+    a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
 fn is_named(table: &TableName, name: &str) -> bool {

@@ -53,6 +53,12 @@ impl SyncError {
         self.problem().is_some_and(|problem| problem.kind == ErrorKind::Expired)
     }
 
+    /// Whether the cursor belongs to a log that was replaced: by an older copy, or by a new one.
+    pub(super) fn is_replaced(&self) -> bool {
+        let fact = self.problem().and_then(|problem| problem.facts.get("log"));
+        self.is_expired() && fact.is_some_and(|fact| fact == "replaced")
+    }
+
     /// Whether the schema must be fetched before what arrived can be applied.
     pub(super) fn is_stale_schema(&self) -> bool {
         matches!(self, Self::Database(DbError::SchemaStale { .. }))

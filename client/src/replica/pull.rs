@@ -12,6 +12,7 @@ use lakesync::status::Problem;
 
 use super::error::broken;
 use super::{Core, Round, SyncError};
+use crate::db::Ended;
 use crate::event::Event;
 use crate::status::Phase;
 use crate::transport::{Checkpoint, CheckpointEvent, Chunk, Page, Pull, PullEvent};
@@ -31,10 +32,13 @@ impl Core {
         loop {
             let cursor = self.db.cursor().await?;
             let pulled = if cursor.is_empty() {
-                self.checkpoint("", round).await
+                let replaced = self.was_replaced().await?;
+                self.checkpoint("", replaced, round).await
             } else {
                 match self.pull_from(&cursor, own, round).await {
-                    Err(error) if error.is_expired() => self.checkpoint(&cursor, round).await,
+                    Err(error) if error.is_expired() => {
+                        self.checkpoint(&cursor, error.is_replaced(), round).await
+                    }
                     Ok(()) => return Ok(()),
                     Err(error) => Err(error),
                 }
@@ -117,11 +121,35 @@ impl Core {
         Ok(())
     }
 
-    /// Receives every row. One that was interrupted is resumed, as long as the server can.
-    async fn checkpoint(&self, since: &str, round: &mut Round) -> Result<(), SyncError> {
+    /// Whether the log that was read before a checkpoint was asked for here is no more. Only its
+    /// cursor can tell.
+    async fn was_replaced(&self) -> Result<bool, SyncError> {
+        let cursor = self.db.last_cursor().await?;
+        if cursor.is_empty() {
+            return Ok(false);
+        }
+        let heard = match self.transport.pull(self.pull(&cursor, &[], false)).await {
+            Ok(mut events) => heard(&mut events, self.silence_max()).await.map(|_| ()),
+            Err(problem) => Err(problem.into()),
+        };
+        match heard {
+            Err(error) if error.is_expired() => Ok(error.is_replaced()),
+            outcome => outcome.map(|()| false),
+        }
+    }
+
+    /// Receives every row. One that was interrupted is resumed, as long as the server can. If the
+    /// log was `replaced`, what it lacks of what is known here is queued again.
+    async fn checkpoint(
+        &self,
+        since: &str,
+        replaced: bool,
+        round: &mut Round,
+    ) -> Result<(), SyncError> {
         self.board.enter(Phase::Checkpoint);
         round.checkpoint = true;
-        let resume = self.db.begin_checkpoint().await?;
+        let offline_max = self.offline_max();
+        let resume = self.db.begin_checkpoint(replaced.then_some(offline_max)).await?;
         match self.receive(&resume, since, round).await {
             Err(error) if error.is_not_held() => {
                 self.db.abandon_checkpoint().await?;
@@ -130,7 +158,8 @@ impl Core {
             }
             Err(error) if !resume.is_empty() && can_not_resume(&error) => {
                 self.db.abandon_checkpoint().await?;
-                let resume = self.db.begin_checkpoint().await?;
+                let replaced = replaced || error.is_replaced();
+                let resume = self.db.begin_checkpoint(replaced.then_some(offline_max)).await?;
                 self.receive(&resume, since, round).await
             }
             outcome => outcome,
@@ -144,8 +173,12 @@ impl Core {
             match event {
                 CheckpointEvent::Chunk(chunk) => round.pulled += self.apply_chunk(chunk).await?,
                 CheckpointEvent::End { cursor, complete, .. } => {
-                    let applied = self.db.end_checkpoint(&cursor, complete).await?;
+                    let ended = self.db.end_checkpoint(&cursor, complete).await?;
+                    let Ended { applied, removed, restored } = ended;
                     self.tell_applied(applied).await?;
+                    round.removed += removed;
+                    round.restored += restored;
+                    self.bell.tell(Event::CheckpointEnded { removed, restored });
                     return Ok(());
                 }
             }

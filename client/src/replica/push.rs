@@ -24,18 +24,27 @@ struct Sending {
     drifts: u32,
     /// Whether the schema was fetched because a change did not fit it.
     schema_fetched: bool,
+    sent: Sent,
+}
+
+/// What was sent.
+#[derive(Default)]
+pub(super) struct Sent {
     /// The commits that the changes became.
-    committed: Vec<Position>,
+    pub(super) committed: Vec<Position>,
+    /// Whether another replica has given back what was to be given back here: its word is there to
+    /// be pulled.
+    pub(super) outrun: bool,
 }
 
 impl Core {
-    /// Sends everything that was not sent yet. The commits it became.
-    pub(super) async fn push_all(&self, round: &mut Round) -> Result<Vec<Position>, SyncError> {
+    /// Sends everything that was not sent yet.
+    pub(super) async fn push_all(&self, round: &mut Round) -> Result<Sent, SyncError> {
         let mut sending = Sending {
             rows_max: self.push_rows_max(),
             drifts: 0,
             schema_fetched: false,
-            committed: Vec::new(),
+            sent: Sent::default(),
         };
         while let Some(batch) = self.db.pending_at_most(sending.rows_max).await? {
             self.board.enter(Phase::Pushing);
@@ -43,8 +52,8 @@ impl Core {
             self.count().await?;
         }
         // Leaving out one's own commits saves work; the rest of them may arrive.
-        sending.committed.truncate(SKIP_POSITIONS_MAX);
-        Ok(sending.committed)
+        sending.sent.committed.truncate(SKIP_POSITIONS_MAX);
+        Ok(sending.sent)
     }
 
     async fn push_batch(
@@ -91,9 +100,10 @@ impl Core {
         let rows = batch.deltas.len();
         let settled = self.db.settle(batch, &pushed.outcomes).await?;
         let drift = settled.drift;
+        sending.sent.outrun |= settled.outrun;
         self.tell_settled(settled, round);
         self.tell_pushed(&pushed, rows);
-        sending.committed.extend(pushed.position);
+        sending.sent.committed.extend(pushed.position);
         self.observe(pushed.server_hlc).await?;
         sending.drifts = if drift { sending.drifts + 1 } else { 0 };
         if DRIFTS_MAX < sending.drifts {

@@ -15,6 +15,10 @@ pub struct Round {
     pub pulled: usize,
     /// Whether every row was received anew: on first contact, or after a long absence.
     pub checkpoint: bool,
+    /// Rows that left their tables because the gateway has them no longer, as a checkpoint showed.
+    pub removed: usize,
+    /// Rows that were sent again because the gateway, restored or made anew, had lost them.
+    pub restored: usize,
     /// Changes that were sent and are durable now, or were already.
     pub accepted: usize,
     /// Changes that lost to newer ones, wholly or in some columns.
@@ -45,9 +49,9 @@ impl Core {
     async fn try_round(&self) -> Result<Round, SyncError> {
         let mut round = Round::default();
         self.catch_up(&mut round).await?;
-        let committed = self.push_all(&mut round).await?;
-        if !committed.is_empty() {
-            self.pull_to_head(&committed, &mut round).await?;
+        let sent = self.push_all(&mut round).await?;
+        if sent.outrun || !sent.committed.is_empty() {
+            self.pull_to_head(&sent.committed, &mut round).await?;
         }
         self.count().await?;
         round.position = self.board.read().position;

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use lakesync::limits::{HEARTBEAT, PROTOCOL_MAX, PROTOCOL_MIN, PUSH_ROWS_MAX};
+use lakesync::limits::{HEARTBEAT, OFFLINE_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PUSH_ROWS_MAX};
 use lakesync::schema::TableSchema;
 
 use super::{Core, SyncError};
@@ -93,6 +93,11 @@ impl Core {
     pub(super) fn push_rows_max(&self) -> usize {
         let stated = self.session().info.as_ref().map_or(PUSH_ROWS_MAX, |info| info.push_rows_max);
         stated.clamp(1, PUSH_ROWS_MAX)
+    }
+
+    /// How long a replica may stay away and still push everything it wrote.
+    pub(super) fn offline_max(&self) -> Duration {
+        self.session().info.as_ref().map_or(OFFLINE_MAX, |info| info.offline_max)
     }
 
     fn session(&self) -> std::sync::MutexGuard<'_, Session> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lakesync::error::{ErrorKind, Reason};
 use lakesync::hlc::Hlc;
-use lakesync::limits::{HEARTBEAT, MESSAGE_BYTES_MAX, PUSH_ROWS_MAX};
+use lakesync::limits::{HEARTBEAT, MESSAGE_BYTES_MAX, OFFLINE_MAX, PUSH_ROWS_MAX};
 use lakesync::name::{ColumnName, Position, TableName};
 use lakesync::proto::v1::{self as proto, checkpoint_response, outcome, pull_response};
 use lakesync::status::Problem;
@@ -21,11 +21,8 @@ pub(super) fn server_info(info: proto::GetServerInfoResponse) -> ServerInfo {
         protocol: (info.min_protocol, info.max_protocol),
         push_rows_max: bound(limits.max_push_rows, PUSH_ROWS_MAX),
         message_bytes_max: bound(limits.max_message_bytes, MESSAGE_BYTES_MAX),
-        heartbeat: limits
-            .heartbeat
-            .and_then(|stated| Duration::try_from(stated).ok())
-            .filter(|heartbeat| !heartbeat.is_zero())
-            .unwrap_or(HEARTBEAT),
+        heartbeat: period(limits.heartbeat, HEARTBEAT),
+        offline_max: period(limits.max_offline, OFFLINE_MAX),
         server_hlc: Hlc(info.server_hlc),
     }
 }
@@ -33,6 +30,15 @@ pub(super) fn server_info(info: proto::GetServerInfoResponse) -> ServerInfo {
 /// A limit that the server does not state is the protocol's.
 fn bound(stated: u32, otherwise: usize) -> usize {
     if stated == 0 { otherwise } else { stated as usize }
+}
+
+/// See [`bound`].
+fn period<D>(stated: Option<D>, otherwise: Duration) -> Duration
+where
+    Duration: TryFrom<D>,
+{
+    let stated = stated.and_then(|stated| Duration::try_from(stated).ok());
+    stated.filter(|stated| !stated.is_zero()).unwrap_or(otherwise)
 }
 
 /// `groups` says how many changes each `TableChanges` of the request held.
@@ -185,5 +191,6 @@ mod tests {
     fn limits_that_are_not_stated_are_the_protocols() {
         let info = server_info(proto::GetServerInfoResponse::default());
         assert_eq!((info.push_rows_max, info.heartbeat), (PUSH_ROWS_MAX, HEARTBEAT));
+        assert_eq!(info.offline_max, OFFLINE_MAX);
     }
 }

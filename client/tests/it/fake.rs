@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) rows: BTreeMap<(TableName, RowId), Row>,
     /// Grows when the log is restored: older cursors expire.
     pub(crate) life: u64,
+    /// Whether such cursors are said to be of a log that was replaced.
+    pub(crate) replaced: bool,
     clock: Clock,
     /// How far this server's clock is from the real one.
     pub(crate) offset_ms: i64,
@@ -102,6 +104,7 @@ impl Default for Fake {
             commits: Vec::new(),
             rows: BTreeMap::new(),
             life: 1,
+            replaced: true,
             clock: Clock::new(CLOCK_DRIFT_MAX),
             offset_ms: 0,
             heartbeat: Duration::from_secs(15),
@@ -162,6 +165,18 @@ impl Fake {
     /// Forgets where everybody was, as a restored server does.
     pub(crate) fn restore(&self) {
         self.world().life += 1;
+    }
+
+    /// Forgets where everybody was and every row, as an empty copy does.
+    pub(crate) fn restore_empty(&self) {
+        self.restore();
+        self.world().rows.clear();
+    }
+
+    /// Lets every cursor expire, and keeps the log.
+    pub(crate) fn trim(&self) {
+        self.restore();
+        self.world().replaced = false;
     }
 
     /// Writes as another client, as of now.
@@ -299,11 +314,15 @@ fn superseded(delta: &Delta, effect: &Effect, table: u32, row: u32) -> Option<Ou
 
 #[derive(Debug, thiserror::Error)]
 #[error("{1}")]
-struct Refused(Reason, String);
+struct Refused(Reason, String, Vec<(&'static str, String)>);
 
 impl Classify for Refused {
     fn reason(&self) -> Reason {
         self.0
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        self.2.clone()
     }
 
     fn violations(&self) -> Vec<FieldViolation> {
@@ -312,5 +331,11 @@ impl Classify for Refused {
 }
 
 fn refuse(reason: Reason, message: impl ToString) -> Status {
-    to_status(&Refused(reason, message.to_string()))
+    to_status(&Refused(reason, message.to_string(), Vec::new()))
+}
+
+/// The refusal of a cursor that the log gave out which was here before this one.
+fn refuse_of_another_log() -> Status {
+    let facts = vec![("log", "replaced".to_owned())];
+    to_status(&Refused(Reason::CursorExpired, "of another log".to_owned(), facts))
 }

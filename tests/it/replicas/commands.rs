@@ -190,6 +190,33 @@ async fn what_goes_wrong_is_one_line_and_an_exit_code() {
 }
 
 #[tokio::test]
+async fn a_server_made_anew_is_named_what_it_lacks_and_given_everything_back() {
+    let (old, new) = (Office::open().await, Office::open().await);
+    let (file, other) = (old.file("app.db"), new.file("other.db"));
+    run(&mut open(&file).await, STRANGER).await;
+    assert_done(&old.sync(&file, &["--adopt"]).await);
+    assert_failed(&new.sync(&file, &[]).await, 64, &["GATEWAY_NOT_FOUND", "--adopt"]);
+    run(&mut open(&other).await, "CREATE TABLE other (id TEXT PRIMARY KEY)").await;
+    assert_done(&new.sync(&other, &["--adopt"]).await);
+    let synced = new.sync(&file, &[]).await;
+    assert_done(&synced);
+    for words in ["has no table books", "--adopt", "10 rows sent again"] {
+        assert!(synced.stdout.contains(words), "no {words:?} in {synced:?}");
+    }
+    let synced = new.sync(&file, &["--adopt"]).await;
+    assert_done(&synced);
+    assert!(synced.stdout.contains("sent 10 changes"), "{synced:?}");
+    assert!(!synced.stdout.contains("has no table"), "{synced:?}");
+    assert_done(&new.sync(&other, &[]).await);
+    let (mut left, mut right) = (open(&file).await, open(&other).await);
+    for (table, columns) in TABLES {
+        let found = rows(&mut left, table, columns).await;
+        assert!(!found.is_empty(), "{table}");
+        assert_eq!(found, rows(&mut right, table, columns).await, "{table}");
+    }
+}
+
+#[tokio::test]
 async fn a_follower_killed_at_random_loses_nothing_and_sends_nothing_twice() {
     const KILLS: u64 = 8;
     let office = Office::open().await;

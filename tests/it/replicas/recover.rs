@@ -50,7 +50,7 @@ async fn a_trimmed_log_leads_to_a_checkpoint_that_keeps_unsent_changes() {
 }
 
 #[tokio::test]
-async fn a_restored_server_leads_to_a_checkpoint_that_keeps_unsent_changes() {
+async fn a_restored_server_is_given_back_what_the_copy_lacks() {
     let setup = Setup::new();
     let server = serve(&setup).await;
     let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
@@ -64,10 +64,10 @@ async fn a_restored_server_leads_to_a_checkpoint_that_keeps_unsent_changes() {
     store.backup(&copy.data()).await.expect("copied");
     store.close().await.expect("closed");
 
-    // What comes after the copy is lost with the original, and nobody may take it for known.
+    // What comes after the copy is lost with the original, and held by replicas only.
     let server = setup.start().await;
     (ann, bob) = (moved_to(&server, ann).await, moved_to(&server, bob).await);
-    ann.run("INSERT INTO todos VALUES ('lost', 'x', 1); UPDATE todos SET rank = 2").await;
+    ann.run("INSERT INTO todos VALUES ('later', 'x', 1); UPDATE todos SET rank = 2").await;
     ann.sync().await;
     bob.sync().await;
     server.stop().await.expect("drained");
@@ -75,14 +75,42 @@ async fn a_restored_server_leads_to_a_checkpoint_that_keeps_unsent_changes() {
 
     let server = serve(&copy).await;
     (ann, bob) = (moved_to(&server, ann).await, moved_to(&server, bob).await);
-    for site in [&ann, &bob] {
-        assert!(site.sync().await.checkpoint, "another log");
-    }
+    let round = ann.sync().await;
+    assert!(round.checkpoint, "another log");
+    assert_eq!((round.removed, round.restored), (0, 2), "a row, and a cell of another");
+    assert!(bob.sync().await.checkpoint, "another log");
     ann.sync().await;
-    let wanted = ["'old'|'x'|1", "'unsent'|'x'|3"];
+    let wanted = ["'later'|'x'|2", "'old'|'x'|2", "'unsent'|'x'|3"];
     assert_eq!(ann.rows("todos", COLUMNS).await, wanted);
     assert_eq!(bob.rows("todos", COLUMNS).await, wanted);
     assert_eq!(ann.status().pending + bob.status().pending, 0);
+}
+
+#[tokio::test]
+async fn a_server_made_anew_is_given_everything_once_its_tables_are_declared() {
+    let setup = Setup::new();
+    let server = serve(&setup).await;
+    let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
+    ann.run("INSERT INTO todos VALUES ('one', 'x', 1), ('two', 'y', 2)").await;
+    ann.sync().await;
+    server.stop().await.expect("drained");
+
+    let server = serve(&Setup::new()).await;
+    // Somebody else was there before, and has declared something else.
+    Site::with(&server, "CREATE TABLE other (id TEXT PRIMARY KEY);", &["other"]).await;
+    let mut ann = moved_to(&server, ann).await;
+    let todos: lakesync::name::TableName = "todos".parse().expect("a name");
+    let round = ann.sync().await;
+    assert_eq!((round.removed, round.rejected), (0, 0), "{round:?}");
+    let wanted = ["'one'|'x'|1", "'two'|'y'|2"];
+    assert_eq!(ann.rows("todos", COLUMNS).await, wanted);
+    assert_eq!(ann.replica.undeclared().await.expect("a look").first(), Some(&todos));
+    ann.replica.adopt(&[todos]).await.expect("declared again");
+    assert_eq!(ann.sync().await.accepted, 2);
+    let mut bob = Site::synced(&server).await;
+    for site in [&mut ann, &mut bob] {
+        assert_eq!(site.rows("todos", COLUMNS).await, wanted);
+    }
 }
 
 #[tokio::test]

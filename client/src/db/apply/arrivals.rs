@@ -11,6 +11,7 @@ use lakesync::wire::{Arrival, Incoming};
 use crate::db::error::DbError;
 use crate::db::held::{Held, load};
 use crate::db::key::Key;
+use crate::db::restore::{self, Horizon};
 use crate::db::session::Work;
 use crate::db::sql::{Statement, chunk_rows, text};
 use crate::db::table::{Entry, Table};
@@ -20,16 +21,16 @@ use crate::db::table::{Entry, Table};
 pub(in crate::db) enum Mode {
     /// As changes, while the checkpoint of this number is under way, if one is.
     Changes(Option<i64>),
-    /// Whole, in the checkpoint of this number. What was known of them before may be of a log that
-    /// is no more, so it is forgotten.
-    Whole(i64),
+    /// Whole, in the checkpoint of this number: what was known of them before is forgotten. If the
+    /// log was replaced, what is newer of it is given back instead.
+    Whole(i64, Option<Horizon>),
 }
 
 impl Mode {
     fn checkpoint(self) -> Option<i64> {
         match self {
             Self::Changes(under_way) => under_way,
-            Self::Whole(number) => Some(number),
+            Self::Whole(number, _) => Some(number),
         }
     }
 }
@@ -109,6 +110,7 @@ pub(super) async fn fold(
         row_ids.iter().filter(|row_id| familiar.contains(row_id.as_str())).cloned().collect();
     let mut loaded = load(work, table, &to_load).await?.into_iter();
     let mut all = Vec::with_capacity(parts.len());
+    let mut before = Vec::new();
     for Parts { row_id, parts } in parts {
         let mut held = match familiar.contains(row_id.as_str()) {
             true => loaded.next().expect("BUG: a row was loaded for every id"),
@@ -119,11 +121,12 @@ pub(super) async fn fold(
             let table = table.name().clone();
             return Err(DbError::NotHeld { table, row_id: held.row_id });
         }
-        if let Mode::Whole(number) = mode
+        if let Mode::Whole(number, restore) = mode
             && held.seen != number
             && !unchanged
         {
-            held.known = Row::default();
+            let known = std::mem::take(&mut held.known);
+            before.extend(restore.is_some().then_some((all.len(), known)));
         }
         for part in parts {
             match part {
@@ -135,6 +138,9 @@ pub(super) async fn fold(
         }
         held.seen = mode.checkpoint().unwrap_or(held.seen);
         all.push(held);
+    }
+    if let Mode::Whole(_, Some(horizon)) = mode {
+        restore::queue(work, table, &mut all, &before, horizon).await?;
     }
     Ok(all)
 }

@@ -184,3 +184,46 @@ async fn a_reference_that_only_the_application_can_compare_is_its_own_to_check()
         assert_eq!(db.parked().await.unwrap(), []);
     }
 }
+
+#[tokio::test]
+async fn a_trigger_that_would_undo_everything_never_gets_to_it() {
+    let family = format!(
+        "{NOTES} {OTHER} CREATE TABLE child (id TEXT PRIMARY KEY NOT NULL, \
+                          p TEXT REFERENCES other (id));"
+    );
+    let mut ann = Device::adopting(&family).await;
+    let mut bob = Device::with(&ann.proposals().await).await;
+    let mut gateway = Gateway::default();
+    bob.run("INSERT INTO other VALUES ('p', 'x'); INSERT INTO child VALUES ('c', 'p')").await;
+    bob.run("INSERT INTO notes VALUES ('old', 'x')").await;
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    for (table, event) in [("notes", "INSERT"), ("notes", "UPDATE"), ("child", "DELETE")] {
+        ann.run(&format!(
+            "CREATE TRIGGER {table}_{event} BEFORE {event} ON {table} \
+             BEGIN SELECT RAISE(ROLLBACK, 'never'); END"
+        ))
+        .await;
+    }
+    bob.run("INSERT INTO notes VALUES ('new', 'x'); UPDATE notes SET name = 'y'").await;
+    bob.run("DELETE FROM other; INSERT INTO other VALUES ('q', 'x')").await;
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    assert_eq!(ann.ask("SELECT id FROM other").await, "q", "others came in");
+    assert_eq!(
+        ann.ask("SELECT id, name FROM notes").await,
+        "old|x",
+        "and this one was not touched"
+    );
+    assert_eq!(ann.ask("SELECT id FROM child").await, "c");
+    let parked = ann.db.parked().await.unwrap();
+    assert_eq!(parked.len(), 2, "{parked:?}");
+    assert!(parked[0].reason.contains("roll back whole transactions"), "{parked:?}");
+    // What the application writes is sent all the same.
+    ann.run("INSERT INTO child VALUES ('mine', 'q')").await;
+    ann.sync(&mut gateway).await;
+    assert!(gateway.show("child").contains("mine"));
+    ann.run("DROP TRIGGER notes_INSERT; DROP TRIGGER notes_UPDATE").await;
+    ann.db.retry_parked().await.unwrap();
+    assert_eq!(ann.ask("SELECT id, name FROM notes ORDER BY 1").await, "new|y\nold|y");
+}

@@ -26,18 +26,18 @@ async fn a_first_checkpoint_brings_everything() {
 #[tokio::test]
 async fn a_killed_checkpoint_resumes_where_it_was() {
     let (mut ann, mut bob, gateway) = filled(9).await;
-    assert_eq!(bob.db.begin_checkpoint().await.unwrap(), "");
+    assert_eq!(bob.db.begin_checkpoint(None).await.unwrap(), "");
     let chunks = gateway.chunks(3);
     bob.db.apply_chunk(chunks[0].clone(), "first").await.unwrap();
     bob.reopen().await;
-    assert_eq!(bob.db.begin_checkpoint().await.unwrap(), "first");
+    assert_eq!(bob.db.begin_checkpoint(None).await.unwrap(), "first");
     assert_eq!(bob.db.cursor().await.unwrap(), "", "it has not ended");
     for chunk in &chunks[1..] {
         bob.db.apply_chunk(chunk.clone(), "next").await.unwrap();
     }
     bob.db.end_checkpoint("1", true).await.unwrap();
     assert_eq!(bob.ask(ALL).await, ann.ask(ALL).await);
-    assert_eq!(bob.db.begin_checkpoint().await.unwrap(), "", "the next one starts over");
+    assert_eq!(bob.db.begin_checkpoint(None).await.unwrap(), "", "the next one starts over");
     bob.db.abandon_checkpoint().await.unwrap();
 }
 
@@ -60,7 +60,7 @@ async fn rows_that_are_gone_go_and_unsent_changes_stay() {
 async fn an_incomplete_checkpoint_removes_nothing() {
     let (_, mut bob, mut gateway) = filled(3).await;
     bob.sync(&mut gateway).await;
-    bob.db.begin_checkpoint().await.unwrap();
+    bob.db.begin_checkpoint(None).await.unwrap();
     bob.db.end_checkpoint("5", false).await.unwrap();
     assert_eq!(bob.ask("SELECT count(*) FROM notes").await, "3");
     assert_eq!(bob.db.cursor().await.unwrap(), "5");
@@ -70,7 +70,7 @@ async fn an_incomplete_checkpoint_removes_nothing() {
 async fn what_is_pushed_during_a_checkpoint_is_not_taken_for_gone() {
     let (_, mut bob, mut gateway) = filled(3).await;
     let chunks = gateway.chunks(9);
-    bob.db.begin_checkpoint().await.unwrap();
+    bob.db.begin_checkpoint(None).await.unwrap();
     bob.run("INSERT INTO notes VALUES ('new', 'x', NULL)").await;
     bob.push(&mut gateway).await;
     for chunk in chunks {
@@ -86,7 +86,7 @@ async fn a_table_that_was_dropped_comes_back_by_a_checkpoint() {
     bob.sync(&mut gateway).await;
     bob.run("DROP TABLE notes").await;
     bob.reopen().await;
-    bob.db.begin_checkpoint().await.unwrap();
+    bob.db.begin_checkpoint(None).await.unwrap();
     bob.db.abandon_checkpoint().await.unwrap();
     assert_eq!(bob.db.cursor().await.unwrap(), "", "it asks for a checkpoint");
     bob.checkpoint(&gateway).await;

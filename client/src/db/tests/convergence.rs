@@ -25,6 +25,10 @@ enum Step {
     /// The gateway starts or stops refusing a text.
     Poison(bool),
     Drift(usize, i64),
+    /// The gateway is copied.
+    Backup,
+    /// The gateway is the copy again, and the devices give back what it lacks.
+    Restore,
 }
 
 fn edit() -> impl Strategy<Value = String> {
@@ -70,12 +74,24 @@ fn step() -> impl Strategy<Value = Step> {
         1 => device.clone().prop_map(Step::Checkpoint),
         1 => device.clone().prop_map(Step::Reopen),
         1 => any::<bool>().prop_map(Step::Poison),
+        1 => Just(Step::Backup),
+        1 => Just(Step::Restore),
         1 => (device, prop_oneof![Just(0), Just(-50_000), Just(30_000)])
             .prop_map(|(at, offset)| Step::Drift(at, offset)),
     ]
 }
 
-async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+/// What an application's triggers do beside its edits, where rows arrive as well.
+const TRIGGERS: &str = "
+    CREATE TRIGGER on_serial AFTER UPDATE ON serial
+      BEGIN UPDATE log SET n = 7; DELETE FROM notes WHERE id = 'z'; END;
+    CREATE TRIGGER on_new AFTER INSERT ON serial BEGIN INSERT INTO log VALUES ('echo', 1); END;
+    CREATE TRIGGER on_notes AFTER UPDATE ON notes
+      BEGIN UPDATE notes SET b = hex(randomblob(2)) WHERE id = NEW.id; END;
+    CREATE TRIGGER on_gone AFTER DELETE ON log
+      BEGIN INSERT INTO pairs VALUES (1, OLD.rowid, NULL) ON CONFLICT DO NOTHING; END;";
+
+async fn run(steps: Vec<Step>, triggers: &str) -> Result<(), TestCaseError> {
     let tables = [
         keyed("notes", "a:text b:text"),
         schema("pairs", "row_id", "a:int b:text v:any", &["a", "b"]),
@@ -94,7 +110,9 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     first.db.adopt(&"log".parse().unwrap()).await.unwrap();
     first.db.adopt(&"serial".parse().unwrap()).await.unwrap();
     devices.insert(0, first);
+    devices[0].run(triggers).await;
     let mut gateway = Gateway::default();
+    let mut copy = Gateway::default();
     for step in steps {
         match step {
             Step::Edit(at, sql) => devices[at].run(&sql).await,
@@ -110,8 +128,19 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let (arrivals, cursor) = gateway.pull(after.saturating_sub(back));
                 devices[at].db.apply_page(arrivals, &cursor).await.unwrap();
             }
-            Step::Checkpoint(at) => devices[at].checkpoint(&gateway).await,
+            Step::Checkpoint(at) => _ = devices[at].checkpoint(&gateway).await,
             Step::Reopen(at) => devices[at].reopen().await,
+            Step::Backup => copy = gateway.clone(),
+            Step::Restore => {
+                gateway = copy.clone();
+                gateway.poison = None;
+                for device in &mut devices {
+                    device.checkpoint_of_another(&gateway).await;
+                }
+                for device in &mut devices {
+                    device.push(&mut gateway).await;
+                }
+            }
             Step::Poison(on) => gateway.poison = on.then_some("bad"),
             Step::Drift(at, offset) => {
                 devices[at].run(&format!("UPDATE _lakesync_clock SET offset_ms = {offset}")).await;
@@ -145,6 +174,14 @@ proptest! {
     #[test]
     fn devices_at_rest_hold_the_same_rows(steps in proptest::collection::vec(step(), 1..50)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(steps))?;
+        runtime.block_on(run(steps, ""))?;
+    }
+
+    #[test]
+    fn so_they_do_where_an_application_has_triggers(
+        steps in proptest::collection::vec(step(), 1..50)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(steps, TRIGGERS))?;
     }
 }

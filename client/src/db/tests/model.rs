@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lakesync::delta::{Delta, Op};
 use lakesync::hlc::Hlc;
+use lakesync::limits::OFFLINE_MAX;
 use lakesync::name::{ClientId, RowId, TableName};
 use lakesync::proto::v1::Outcome;
 use lakesync::proto::v1::outcome::Kind;
@@ -16,7 +18,7 @@ use sqlx::SqliteConnection;
 use tempfile::TempDir;
 
 use super::super::sql::{Statement, Stored, script, stored};
-use super::super::{Applied, Database, Settled, open};
+use super::super::{Applied, Database, Ended, Settled, open};
 
 /// A replica and the application that uses it.
 #[derive(Debug)]
@@ -154,13 +156,22 @@ impl Device {
     }
 
     /// A checkpoint in chunks of a few rows.
-    pub(super) async fn checkpoint(&mut self, gateway: &Gateway) {
+    pub(super) async fn checkpoint(&mut self, gateway: &Gateway) -> Ended {
+        self.checkpoint_after(None, gateway).await
+    }
+
+    /// A checkpoint of a gateway that was restored or made anew.
+    pub(super) async fn checkpoint_of_another(&mut self, gateway: &Gateway) -> Ended {
+        self.checkpoint_after(Some(OFFLINE_MAX), gateway).await
+    }
+
+    async fn checkpoint_after(&mut self, replaced: Option<Duration>, gateway: &Gateway) -> Ended {
         let cursor = gateway.log.len().to_string();
-        self.db.begin_checkpoint().await.unwrap();
+        self.db.begin_checkpoint(replaced).await.unwrap();
         for (at, arrivals) in gateway.chunks(3).into_iter().enumerate() {
             self.db.apply_chunk(arrivals, &at.to_string()).await.unwrap();
         }
-        self.db.end_checkpoint(&cursor, true).await.unwrap();
+        self.db.end_checkpoint(&cursor, true).await.unwrap()
     }
 }
 
@@ -175,7 +186,7 @@ fn shown(value: &Stored) -> String {
 }
 
 /// A gateway in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gateway {
     pub(super) rows: BTreeMap<(TableName, RowId), Row>,
     pub(super) log: Vec<(ClientId, Vec<Delta>)>,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Fake, Fault, World, refuse};
+use super::{Fake, Fault, World, refuse, refuse_of_another_log};
 
 type Events<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -98,7 +98,10 @@ impl World {
         self.schema()?;
         let (life, position) = text.split_once(':').ok_or_else(malformed)?;
         if life != self.life.to_string() {
-            return Err(refuse(Reason::CursorExpired, "of another log"));
+            return Err(match self.replaced {
+                true => refuse_of_another_log(),
+                false => refuse(Reason::CursorExpired, "the log was trimmed"),
+            });
         }
         position.parse().map_err(|_| malformed())
     }

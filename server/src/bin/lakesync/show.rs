@@ -121,8 +121,12 @@ fn summary(round: &Round, before: Traffic, after: Traffic) -> String {
     let how = if round.checkpoint { ", by checkpoint" } else { "" };
     let (sent, pulled) = (count(sent, "change"), round.pulled);
     let mut text = format!("sent {sent} ({up}), received {pulled} ({down}{how})");
-    for (number, what) in [(round.superseded, "lost to newer writes"), (round.rejected, "refused")]
-    {
+    for (number, what) in [
+        (round.superseded, "lost to newer writes"),
+        (round.rejected, "refused"),
+        (round.removed, "rows removed that the gateway has no longer"),
+        (round.restored, "rows sent again that the gateway had lost"),
+    ] {
         if 0 < number {
             text += &format!(", {number} {what}");
         }
@@ -152,6 +156,12 @@ pub(crate) async fn waiting(replica: &Replica) -> Result<(), Exit> {
 
 /// Says what of a round needs a person's eye.
 pub(crate) async fn leftovers(replica: &Replica) -> Result<(), Exit> {
+    for table in replica.undeclared().await.map_err(Exit::input_output)? {
+        line(format_args!(
+            "the gateway has no table {table}: its rows stay here and its changes wait; --adopt \
+             declares it"
+        ))?;
+    }
     let rejected = replica.rejected().await.map_err(Exit::input_output)?;
     if !rejected.is_empty() {
         line(format_args!(

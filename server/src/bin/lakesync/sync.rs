@@ -118,6 +118,7 @@ pub(crate) fn failed(error: SyncError) -> Exit {
             "; if another data directory's secret has signed it, make one for this server: \
              `lakesync token --data DIR --sub NAME`"
         }
+        Some(Reason::GatewayNotFound) => "; --adopt creates it",
         Some(Reason::TokenExpired) => "; `lakesync token --data DIR --sub NAME` makes a new one",
         _ => "",
     };

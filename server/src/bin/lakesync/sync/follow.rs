@@ -59,6 +59,12 @@ fn tell(event: Event) -> Result<(), Exit> {
             line(format_args!("  received changes of {}", names.join(", ")))
         }
         Event::Pushed { rows, .. } => line(format_args!("  sent {rows} changes")),
+        Event::CheckpointEnded { removed, restored } if 0 < removed + restored => {
+            line(format_args!(
+                "  received every row: {removed} removed that the gateway has no longer, {restored} \
+                 sent again that it had lost"
+            ))
+        }
         Event::Superseded(lost) => {
             let columns: Vec<_> = lost.columns.iter().map(|column| column.as_str()).collect();
             let (table, row) = (lost.table, lost.row_id);
