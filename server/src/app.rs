@@ -23,7 +23,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authenticator, KeyError, SECRET_FILE, Secret};
+use crate::auth::{Authenticator, KeyError, SECRET_FILES, Secret};
 use crate::config::Config;
 use crate::gateway::Gateways;
 use crate::service::{AuthorizeLayer, Services};
@@ -134,7 +134,7 @@ impl App {
         let options = Options {
             disk_reserve_bytes: config.disk_reserve_bytes,
             // `lakesync token` may have been here before the first start.
-            companions: vec![SECRET_FILE.to_owned()],
+            companions: SECRET_FILES.map(str::to_owned).into(),
             ..Options::default()
         };
         // What can fail without a trace comes first: a taken port must not make a directory.
