@@ -23,9 +23,9 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authenticator, KeyError, SECRET_FILES, Secret};
+use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
-use crate::gateway::Gateways;
+use crate::gateway::{Gateways, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
@@ -164,9 +164,10 @@ impl App {
     ) -> Result<Self, StartError> {
         let Sockets { listener, ops_listener } = sockets;
         let secret = Secret::load_or_create(&config.data)?;
-        let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
-        let gateways =
-            Gateways::new(Arc::clone(&store), Arc::clone(&clock), config.gateway_settings());
+        let Config { auth_audience: audience, auth_issuer: issuer, .. } = config.clone();
+        let auth = Authenticator::new(&secret, &Policy { audience, issuer }, Arc::clone(&clock));
+        let settings = gateway_settings(&config);
+        let gateways = Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings);
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -301,6 +302,18 @@ async fn close(store: &dyn Store, deadline: Instant) -> Result<(), RunError> {
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| StartError::Bind { setting, address, source })
+}
+
+/// What the gateways are to know of the settings.
+fn gateway_settings(config: &Config) -> Settings {
+    Settings {
+        clock_drift_max: config.clock_drift_max,
+        offline_max: config.offline_max,
+        log_bytes_max: config.log_bytes_max,
+        stall_max: config.stall_max,
+        queue_bytes_max: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
+        ..Settings::default()
+    }
 }
 
 fn limits_of(config: &Config) -> Limits {
