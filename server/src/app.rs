@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError};
 const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(60);
 /// How long the store may take to close, however little time there is to drain: it syncs once more,
 /// and waits for threads that write tables.
-const CLOSE_MIN: Duration = Duration::from_secs(10);
+const CLOSE_MIN: Duration = Duration::from_secs(5);
 
 /// A server that is ready to run.
 #[derive(Debug)]
