@@ -23,9 +23,9 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::auth::{Authenticator, KeyError, SECRET_FILE, Secret};
+use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
-use crate::gateway::Gateways;
+use crate::gateway::{Gateways, Planted, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
@@ -34,7 +34,7 @@ use crate::store::{Store, StoreError};
 const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(60);
 /// How long the store may take to close, however little time there is to drain: it syncs once more,
 /// and waits for threads that write tables.
-const CLOSE_MIN: Duration = Duration::from_secs(10);
+const CLOSE_MIN: Duration = Duration::from_secs(5);
 
 /// A server that is ready to run.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl App {
         let options = Options {
             disk_reserve_bytes: config.disk_reserve_bytes,
             // `lakesync token` may have been here before the first start.
-            companions: vec![SECRET_FILE.to_owned()],
+            companions: SECRET_FILES.map(str::to_owned).into(),
             ..Options::default()
         };
         // What can fail without a trace comes first: a taken port must not make a directory.
@@ -143,7 +143,7 @@ impl App {
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::build(config, sockets, Arc::new(store), Arc::new(SystemClock))
+        Self::build(config, sockets, Arc::new(store), Arc::new(SystemClock), None)
     }
 
     /// Like [`start`](App::start), on a store and a clock of the caller's.
@@ -153,7 +153,19 @@ impl App {
         clock: Arc<dyn WallClock>,
     ) -> Result<Self, StartError> {
         let sockets = Sockets::bind(&config).await?;
-        Self::build(config, sockets, store, clock)
+        Self::build(config, sockets, store, clock, None)
+    }
+
+    /// Like [`start_on`](App::start_on), with a bug to suffer from.
+    #[cfg(feature = "planted-bugs")]
+    pub async fn start_planted(
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn WallClock>,
+        planted: Option<Arc<Planted>>,
+    ) -> Result<Self, StartError> {
+        let sockets = Sockets::bind(&config).await?;
+        Self::build(config, sockets, store, clock, planted)
     }
 
     fn build(
@@ -161,12 +173,14 @@ impl App {
         sockets: Sockets,
         store: Arc<dyn Store>,
         clock: Arc<dyn WallClock>,
+        planted: Option<Arc<Planted>>,
     ) -> Result<Self, StartError> {
         let Sockets { listener, ops_listener } = sockets;
         let secret = Secret::load_or_create(&config.data)?;
-        let auth = Authenticator::new(&secret, &config.policy, Arc::clone(&clock));
-        let gateways =
-            Gateways::new(Arc::clone(&store), Arc::clone(&clock), config.gateway_settings());
+        let Config { auth_audience: audience, auth_issuer: issuer, .. } = config.clone();
+        let auth = Authenticator::new(&secret, &Policy { audience, issuer }, Arc::clone(&clock));
+        let settings = Settings { planted, ..gateway_settings(&config) };
+        let gateways = Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings);
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -301,6 +315,18 @@ async fn close(store: &dyn Store, deadline: Instant) -> Result<(), RunError> {
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| StartError::Bind { setting, address, source })
+}
+
+/// What the gateways are to know of the settings.
+fn gateway_settings(config: &Config) -> Settings {
+    Settings {
+        clock_drift_max: config.clock_drift_max,
+        offline_max: config.offline_max,
+        log_bytes_max: config.log_bytes_max,
+        stall_max: config.stall_max,
+        queue_bytes_max: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
+        ..Settings::default()
+    }
 }
 
 fn limits_of(config: &Config) -> Limits {

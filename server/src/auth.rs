@@ -14,7 +14,7 @@ use lakesync::name::Gateway;
 use serde_json::{Map, Value};
 
 pub use jwt::{Authenticator, Grant, Policy};
-pub use keys::{KeyError, SECRET_FILE, Secret};
+pub use keys::{KeyError, SECRET_FILE, SECRET_FILES, Secret};
 pub use methods::{Access, METHODS, access};
 
 /// An authenticated caller.

@@ -12,13 +12,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use parse::Bounds;
-
-use crate::auth::Policy;
-use crate::gateway::{Planted, Settings};
 
 /// One setting: its name, its default as text, and what it is for.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +83,10 @@ pub struct Config {
     pub log_json: bool,
     /// Whether reflection is served.
     pub reflection: bool,
-    /// What tokens must say.
-    pub policy: Policy,
+    /// The audience that tokens must name, if any.
+    pub auth_audience: Option<String>,
+    /// Who must have issued tokens, if that matters.
+    pub auth_issuer: Option<String>,
     /// How far ahead of the server's clock a stamp may be.
     pub clock_drift_max: Duration,
     /// How long deletes are remembered.
@@ -103,8 +101,6 @@ pub struct Config {
     pub stall_max: Duration,
     /// How long a stopping server waits.
     pub drain_max: Duration,
-    /// A bug to suffer from: no setting, and only tests have any.
-    pub planted: Option<Arc<Planted>>,
 }
 
 /// A setting that is wrong, and where it was set.
@@ -229,10 +225,8 @@ impl Texts {
             log_level: self.parsed("log_level", parse::log_level)?,
             log_json: self.parsed("log_format", parse::log_format)?,
             reflection: self.parsed("reflection", parse::truth)?,
-            policy: Policy {
-                audience: optional("auth_audience")?,
-                issuer: optional("auth_issuer")?,
-            },
+            auth_audience: optional("auth_audience")?,
+            auth_issuer: optional("auth_issuer")?,
             clock_drift_max: self.parsed("clock_drift_max", |text| CLOCK_DRIFT.duration(text))?,
             offline_max: self.parsed("offline_max", |text| OFFLINE.duration(text))?,
             log_bytes_max: self.parsed("log_size_max", |text| LOG_SIZE.size(text))?,
@@ -240,7 +234,6 @@ impl Texts {
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
             drain_max: self.parsed("drain_max", |text| DRAIN.duration(text))?,
-            planted: None,
         })
     }
 
@@ -259,21 +252,6 @@ impl Texts {
     ) -> Result<T, ConfigError> {
         let (text, origin) = &self.0[name];
         parse(text).map_err(|what| wrong(origin, format!("{name} = {text:?}: {what}")))
-    }
-}
-
-impl Config {
-    /// What the gateways are to know of it.
-    pub fn gateway_settings(&self) -> Settings {
-        Settings {
-            clock_drift_max: self.clock_drift_max,
-            offline_max: self.offline_max,
-            log_bytes_max: self.log_bytes_max,
-            stall_max: self.stall_max,
-            queue_bytes_max: usize::try_from(self.queue_bytes_max).unwrap_or(usize::MAX),
-            planted: self.planted.clone(),
-            ..Settings::default()
-        }
     }
 }
 

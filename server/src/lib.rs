@@ -1,8 +1,15 @@
 //! The gateway server.
-pub mod app;
-pub mod auth;
+//!
+//! Modules are listed in reading order: each may use those before it, and `app` puts all together.
+
 pub mod config;
-pub mod gateway;
-pub mod service;
-pub mod store;
 pub mod telemetry;
+
+pub mod auth;
+pub mod store;
+
+pub mod gateway;
+
+pub mod service;
+
+pub mod app;

@@ -78,8 +78,8 @@ impl Receipt {
 /// How long callers wait for somebody to make room on the disk.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists` and
-/// `Full` the opened store answers nothing more: reopen it, and it recovers.
+/// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists`, `Full`
+/// and `NoCopy` the opened store answers nothing more: reopen it, and it recovers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such gateway.
@@ -91,6 +91,9 @@ pub enum StoreError {
     /// The disk is full, or nearly so; nothing of the refused write was kept.
     #[error("the disk is full: {0}")]
     Full(String),
+    /// A copy could not be made; nothing of it is left. The store itself goes on.
+    #[error("no copy was made: {0}")]
+    NoCopy(String),
     /// The disk said no. Never tried again: after a failed sync nobody knows what is on it.
     #[error("the store failed and must be reopened: {0}")]
     Failed(String),
@@ -108,7 +111,7 @@ impl Classify for StoreError {
             Self::NotFound => Reason::GatewayNotFound,
             Self::Exists(_) => Reason::GatewayExists,
             Self::Full(_) => Reason::DiskFull,
-            Self::Failed(_) | Self::Closed => Reason::StoreUnavailable,
+            Self::Failed(_) | Self::NoCopy(_) | Self::Closed => Reason::StoreUnavailable,
             Self::Corrupt(_) => Reason::Corruption,
         }
     }
@@ -124,6 +127,7 @@ impl Classify for StoreError {
         match self {
             Self::NotFound | Self::Exists(_) | Self::Closed => None,
             Self::Full(_) => Some("the server's disk is full, or nearly so"),
+            Self::NoCopy(_) => Some("the server could not make a copy"),
             Self::Failed(_) => Some("the server's store failed and must be reopened"),
             Self::Corrupt(_) => Some("stored data failed verification; call an operator"),
         }
@@ -230,8 +234,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn trim(&self, gateway: GatewayId, through: Position) -> Result<(), StoreError>;
 
     /// Writes a consistent copy of everything durable into `to`, a directory that does not exist
-    /// yet. A store opened on the copy gives every log a new id. Writes go on meanwhile. An error is
-    /// the copy's own: nothing of it is left, and the store goes on.
+    /// yet. A store opened on the copy gives every log a new id. Writes go on meanwhile. A copy that
+    /// could not be made is [`NoCopy`](StoreError::NoCopy): nothing of it is left, and the store goes
+    /// on.
     async fn backup(&self, to: &Path) -> Result<(), StoreError>;
 
     /// Resolves when the store has failed, with the failure; never, if it never does.

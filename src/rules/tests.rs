@@ -1,3 +1,5 @@
+//! Rules as they are parsed, and what they open; instances against what the filters say.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

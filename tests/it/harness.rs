@@ -20,6 +20,7 @@ use lakesync::name::Gateway;
 use lakesync_server::app::{App, RunError};
 use lakesync_server::auth::{Grant, Secret};
 use lakesync_server::config::{Config, Texts};
+use lakesync_server::gateway::{Bug, Planted};
 use lakesync_server::store::Store;
 use lakesync_server::store::embedded::{EmbeddedStore, Options};
 use serde_json::Map;
@@ -46,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Arc<ManualClock>,
     settings: Vec<(&'static str, String)>,
     tuned: Vec<Box<dyn Fn(&mut Config) + Send + Sync>>,
+    planted: Option<Arc<Planted>>,
 }
 
 /// A server that runs.
@@ -64,7 +66,8 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let clock = Arc::new(ManualClock::at(NOW_MS));
-        Self { dir, store: None, clock, settings: Vec::new(), tuned: Vec::new() }
+        let (settings, tuned) = (Vec::new(), Vec::new());
+        Self { dir, store: None, clock, settings, tuned, planted: None }
     }
 
     /// From now on servers keep their state in `store`.
@@ -85,6 +88,12 @@ impl Setup {
         self
     }
 
+    /// A bug for servers to suffer from.
+    pub(crate) fn plant(mut self, bug: Bug) -> Self {
+        self.planted = Some(Arc::new(Planted::new(bug)));
+        self
+    }
+
     /// Starts a server on what the last one left.
     pub(crate) async fn start(&self) -> Server {
         let config = self.config();
@@ -93,7 +102,8 @@ impl Setup {
             None => open(&config.data, config.disk_reserve_bytes).await,
         };
         let clock = Arc::clone(&self.clock);
-        let app = App::start_on(config, store, clock).await.expect("a server that starts");
+        let app = App::start_planted(config, store, clock, self.planted.clone()).await;
+        let app = app.expect("a server that starts");
         let (address, secret) = (app.address(), app.secret().clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async move {

@@ -1,4 +1,5 @@
-//! Inside the root crate, imports point downward: what stands low knows nothing of what uses it.
+//! Inside the root crate and inside the server, imports point downward: what stands low knows nothing
+//! of what uses it.
 
 use super::{File, check, files, head, hold, is_word};
 
@@ -7,6 +8,35 @@ const LAYERS: [&str; 16] = [
     "error", "limits", "clock", "name", "value", "hlc", "stamp", "schema", "delta", "row", "merge",
     "rules", "adapter", "proto", "wire", "status",
 ];
+
+/// The modules of the server, likewise. Its binary stands above them all.
+const SERVER_LAYERS: [&str; 8] =
+    ["config", "telemetry", "auth", "store", "gateway", "flush", "service", "app"];
+
+/// A crate whose imports point downward: where its modules lie, and in which order they may use each
+/// other.
+type House = (&'static str, &'static [&'static str]);
+
+const HOUSES: [House; 2] = [("src/", &LAYERS), ("server/src/", &SERVER_LAYERS)];
+
+/// Files and modules that belong to no layer: doors, binaries, and fixtures.
+const OUTSIDE: [&str; 3] = ["lib", "bin", "testing"];
+
+#[test]
+fn imports_of_the_server_point_downward() {
+    let up = ["`gateway` must not use `service`"];
+    check(downward, "server/src/gateway/reader.rs", "use crate::service::Services;\n", &up);
+    let up = ["`config` must not use `gateway`", "`config` must not use `auth`"];
+    let text = "use crate::gateway::Settings;\nuse crate::{auth::Policy};\n";
+    check(downward, "server/src/config.rs", text, &up);
+    check(downward, "server/src/app/ops.rs", "use crate::gateway::Gateways;\n", &[]);
+    check(downward, "server/src/gateway.rs", "use crate::store::Store;\n", &[]);
+    check(downward, "server/src/bin/lakesync/main.rs", "use crate::exit::Exit;\n", &[]);
+    let deep = "server/src/store/embedded/directory/identity.rs";
+    check(downward, deep, "use super::super::OpenError;\n", &[]);
+    let roundabout = ["paths to other modules begin with `crate::`"];
+    check(downward, deep, "use super::super::super::super::gateway::Gateway;\n", &roundabout);
+}
 
 #[test]
 fn imports_of_the_core_point_downward() {
@@ -40,7 +70,9 @@ fn imports_of_the_core_point_downward() {
 }
 
 fn downward(file: &File) -> Vec<String> {
-    let Some(own) = core_module(file) else { return Vec::new() };
+    let Some((layers, inner)) = bound(file) else { return Vec::new() };
+    let layer = |module: &str| layers.iter().position(|known| *known == module);
+    let own = head(inner);
     let Some(own_layer) = layer(own) else { return vec![format!("`{own}` has no layer")] };
     let mut faults = Vec::new();
     let (product, tests) = file.product_and_tests();
@@ -58,18 +90,18 @@ fn downward(file: &File) -> Vec<String> {
             }
         }
     }
-    let outward = if file.path.matches('/').count() == 1 { "super::" } else { "super::super::" };
-    if product.contains(outward) {
+    let outward = "super::".repeat(1 + inner.matches('/').count());
+    if product.contains(&outward) {
         faults.push("paths to other modules begin with `crate::`".to_owned());
     }
     faults
 }
 
-/// The module of the root crate that this file belongs to, if the layers bind it.
-fn core_module(file: &File) -> Option<&str> {
-    let inner = file.path.strip_prefix("src/")?.strip_suffix(".rs")?;
-    let module = inner.split('/').next()?;
-    (module != "lib" && module != "testing").then_some(module)
+/// The layers that bind a file, and its path among them; nothing if none do.
+fn bound(file: &File) -> Option<(&'static [&'static str], &str)> {
+    let (prefix, layers) = HOUSES.iter().find(|(prefix, _)| file.path.starts_with(prefix))?;
+    let inner = file.path.strip_prefix(prefix)?.strip_suffix(".rs")?;
+    (!OUTSIDE.contains(&head(inner))).then_some((*layers, inner))
 }
 
 /// The first names of all paths in `code` that begin with `crate::`, groups opened.
@@ -108,15 +140,14 @@ fn heads_of_group(group: &str) -> Vec<&str> {
     heads
 }
 
-fn layer(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|known| *known == module)
-}
-
 #[test]
-fn the_core_lists_its_modules_in_reading_order() {
-    let door = files().into_iter().find(|file| file.path == "src/lib.rs").expect("the core's door");
-    let listed = door.text.lines().filter_map(|line| line.strip_prefix("pub mod "));
-    let listed: Vec<_> = listed.map(head).filter(|module| *module != "testing").collect();
-    let planned: Vec<_> = LAYERS.into_iter().filter(|module| listed.contains(module)).collect();
-    assert_eq!(listed, planned);
+fn crates_list_their_modules_in_reading_order() {
+    for (prefix, layers) in HOUSES {
+        let path = format!("{prefix}lib.rs");
+        let door = files().into_iter().find(|file| file.path == path).expect("a crate's door");
+        let listed = door.text.lines().filter_map(|line| line.strip_prefix("pub mod "));
+        let listed: Vec<_> = listed.map(head).filter(|module| *module != "testing").collect();
+        let planned = layers.iter().copied().filter(|module| listed.contains(module));
+        assert_eq!(listed, planned.collect::<Vec<_>>(), "{path}");
+    }
 }

@@ -12,6 +12,13 @@ use base64::engine::general_purpose::STANDARD;
 pub const SECRET_FILE: &str = "token-secret";
 /// HS256 wants as many bytes as its hash has.
 const SECRET_BYTES: usize = 32;
+/// How the names of secrets begin that are still being written; the process follows.
+const DRAFT_PREFIX: &str = ".token-secret-";
+/// What a data directory may hold of ours before a store is made in it. A name that ends with `*` is
+/// the beginning of others: drafts that a killed process left.
+pub const SECRET_FILES: [&str; 2] = [SECRET_FILE, ".token-secret-*"];
+/// What to do about a file that holds no secret.
+const WAY_OUT: &str = "put the right one back, or remove the file: a new one is made, and no old token is good any more";
 
 /// A secret for HS256. Never shown, not even in debug output.
 #[derive(Clone)]
@@ -66,13 +73,13 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
-    let bytes = STANDARD.decode(text.trim()).map_err(io::Error::other)?;
+    let bytes = STANDARD.decode(text.trim());
+    let bytes = bytes.map_err(|error| io::Error::other(format!("{error}; {WAY_OUT}")))?;
     if bytes.len() < SECRET_BYTES {
-        let what = format!(
-            "a secret has {SECRET_BYTES} bytes at least, in base64; this has {}",
-            bytes.len()
-        );
-        return Err(io::Error::other(what));
+        let length = bytes.len();
+        return Err(io::Error::other(format!(
+            "a secret has {SECRET_BYTES} bytes at least, in base64; this has {length}; {WAY_OUT}"
+        )));
     }
     Ok(Some(Secret(bytes)))
 }
@@ -81,7 +88,7 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
 fn create(data: &Path, path: &Path) -> io::Result<()> {
     let mut bytes = [0; SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let draft = data.join(format!(".{SECRET_FILE}-{}", std::process::id()));
+    let draft = data.join(format!("{DRAFT_PREFIX}{}", std::process::id()));
     write_private(&draft, &format!("{}\n", STANDARD.encode(bytes)))?;
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
@@ -131,7 +138,7 @@ mod tests {
         for bad in ["short", "c2hvcnQ=", "§"] {
             fs::write(&path, bad).expect("written");
             let error = Secret::load_or_create(dir.path()).expect_err("refused").to_string();
-            assert!(error.contains(SECRET_FILE), "{error}");
+            assert!(error.contains(SECRET_FILE) && error.contains("or remove"), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("still there"), bad);
         }
     }

@@ -54,7 +54,8 @@ pub struct Options {
     /// What stays free on the disk: writes that would use it are refused as
     /// [`Full`](StoreError::Full).
     pub disk_reserve_bytes: u64,
-    /// Names of files of others that may lie in the directory before it becomes a store.
+    /// Names of files of others that may lie in the directory before it becomes a store. One that
+    /// ends with `*` stands for all that begin so.
     pub companions: Vec<String>,
 }
 

@@ -313,7 +313,7 @@ impl Store for MemoryStore {
         let mut state = self.lock();
         state.check_open()?;
         if state.copies.contains_key(to) {
-            return Err(StoreError::Failed(format!("{} exists", to.display())));
+            return Err(StoreError::NoCopy(format!("{} exists", to.display())));
         }
         let copy = state.durable.clone();
         state.copies.insert(to.to_owned(), copy);

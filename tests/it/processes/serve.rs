@@ -159,7 +159,8 @@ async fn a_busy_port_is_said_and_nothing_is_made() {
         let data = data.to_str().expect("text");
         let arguments = ["serve", "--data", data, "--listen", listen, "--ops-listen", ops];
         let ended = run(lakesync(arguments)).await;
-        assert_failed(&ended, &[setting, &address]);
+        let flag = format!("--{}", setting.replace('_', "-"));
+        assert_failed(&ended, &[setting, &address, "stop whoever listens", &flag]);
         assert_eq!(listing(place.path()), BTreeMap::new(), "something was made");
     }
 }
@@ -196,6 +197,44 @@ async fn a_wrong_setting_is_said_with_where_it_stands_and_nothing_is_made() {
     misspelt.env("LAKESYNC_STAL_MAX", "1s");
     assert_failed(&run(misspelt).await, &["LAKESYNC_STAL_MAX"]);
     assert_eq!(listing(place.path()), BTreeMap::new(), "something was made");
+}
+
+#[tokio::test]
+async fn a_directory_that_lakesync_token_began_is_ours() {
+    let place = place();
+    // What a process leaves that was killed while it wrote the secret.
+    fs::write(place.path().join(".token-secret-417"), "half").expect("written");
+    drop(Served::start(place.path(), &[]).await);
+    fs::write(place.path().join("token-secret"), "short").expect("written");
+    let ended = run(serve(place.path(), &[])).await;
+    assert_failed(&ended, &["token-secret", "or remove the file"]);
+}
+
+#[tokio::test]
+async fn a_copy_goes_nowhere_else_than_to_a_new_directory() {
+    let place = place();
+    let (data, copy) = (place.path().join("data"), place.path().join("copy"));
+    Served::start(&data, &[]).await.kill().await;
+    let [data, copy] = [&data, &copy].map(|path| path.to_str().expect("text"));
+    let backup = async || run(lakesync(["backup", "--data", data, "--to", copy])).await;
+    assert_eq!(backup().await.status.code(), Some(0));
+    let before = listing(Path::new(copy));
+    let again = backup().await;
+    assert_failed(&again, &["no copy was made", copy, "choose a directory that does not exist"]);
+    assert!(!again.stderr.contains("reopened"), "the store did not fail: {again:?}");
+    assert_eq!(listing(Path::new(copy)), before);
+    drop(Served::start(Path::new(copy), &[]).await);
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_time_to_drain_ends_well() {
+    let place = place();
+    let mut command = serve(place.path(), &[]);
+    command.env("LAKESYNC_DRAIN_MAX", "0s");
+    let served = Served::spawn(command, place.path()).await;
+    served.signal("TERM").await;
+    let ended = served.ended().await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@
 //! `LAKESYNC_TEST_TRIPLES` says how many (row, token, time) triples are judged at the least.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use lakesync::delta::Delta;
@@ -17,7 +16,7 @@ use lakesync::row::Row;
 use lakesync::rules::Draft;
 use lakesync::wire;
 use lakesync_server::auth::Grant;
-use lakesync_server::gateway::{Bug, Planted};
+use lakesync_server::gateway::Bug;
 use lakesync_server::store::memory::MemoryStore;
 use serde_json::{Map, Value as Json, json};
 use tonic::Streaming;
@@ -118,10 +117,11 @@ impl World {
     pub(crate) async fn start(seed: u64, bug: Option<Bug>) -> Self {
         // A log so short that readers who stay away are told to begin anew.
         let setup = Setup::new().on(MemoryStore::new());
-        let setup = setup.tune(move |config| {
-            config.log_bytes_max = 8 << 10;
-            config.planted = bug.map(|bug| Arc::new(Planted::new(bug)));
-        });
+        let setup = setup.tune(|config| config.log_bytes_max = 8 << 10);
+        let setup = match bug {
+            Some(bug) => setup.plant(bug),
+            None => setup,
+        };
         let server = setup.start().await;
         let mut operator = server.client("operator").await;
         operator.create_gateway(MAIN).await.expect("created");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lakesync_server::auth::SECRET_FILE;
+use lakesync_server::auth::SECRET_FILES;
 use lakesync_server::store::Store;
 use lakesync_server::store::embedded::{EmbeddedStore, Options};
 
@@ -24,7 +24,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     if !data.join("format").is_file() {
         return Err(Exit::input_output(format!("{} is no data directory", data.display())));
     }
-    let options = Options { companions: vec![SECRET_FILE.to_owned()], ..Options::default() };
+    let options =
+        Options { companions: SECRET_FILES.map(str::to_owned).into(), ..Options::default() };
     let store = EmbeddedStore::open(&data, options).map_err(Exit::input_output)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(Exit::input_output)?.block_on(async {

@@ -1,11 +1,11 @@
 //! `lakesync token`: a token for development, and nothing else on standard output.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lakesync::clock::{SystemClock, WallClock};
 use lakesync::name::Gateway;
-use lakesync_server::auth::{Grant, Secret};
+use lakesync_server::auth::{Grant, SECRET_FILE, Secret};
 use lakesync_server::config;
 use serde_json::{Map, Value};
 
@@ -52,10 +52,22 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     if let Some(name) = OWN_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
         return Err(Exit::usage(format!("the claim {name} has a flag of its own")));
     }
-    let secret = Secret::load_or_create(&data).map_err(Exit::input_output)?;
+    let secret = secret(&data)?;
     let grant = Grant { subject: sub, scope, gateways: gateway, claims, ttl };
     let token = grant.sign(&secret, SystemClock.now_ms()).map_err(Exit::usage)?;
     writeln!(std::io::stdout(), "{token}").map_err(Exit::input_output)
+}
+
+/// The secret of a data directory. A fresh one is mentioned: the directory may be misspelt.
+fn secret(data: &Path) -> Result<Secret, Exit> {
+    if let Some(secret) = Secret::load(data).map_err(Exit::input_output)? {
+        return Ok(secret);
+    }
+    let secret = Secret::load_or_create(data).map_err(Exit::input_output)?;
+    let made = data.join(SECRET_FILE);
+    // Nobody may be listening, and the token is good all the same.
+    let _ = writeln!(std::io::stderr(), "made {}", made.display());
+    Ok(secret)
 }
 
 fn claim(text: &str) -> Result<(String, Value), String> {

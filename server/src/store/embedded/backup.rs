@@ -28,7 +28,7 @@ pub(super) async fn backup(engine: &Arc<Engine>, to: &Path) -> Result<(), StoreE
     let (to, engine) = (to.to_owned(), Arc::clone(engine));
     // A copy that fails is the copy's matter: the store goes on.
     let copied = tokio::task::spawn_blocking(move || {
-        fs::create_dir(&to).map_err(|error| failed(&to, error))?;
+        fs::create_dir(&to).map_err(|error| not_created(&to, &error))?;
         let outcome = write(&engine, &moment, &to);
         if outcome.is_err() {
             // Nobody would open it, for it was not made; but it takes space.
@@ -36,12 +36,13 @@ pub(super) async fn backup(engine: &Arc<Engine>, to: &Path) -> Result<(), StoreE
         }
         outcome
     });
-    copied.await.unwrap_or_else(|_| Err(StoreError::Failed("the copy was given up".to_owned())))
+    let copied = copied.await;
+    copied.unwrap_or_else(|_| Err(StoreError::NoCopy("it was given up".to_owned())))
 }
 
 fn write(engine: &Engine, moment: &[View], to: &Path) -> Result<(), StoreError> {
-    let io = |error| failed(to, error);
-    let opening = |error: OpenError| StoreError::Failed(error.to_string());
+    let io = |error: io::Error| StoreError::NoCopy(format!("{}: {error}", to.display()));
+    let opening = |error: OpenError| StoreError::NoCopy(error.to_string());
     let mut copy = Directory::open(to, &[]).map_err(opening)?;
     copy.incarnation().map_err(opening)?;
     let journal_dir = copy.store().join(open::JOURNAL);
@@ -54,8 +55,15 @@ fn write(engine: &Engine, moment: &[View], to: &Path) -> Result<(), StoreError> 
     copy.make().map_err(opening)
 }
 
-fn failed(to: &Path, error: io::Error) -> StoreError {
-    StoreError::Failed(format!("{}: {error}", to.display()))
+fn not_created(to: &Path, error: &io::Error) -> StoreError {
+    let to = to.display();
+    StoreError::NoCopy(match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("{to} exists; choose a directory that does not exist yet")
+        }
+        io::ErrorKind::NotFound => format!("the directory that {to} would lie in does not exist"),
+        _ => format!("{to}: {error}"),
+    })
 }
 
 fn fill(engine: &Engine, moment: &[View], tables: &Tables) -> Result<(), StoreError> {

@@ -94,7 +94,11 @@ fn check_ours(path: &Path, companions: &[String]) -> Result<bool, OpenError> {
     for entry in entries {
         let name = entry.map_err(OpenError::io("read", path))?.file_name();
         let name = name.to_string_lossy();
-        if !OWN_NAMES.contains(&&*name) && !companions.iter().any(|companion| *companion == name) {
+        let is_companion = |companion: &String| match companion.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => *companion == name,
+        };
+        if !OWN_NAMES.contains(&&*name) && !companions.iter().any(is_companion) {
             return Err(OpenError::Foreign { dir: path.to_owned(), found: name.into_owned() });
         }
     }

@@ -8,6 +8,8 @@
 //! Space of trimmed and dropped data comes back without tombstones: tables that hold nothing else
 //! are dropped whole, and compaction leaves out the rest.
 
+use std::fmt;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -262,20 +264,24 @@ fn items(
     })
 }
 
-/// What an error of fjall means to us: the disk said no, or what it holds is wrong.
+/// What an error of fjall means to us: the disk said no, or what it holds is wrong. Its own words are
+/// for its developers: they go to the log.
 fn fault(error: fjall::Error) -> StoreError {
-    let disk = match &error {
-        fjall::Error::Io(_) | fjall::Error::Poisoned | fjall::Error::Locked => true,
-        fjall::Error::Storage(fjall::LsmError::Io(io)) => !matches!(
-            io.kind(),
-            std::io::ErrorKind::UnexpectedEof
-                | std::io::ErrorKind::NotFound
-                | std::io::ErrorKind::InvalidData
-        ),
-        _ => false,
-    };
-    match disk {
-        true => StoreError::Failed(format!("the tables: {error}")),
-        false => StoreError::Corrupt(format!("the tables: {error}")),
+    let failed = |what: &dyn fmt::Display| StoreError::Failed(format!("the tables: {what}"));
+    match &error {
+        fjall::Error::Io(io) => failed(io),
+        fjall::Error::Storage(fjall::LsmError::Io(io)) if !tells_damage(io) => failed(io),
+        fjall::Error::Poisoned => failed(&"an earlier write to them failed"),
+        fjall::Error::Locked => failed(&"another process has them open"),
+        _ => {
+            tracing::error!(%error, "the tables are damaged");
+            StoreError::Corrupt("its tables can't be read".to_owned())
+        }
     }
+}
+
+/// Whether a file is not as it was written, rather than out of reach.
+fn tells_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | NotFound | InvalidData)
 }

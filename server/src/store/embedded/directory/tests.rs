@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn open(path: &Path) -> Result<Directory, OpenError> {
-    Directory::open(path, &["secret".to_owned()])
+    Directory::open(path, &["secret".to_owned(), ".draft-*".to_owned()])
 }
 
 fn made(path: &Path) -> Directory {
@@ -37,6 +37,7 @@ fn a_directory_has_one_holder() {
 fn what_is_refused_stays_as_it_was() {
     for (name, content, expected) in [
         ("photo.jpg", "", "holds photo.jpg"),
+        ("secret-plans", "", "holds secret-plans"),
         ("format", "lakesync data directory, format 2\n", "format 2"),
         ("format", "something else", "holds format"),
         ("format", "lakesync data directory, format x\n", "holds format"),
@@ -59,6 +60,7 @@ fn beginnings_companions_and_volumes_are_no_strangers() {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("lost+found")).expect("create");
     fs::write(root.path().join("secret"), "s").expect("write");
+    fs::write(root.path().join(".draft-417"), "s").expect("write");
     let begun = open(root.path()).expect("open");
     begun.incarnation().expect("an identity");
     drop(begun); // Killed before it was made.
