@@ -22,6 +22,8 @@ const STATEMENTS_MAX: usize = 400;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// What the lock file's name adds to the database's.
 const LOCK_SUFFIX: &str = "-lakesync";
+/// Where Linux keeps what tells machines apart.
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Why a database can't be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -221,18 +223,22 @@ async fn prepare(connection: &mut SqliteConnection, path: &Path) -> Result<Clien
     })
 }
 
-/// What tells a file from a copy of it, where the system can.
+/// What tells a file from a copy of it, as far as the system can: where it lies, on which machine.
+/// Copies on two machines may well have one inode number, or one path. A file that was only moved is
+/// taken for a copy, which costs nothing but a new id.
 fn place(path: &Path) -> Option<String> {
+    // A file that was just made had no canonical path before.
+    let path = std::fs::canonicalize(path).ok()?;
     #[cfg(unix)]
-    {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(std::os::unix::fs::MetadataExt::ino(&metadata).to_string())
-    }
+    let inode = {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(&path).ok()?;
+        format!("{}:{}", metadata.dev(), metadata.ino())
+    };
     #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
+    let inode = String::new();
+    let machine = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
+    Some(format!("{inode} {} {}", machine.trim(), shown(&path)))
 }
 
 fn shown(path: &Path) -> String {

@@ -93,6 +93,17 @@ impl Device {
         Self { db, application, path, _dir: Some(dir) }
     }
 
+    /// The file under another name: the same inode, elsewhere.
+    pub(super) async fn moved(self) -> Self {
+        let Self { db, application, path, _dir } = self;
+        drop((db, application));
+        let there = path.with_file_name("moved.db");
+        std::fs::rename(&path, &there).unwrap();
+        let application = open::connect_application(&there).await.unwrap();
+        let db = Database::open(&there).await.unwrap();
+        Self { db, application, path: there, _dir }
+    }
+
     /// Runs statements of the application.
     pub(super) async fn run(&mut self, sql: &str) {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));

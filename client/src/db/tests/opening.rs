@@ -126,6 +126,45 @@ async fn a_copy_of_a_replica_is_another_replica() {
 }
 
 #[tokio::test]
+async fn a_file_with_the_same_inode_elsewhere_is_another_replica_and_loses_nothing() {
+    let tables = [keyed("notes", "a:text b:text")];
+    let (mut ann, mut bob) = (Device::with(&tables).await, Device::with(&tables).await);
+    let mut gateway = Gateway::default();
+    ann.run("INSERT INTO notes VALUES ('x', '1', '1')").await;
+    ann.sync(&mut gateway).await;
+    ann.run("UPDATE notes SET a = 'unsent'").await;
+    // Its answer is lost.
+    let batch = ann.db.pending_at_most(10).await.unwrap().unwrap();
+    gateway.push(ann.db.client_id(), &batch.deltas);
+    ann.run("INSERT INTO notes VALUES ('y', '2', '2')").await;
+    let id = ann.db.client_id().clone();
+    let mut ann = ann.moved().await;
+    assert_ne!(*ann.db.client_id(), id);
+    for _ in 0..2 {
+        ann.sync(&mut gateway).await;
+        bob.sync(&mut gateway).await;
+    }
+    let all = "SELECT * FROM notes ORDER BY 1";
+    assert_eq!(ann.ask(all).await, "x|unsent|1\ny|2|2");
+    assert_eq!(bob.ask(all).await, ann.ask(all).await);
+    assert_eq!(ann.db.counts().await.unwrap().pending, 0);
+    let id = ann.db.client_id().clone();
+    ann.reopen().await;
+    assert_eq!(*ann.db.client_id(), id, "and stays the one it is");
+}
+
+#[tokio::test]
+async fn a_new_file_keeps_its_id_by_whatever_name_it_was_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let made = Database::open(&link.join("app.db")).await.unwrap().client_id().clone();
+    let again = Database::open(&real.join("app.db")).await.unwrap().client_id().clone();
+    assert_eq!(made, again);
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing_and_is_recovered_from() {
     let (mut ann, mut bob) = {
         let tables = [keyed("notes", "a:text")];

@@ -192,3 +192,62 @@ async fn a_synced_column_is_dropped_by_making_the_table_anew() {
     ann.sync(&mut gateway).await;
     assert_eq!(ann.ask("SELECT * FROM t ORDER BY 1").await, "a|bob\nb|z");
 }
+
+#[tokio::test]
+async fn a_table_without_a_key_that_is_rebuilt_is_the_same_everywhere() {
+    let made = "CREATE TABLE log (line TEXT, n); INSERT INTO log VALUES ('1', 1), ('2', 2), ('3', 3), ('4', 4);
+                DELETE FROM log WHERE n = 1";
+    let mut ann = Device::adopting(made).await;
+    let mut bob = Device::with(&ann.proposals().await).await;
+    let mut gateway = Gateway::default();
+    ann.sync(&mut gateway).await;
+    bob.sync(&mut gateway).await;
+    ann.run("UPDATE log SET line = 'unsent' WHERE n = 4").await;
+    // The copy's rows are numbered from one on.
+    ann.run(
+        "BEGIN; CREATE TABLE copy (line TEXT, n, extra); INSERT INTO copy (line, n) SELECT * FROM log;
+         DROP TABLE log; ALTER TABLE copy RENAME TO log; COMMIT",
+    )
+    .await;
+    ann.push(&mut gateway).await;
+    assert_eq!(ann.db.cursor().await.unwrap(), "", "it asks for a checkpoint");
+    ann.checkpoint(&gateway).await;
+    for _ in 0..2 {
+        bob.sync(&mut gateway).await;
+        ann.sync(&mut gateway).await;
+        bob.run("UPDATE log SET line = line || '!'").await;
+    }
+    bob.sync(&mut gateway).await;
+    ann.sync(&mut gateway).await;
+    let lines = "SELECT line FROM log ORDER BY n";
+    assert_eq!(ann.ask(lines).await, "2!!\n3!!\nunsent!!");
+    assert_eq!(bob.ask(lines).await, ann.ask(lines).await);
+    assert_eq!(ann.ask("SELECT count(*) FROM _lakesync_rows WHERE hlc NOT NULL").await, "3");
+}
+
+#[tokio::test]
+async fn rows_whose_keys_name_none_survive_a_rebuild_and_a_new_column() {
+    let mut ann =
+        Device::adopting("CREATE TABLE t (id TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1)")
+            .await;
+    let mut gateway = Gateway::default();
+    ann.sync(&mut gateway).await;
+    ann.run("INSERT INTO t VALUES (NULL, 5), (NULL, 6)").await;
+    ann.sync(&mut gateway).await;
+    ann.run(
+        "BEGIN; CREATE TABLE copy (id TEXT PRIMARY KEY, v); INSERT INTO copy SELECT * FROM t;
+         INSERT INTO copy VALUES ('b', 7); DROP TABLE t; ALTER TABLE copy RENAME TO t; COMMIT",
+    )
+    .await;
+    let settled = ann.push(&mut gateway).await;
+    assert_eq!((settled.accepted, settled.rejected.len()), (1, 2), "refused, and told");
+    assert_eq!(gateway.show("t"), "a v=Int64(1)\nb v=Int64(7)");
+    assert_eq!(ann.ask("SELECT v FROM t ORDER BY v").await, "1\n5\n6\n7");
+
+    let schema = [keyed("t", "v:any w:int")];
+    ann.run("ALTER TABLE t ADD COLUMN w DEFAULT 1; UPDATE t SET w = 2").await;
+    ann.db.install_schema(&schema).await.unwrap();
+    let settled = ann.push(&mut gateway).await;
+    assert_eq!(settled.rejected.len(), 2, "{settled:?}");
+    assert_eq!(gateway.show("t"), "a v=Int64(1) w=Int64(2)\nb v=Int64(7) w=Int64(2)");
+}
