@@ -46,9 +46,12 @@ pub(crate) struct Setup {
     store: Option<Arc<dyn Store>>,
     pub(crate) clock: Arc<ManualClock>,
     settings: Vec<(&'static str, String)>,
-    tuned: Vec<Box<dyn Fn(&mut Config) + Send + Sync>>,
+    tuned: Vec<Tuning>,
     planted: Option<Arc<Planted>>,
 }
+
+/// A change of settings.
+type Tuning = Box<dyn Fn(&mut Config) + Send + Sync>;
 
 /// A server that runs.
 pub(crate) struct Server {

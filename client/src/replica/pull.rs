@@ -153,7 +153,7 @@ impl Core {
         match self.receive(&resume, since, round).await {
             Err(error) if error.is_not_held() => {
                 self.db.abandon_checkpoint().await?;
-                let resume = self.db.begin_checkpoint().await?;
+                let resume = self.db.begin_checkpoint(replaced.then_some(offline_max)).await?;
                 self.receive(&resume, "", round).await
             }
             Err(error) if !resume.is_empty() && can_not_resume(&error) => {

@@ -53,7 +53,7 @@ enum Op {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Text {
-    Text(String),
+    Plain(String),
     Truth(bool),
     Integer(i64),
     Number(f64),
@@ -62,7 +62,7 @@ enum Text {
 impl From<Text> for String {
     fn from(text: Text) -> Self {
         match text {
-            Text::Text(text) => text,
+            Text::Plain(text) => text,
             Text::Truth(truth) => truth.to_string(),
             Text::Integer(number) => number.to_string(),
             Text::Number(number) => number.to_string(),
