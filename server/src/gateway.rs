@@ -19,11 +19,13 @@ use lakesync::wire::Offer;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 mod admit;
+mod batch;
 mod checkpoint;
 mod chores;
 mod commit;
 mod cursor;
 mod error;
+mod evolve;
 mod followers;
 mod index;
 mod keys;

@@ -70,6 +70,8 @@ struct Judged {
     finished: Vec<i64>,
     /// Changes of which these columns are left to be sent.
     trimmed: Vec<(i64, Vec<u32>)>,
+    /// Rows that were to be given back, and which the gateway does not take.
+    not_taken: HashSet<(i64, RowId)>,
 }
 
 /// What the verdicts mean for each change. Those that were refused are kept aside.
@@ -144,6 +146,9 @@ impl Judged {
         let kept = rejected::put(work, &refused(entry), reason, message).await?;
         self.settled.rejected.push(kept);
         self.finished.push(entry.seq);
+        if is_restored(entry.op) {
+            self.not_taken.insert((entry.table.id, entry.row_id.clone()));
+        }
         if entry.op != OP_ADOPTED {
             self.touch(entry);
         }
@@ -157,7 +162,7 @@ impl Judged {
         batch: &Batch,
         applying: &mut Applying,
     ) -> Result<Settled, DbError> {
-        let Self { settled, rows, finished, trimmed } = self;
+        let Self { settled, rows, finished, trimmed, not_taken } = self;
         let seen = checkpoint::under_way(work).await?;
         // What the rows showed is looked up before the outbox forgets why.
         let mut loaded = Vec::new();
@@ -182,8 +187,13 @@ impl Judged {
                     held.known.merge(delta);
                 }
             }
-            // A row of before the adoption that nobody else has stays as it is.
-            held.retain(|held| held.known != Row::default() || !is_left_alone(batch, held));
+            // A row of before the adoption that nobody else has stays as it is, and so does one that
+            // the gateway does not take back. One that lost to a delete is gone.
+            held.retain(|held| {
+                let alone = not_taken.contains(&(table.id, held.row_id.clone()));
+                let alone = held.pending.is_empty() && alone;
+                held.known != Row::default() || !(alone || is_left_alone(batch, held))
+            });
             applying.finish(work, &table, held).await?;
             ranges::keep(work, &table).await?;
         }
@@ -194,11 +204,9 @@ impl Judged {
 /// The rows of one table that an answer concerns, in order, and what it accepted of each.
 type Rows = (Arc<Table>, HashMap<RowId, Vec<Delta>>, Vec<RowId>);
 
-/// Whether nothing but its adoption, or its being given back, was said of a row and refused.
+/// Whether nothing but its adoption was ever said of a row, and that was refused.
 fn is_left_alone(batch: &Batch, held: &super::held::Held) -> bool {
-    let adopted = |entry: &Entry| {
-        (entry.op == OP_ADOPTED || is_restored(entry.op)) && entry.row_id == held.row_id
-    };
+    let adopted = |entry: &Entry| entry.op == OP_ADOPTED && entry.row_id == held.row_id;
     held.pending.is_empty() && batch.entries.iter().any(adopted)
 }
 

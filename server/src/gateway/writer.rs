@@ -12,23 +12,23 @@ use bytes::Bytes;
 use lakesync::clock::WallClock;
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::name::{ClientId, Position};
-use lakesync::proto::v1::Outcome;
 use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::admit::{self, Admitted, Rows, Rules};
-use super::commit::{self, Commit};
+use super::admit::{self, Rows, Rules};
+use super::batch::Batch;
+use super::commit::Commit;
 use super::error::Revoked;
 use super::followers::Tail;
-use super::index::{self, Access, Committed, Index};
+use super::index::Access;
 use super::lens::{Caller, Lens};
 use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
-use super::recover::{Counters, encode_schema};
+use super::recover::Counters;
 use super::revoked::Revocations;
 use super::ruling::Ruling;
-use super::{Ack, Gauges, Planted, PushError, SchemaChangeError, Settings, keys, stored, told};
+use super::{Ack, Gauges, PushError, Settings, keys, stored, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -338,55 +338,6 @@ impl Writer {
         self.publish(batch.in_flight).await
     }
 
-    async fn put_schema(
-        &mut self,
-        proposals: &[Proposal],
-        dry_run: bool,
-        reply: oneshot::Sender<SchemaAnswer>,
-    ) -> Result<(), StoreError> {
-        let (evolved, ruling) = match self.evolve(proposals) {
-            Ok((evolved, ruling)) => (Arc::new(evolved), ruling),
-            Err(error) => {
-                // A caller that hung up learns nothing, and nothing happened.
-                let _ = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        if dry_run {
-            let _ = reply.send(Ok(evolved));
-            return Ok(());
-        }
-        if evolved == self.schema {
-            // Answered in its turn: the same schema may still be on its way to the disk.
-            let schema = Some((evolved, reply));
-            return self.publish(InFlight { schema, ..InFlight::default() }).await;
-        }
-        let meta = vec![(keys::SCHEMA.into(), Some(encode_schema(&evolved)))];
-        match self.store.commit(self.id, Group { meta, ..Group::default() }).await {
-            Ok(receipt) => {
-                self.schema = Arc::clone(&evolved);
-                self.ruling = ruling;
-                let in_force = self.ruling.in_force.clone();
-                let in_force = in_force.index.is_some().then_some(in_force);
-                let (receipt, schema) = (Some(receipt), Some((evolved, reply)));
-                self.publish(InFlight { receipt, schema, in_force, ..InFlight::default() }).await
-            }
-            Err(error @ StoreError::Full(_)) => {
-                let _ = reply.send(Err(error.into()));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The tables after `proposals`, and what the rules mean then.
-    fn evolve(&self, proposals: &[Proposal]) -> Result<(Schema, Ruling), SchemaChangeError> {
-        let evolved = self.schema.evolve(proposals)?;
-        self.ruling.allows(&self.schema, &evolved)?;
-        let ruling = self.ruling.under(&evolved)?;
-        Ok((evolved, ruling))
-    }
-
     pub(super) async fn publish(&self, in_flight: InFlight) -> Result<(), StoreError> {
         // The publisher stops only once the store has failed.
         self.publisher.send(in_flight).await.map_err(|_| StoreError::Closed)
@@ -406,65 +357,4 @@ struct Pusher {
     subject: String,
     client: ClientId,
     lens: Option<Lens>,
-}
-
-/// What a batch will have changed once the store has it.
-#[derive(Debug)]
-struct Batch {
-    head: Position,
-    counters: Counters,
-    meta: Vec<(Bytes, Option<Bytes>)>,
-    /// New states of index entries.
-    entries: Vec<(Bytes, Option<Bytes>)>,
-    owners: HashMap<ClientId, String>,
-    in_flight: InFlight,
-    /// The indexes to keep, and whether the first is of rules in force.
-    indexes: Vec<Arc<Index>>,
-    in_force: bool,
-    planted: Option<Arc<Planted>>,
-}
-
-impl Batch {
-    fn new(writer: &Writer) -> Self {
-        let (indexes, in_force) = writer.ruling.indexes();
-        Self {
-            head: writer.head,
-            counters: writer.counters,
-            meta: Vec::new(),
-            entries: Vec::new(),
-            owners: HashMap::new(),
-            in_flight: InFlight::default(),
-            indexes,
-            in_force,
-            planted: writer.settings.planted.clone(),
-        }
-    }
-
-    /// Makes what took effect of a push the next commit. What is said of the rest.
-    fn take(
-        &mut self,
-        schema: &Schema,
-        rows: &Rows,
-        client: &ClientId,
-        hlc: Hlc,
-        admitted: Admitted,
-    ) -> Vec<Outcome> {
-        let Admitted { effective, outcomes, rows_gained, deleted, moves, .. } = admitted;
-        let position = self.head.next();
-        self.head = position;
-        let planted = self.planted.as_deref();
-        let commit = Committed { client, position, schema, effective: &effective, planted };
-        let row = |key: &Bytes| rows.get(key);
-        let described = index::describe(&self.indexes, self.in_force, &moves, commit, row);
-        self.entries.extend(described.entries);
-        let generation = self.indexes.first().map_or(0, |index| index.generation);
-        let bytes = commit::encode(client, hlc, &effective, (generation, &described.parts));
-        let commit = Commit { position, bytes, parts: described.parts };
-        self.counters.appended_bytes += commit.bytes.len() as u64;
-        self.counters.rows = self.counters.rows.saturating_add_signed(rows_gained);
-        let tombstone = |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
-        self.meta.extend(deleted.iter().map(tombstone));
-        self.in_flight.commits.push(Arc::new(commit));
-        outcomes
-    }
 }
