@@ -25,7 +25,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
-use crate::gateway::{Gateways, Planted, Settings};
+use crate::gateway::{Allowance, Gateways, Planted, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
@@ -325,8 +325,14 @@ fn gateway_settings(config: &Config) -> Settings {
         log_bytes_max: config.log_bytes_max,
         stall_max: config.stall_max,
         queue_bytes_max: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
+        each_subject: allowance(config.subject_max),
+        each_gateway: allowance(config.gateway_max),
         ..Settings::default()
     }
+}
+
+fn allowance([calls, rows, bytes, streams]: [u64; 4]) -> Allowance {
+    Allowance { calls, rows, bytes, streams }
 }
 
 fn limits_of(config: &Config) -> Limits {

@@ -48,8 +48,25 @@ pub const KEYS: &[Key] = &[
     key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
     key("disk_reserve", "64MiB", "free space below which pushes are refused"),
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
+    key("subject_calls_max", "0", "pushes, pulls and checkpoints a second of a subject; 0 for any"),
+    key("subject_rows_max", "0", "pushed changes a second of a subject, at each gateway"),
+    key("subject_bytes_max", "0", "pushed bytes a second of a subject, at each gateway"),
+    key(
+        "subject_streams_max",
+        "0",
+        "pulls and checkpoints under way of a subject, at each gateway",
+    ),
+    key("gateway_calls_max", "0", "calls a second of all callers of a gateway together; 0 for any"),
+    key("gateway_rows_max", "0", "pushed changes a second of all callers of a gateway together"),
+    key("gateway_bytes_max", "0", "pushed bytes a second of all callers of a gateway together"),
+    key("gateway_streams_max", "0", "pulls and checkpoints under way of all callers of a gateway"),
     key("drain_max", "20s", "how long a stopping server may take"),
 ];
+
+const SUBJECT_KEYS: [&str; 4] =
+    ["subject_calls_max", "subject_rows_max", "subject_bytes_max", "subject_streams_max"];
+const GATEWAY_KEYS: [&str; 4] =
+    ["gateway_calls_max", "gateway_rows_max", "gateway_bytes_max", "gateway_streams_max"];
 
 const fn within(min: &'static str, max: &'static str) -> Bounds {
     Bounds { min, max }
@@ -99,6 +116,11 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// How long a reader may take nothing.
     pub stall_max: Duration,
+    /// What a subject may take of a gateway: calls, rows and bytes a second, and streams at a time;
+    /// zero is no bound.
+    pub subject_max: [u64; 4],
+    /// What all callers of a gateway may take of it together.
+    pub gateway_max: [u64; 4],
     /// How long a stopping server waits.
     pub drain_max: Duration,
 }
@@ -217,6 +239,14 @@ impl Texts {
     /// Parses every setting.
     pub fn parse(&self) -> Result<Config, ConfigError> {
         let optional = |name| self.parsed(name, parse::optional_text);
+        let taken = |[calls, rows, bytes, streams]: [&'static str; 4]| {
+            Ok::<_, ConfigError>([
+                self.parsed(calls, parse::count)?,
+                self.parsed(rows, parse::count)?,
+                self.parsed(bytes, parse::size)?,
+                self.parsed(streams, parse::count)?,
+            ])
+        };
         Ok(Config {
             data: self.parsed("data", parse::path)?,
             listen: self.parsed("listen", parse::address)?,
@@ -233,6 +263,8 @@ impl Texts {
             queue_bytes_max: self.parsed("queue_size_max", |text| QUEUE_SIZE.size(text))?,
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
+            subject_max: taken(SUBJECT_KEYS)?,
+            gateway_max: taken(GATEWAY_KEYS)?,
             drain_max: self.parsed("drain_max", |text| DRAIN.duration(text))?,
         })
     }

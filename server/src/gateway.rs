@@ -16,9 +16,10 @@ use lakesync::name::{ClientId, Position};
 use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 mod admit;
+mod allowance;
 mod batch;
 mod checkpoint;
 mod chores;
@@ -48,6 +49,7 @@ mod stored;
 mod writer;
 
 pub use admit::REPLAYED;
+pub use allowance::{Allowance, Quota};
 pub use checkpoint::CheckpointOptions;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
 pub use lens::Caller;
@@ -58,6 +60,7 @@ pub use registry::{Gateways, Usage};
 pub use rehearse::Effect;
 
 use crate::store::{GatewayRecord, Store, StoreError};
+use allowance::{Allowances, Take};
 use followers::Tail;
 use lens::Lens;
 use revoked::Revocations;
@@ -79,6 +82,10 @@ pub struct Settings {
     pub stall_max: Duration,
     /// How much all queued pushes may hold, in bytes.
     pub queue_bytes_max: usize,
+    /// What each subject may take of a gateway.
+    pub each_subject: Allowance,
+    /// What all callers of a gateway may take of it together.
+    pub each_gateway: Allowance,
     /// A bug to suffer from, so that tests can show that they find it.
     pub planted: Option<Arc<Planted>>,
 }
@@ -92,6 +99,8 @@ impl Default for Settings {
             heartbeat: limits::HEARTBEAT,
             stall_max: Duration::from_secs(60),
             queue_bytes_max: 256 << 20,
+            each_subject: Allowance::default(),
+            each_gateway: Allowance::default(),
             planted: None,
         }
     }
@@ -109,6 +118,9 @@ struct Inner {
     settings: Arc<Settings>,
     mailbox: mpsc::Sender<Message>,
     queue: Arc<Semaphore>,
+    /// This gateway's share of the queue: one that stalls must not stop the others.
+    share: Arc<Semaphore>,
+    allowances: Arc<Allowances>,
     tail: Arc<Tail>,
     gauges: Arc<Gauges>,
     schema: watch::Receiver<Arc<Schema>>,
@@ -155,6 +167,16 @@ pub struct Stats {
 
 /// How much of the queue a permit stands for.
 const QUEUE_UNIT_BYTES: usize = 1024;
+/// Which part of the queue one gateway may fill, and the least that it may.
+const QUEUE_SHARE: usize = 4;
+const QUEUE_SHARE_BYTES_MIN: usize = 8 << 20;
+
+/// A push's room in the queue, given back when it has been answered.
+#[derive(Debug)]
+struct Room {
+    _share: OwnedSemaphorePermit,
+    _queue: OwnedSemaphorePermit,
+}
 
 impl Gateway {
     /// Offers `offers` as one commit and returns once they are durable. `bytes` is the size of the
@@ -170,9 +192,9 @@ impl Gateway {
         if limits::PUSH_ROWS_MAX < offers.len() {
             return Err(PushError::TooManyChanges { count: offers.len() });
         }
-        let units = u32::try_from(1 + bytes / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX);
-        let queue = Arc::clone(&self.0.queue);
-        let room = queue.try_acquire_many_owned(units).map_err(|_| PushError::Full)?;
+        let take = Take { rows: offers.len() as u64, bytes: bytes as u64 };
+        self.0.allowances.push(&caller.subject, take, self.0.clock.now_ms())?;
+        let room = self.room(bytes)?;
         let lens = Lens::of(self.0.in_force.borrow().index.as_ref(), caller)?;
         let (reply, answer) = oneshot::channel();
         let caller = caller.clone();
@@ -188,6 +210,15 @@ impl Gateway {
             Ok(answer) => answer,
             Err(_) => Err(self.ended().map_or(PushError::Stopped, PushError::Store)),
         }
+    }
+
+    /// Room for a push in the queue, of the process and of this gateway.
+    fn room(&self, bytes: usize) -> Result<Room, PushError> {
+        let units = u32::try_from(1 + bytes / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX);
+        let take = |queue: &Arc<Semaphore>| {
+            Arc::clone(queue).try_acquire_many_owned(units).map_err(|_| PushError::Full)
+        };
+        Ok(Room { _share: take(&self.0.share)?, _queue: take(&self.0.queue)? })
     }
 
     /// Installs or evolves tables; with `dry_run`, only says what would come of it.

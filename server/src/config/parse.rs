@@ -105,6 +105,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than there can be".to_owned())
 }
 
+/// A whole number.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "a whole number is needed".to_owned())
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -16,6 +16,7 @@ use lakesync::row::Row;
 use lakesync::wire;
 use prost::Message;
 
+use super::allowance::Stream;
 use super::cursor::{Cursor, CursorError, Place, Resume};
 use super::lens::Caller;
 use super::out::{Answers, Out, Stopped};
@@ -57,9 +58,18 @@ impl Gateway {
                 (resume.start, resume.rows_done, Some(resume.place))
             }
         };
+        let place_taken = self.place(caller)?;
         let (out, answers) = Out::new(self, stopped);
         let (gateway, caller) = (self.clone(), caller.clone());
-        let scan = Scan { gateway, caller, tables: options.tables, start, rows_done, out };
+        let scan = Scan {
+            _place: place_taken,
+            gateway,
+            caller,
+            tables: options.tables,
+            start,
+            rows_done,
+            out,
+        };
         match lens {
             None => _ = tokio::spawn(scan.run(place)),
             Some(lens) => {
@@ -81,6 +91,7 @@ impl Gateway {
 
 /// One checkpoint under way.
 pub(super) struct Scan {
+    _place: Stream,
     pub(super) gateway: Gateway,
     caller: Caller,
     /// Which tables the reader wants; empty is all.

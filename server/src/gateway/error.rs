@@ -9,6 +9,7 @@ use lakesync::rules::{RulesError, TooManyInstances};
 use lakesync::schema::EvolveError;
 use lakesync::wire::Refusal;
 
+use super::allowance::Quota;
 use super::cursor::CursorError;
 use crate::store::StoreError;
 
@@ -39,6 +40,9 @@ pub enum PushError {
     /// The caller's tokens were revoked.
     #[error(transparent)]
     Revoked(#[from] Revoked),
+    /// The caller, or the gateway, has taken more than it may.
+    #[error(transparent)]
+    Quota(#[from] Quota),
     /// A change of an atomic push was refused.
     #[error("nothing was committed: {}", .0.message)]
     Refused(Refusal),
@@ -60,6 +64,7 @@ impl Classify for PushError {
             Self::ClientIdTaken(_) => Reason::ClientIdTaken,
             Self::Scope(error) => error.reason(),
             Self::Revoked(error) => error.reason(),
+            Self::Quota(error) => error.reason(),
             Self::Refused(refusal) => refusal.reason,
             Self::Full => Reason::Overloaded,
             Self::Stopped => Reason::ShuttingDown,
@@ -70,6 +75,7 @@ impl Classify for PushError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full => Some(RETRY_AFTER),
+            Self::Quota(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
         }
@@ -221,6 +227,9 @@ pub enum ReadError {
     /// The caller's tokens were revoked.
     #[error(transparent)]
     Revoked(#[from] Revoked),
+    /// The caller, or the gateway, has taken more than it may.
+    #[error(transparent)]
+    Quota(#[from] Quota),
     /// The reader took nothing for too long.
     #[error("the reader took nothing for {} s; resume from the last cursor", .0.as_secs())]
     SlowConsumer(Duration),
@@ -241,6 +250,7 @@ impl Classify for ReadError {
             Self::Cursor(error) => error.reason(),
             Self::Scope(error) => error.reason(),
             Self::Revoked(error) => error.reason(),
+            Self::Quota(error) => error.reason(),
             Self::SlowConsumer(_) => Reason::SlowConsumer,
             Self::TokenExpired => Reason::TokenExpired,
             Self::ShuttingDown => Reason::ShuttingDown,
@@ -250,6 +260,7 @@ impl Classify for ReadError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Quota(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
         }

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 
 use lakesync::name::Position;
 use lakesync::schema::Schema;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commit::Commit;
 use super::followers::Tail;
 use super::recover::Counters;
 use super::ruling::InForce;
-use super::{Ack, Gauges, PushError, RulesChangeError, SchemaChangeError};
+use super::{Ack, Gauges, PushError, Room, RulesChangeError, SchemaChangeError};
 use crate::store::{Receipt, StoreError};
 
 /// What a push is answered.
@@ -43,8 +43,8 @@ pub(super) struct InFlight {
 pub(super) struct Answer {
     pub(super) reply: oneshot::Sender<PushAnswer>,
     pub(super) what: PushAnswer,
-    /// The push's share of the queue.
-    pub(super) _room: OwnedSemaphorePermit,
+    /// The push's room in the queue.
+    pub(super) _room: Room,
 }
 
 impl InFlight {

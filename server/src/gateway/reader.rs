@@ -14,6 +14,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::allowance::Stream;
 use super::commit::{self, Commit};
 use super::cursor::{Cursor, View};
 use super::followers::{Head, Tail, Watch};
@@ -50,13 +51,25 @@ impl Gateway {
     ) -> Result<Answers<PullResponse>, ReadError> {
         let (lens, now) = self.standing(caller, &options.tables)?;
         let at = self.start(&options.cursor, &now)?;
+        let place = self.place(caller)?;
         let started = now.position;
         let alarm = Alarm::of(&self.0.tail, lens.as_ref());
         let (out, answers) = Out::new(self, stopped);
         let (gateway, caller) = (self.clone(), caller.clone());
         let spoke = Instant::now();
         let stand = Cursor { position: at, ..now };
-        let reader = Reader { gateway, caller, lens, options, stand, started, rows: 0, spoke, out };
+        let reader = Reader {
+            _place: place,
+            gateway,
+            caller,
+            lens,
+            options,
+            stand,
+            started,
+            rows: 0,
+            spoke,
+            out,
+        };
         tokio::spawn(reader.run(alarm));
         Ok(answers)
     }
@@ -64,6 +77,7 @@ impl Gateway {
 
 /// One pull under way.
 pub(super) struct Reader {
+    _place: Stream,
     pub(super) gateway: Gateway,
     caller: Caller,
     /// What the reader may see; everything without rules.

@@ -12,12 +12,16 @@ use lakesync::name::{self, Position};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::allowance::Allowances;
 use super::followers::Tail;
 use super::publisher::publish_all;
 use super::retain::forget_commits;
 use super::revoked::Revocations;
 use super::writer::{IN_FLIGHT_MAX, Writer};
-use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, recover, ruling};
+use super::{
+    Gateway, Gauges, Inner, QUEUE_SHARE, QUEUE_SHARE_BYTES_MIN, QUEUE_UNIT_BYTES, Settings,
+    recover, ruling,
+};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
@@ -206,6 +210,12 @@ impl Gateways {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One gateway's share of the queue, in its units.
+    fn share(&self) -> usize {
+        let bytes = (self.settings.queue_bytes_max / QUEUE_SHARE).max(QUEUE_SHARE_BYTES_MIN);
+        bytes / QUEUE_UNIT_BYTES
+    }
+
     async fn open(&self, record: GatewayRecord) -> Result<Open, StoreError> {
         let store = self.store.as_ref();
         let counters = recover::counters(store, record.id).await?;
@@ -250,6 +260,8 @@ impl Gateways {
             installed,
             enforced,
         ));
+        let Settings { each_subject, each_gateway, .. } = *self.settings;
+        let allowances = Arc::new(Allowances::new(each_subject, each_gateway));
         let gateway = Gateway(Arc::new(Inner {
             record,
             store: Arc::clone(&self.store),
@@ -257,6 +269,8 @@ impl Gateways {
             settings: Arc::clone(&self.settings),
             mailbox,
             queue: Arc::clone(&self.queue),
+            share: Arc::new(Semaphore::new(self.share())),
+            allowances,
             tail,
             gauges,
             schema: schema_seen,

@@ -3,6 +3,7 @@
 
 use lakesync::name::{Position, TableName};
 
+use super::allowance::{Quota, Stream};
 use super::cursor::{Cursor, CursorError, Selection, View};
 use super::lens::{Caller, Lens};
 use super::{Bug, Gateway, ReadError, Revoked};
@@ -26,6 +27,11 @@ impl Gateway {
         let (log_id, position) = (self.0.record.log_id, self.0.tail.head()?);
         let (tables, view) = (Selection::of(tables), View::of(lens.as_ref()));
         Ok((lens, Cursor { log_id, position, tables, view }))
+    }
+
+    /// A place among the streams under way.
+    pub(super) fn place(&self, caller: &Caller) -> Result<Stream, Quota> {
+        self.0.allowances.stream(&caller.subject, self.0.clock.now_ms())
     }
 
     /// Where a reader with this cursor goes on.

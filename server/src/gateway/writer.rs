@@ -15,7 +15,7 @@ use lakesync::name::{ClientId, Position};
 use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::admit::{self, Rows, Rules};
 use super::batch::Batch;
@@ -28,7 +28,7 @@ use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, S
 use super::recover::Counters;
 use super::revoked::Revocations;
 use super::ruling::Ruling;
-use super::{Ack, Gauges, PushError, Settings, keys, stored, told};
+use super::{Ack, Gauges, PushError, Room, Settings, keys, stored, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -68,8 +68,8 @@ pub(super) struct Push {
     /// The size of the request.
     pub(super) bytes: usize,
     pub(super) reply: oneshot::Sender<PushAnswer>,
-    /// Its share of the queue, given back when it has been answered.
-    pub(super) room: OwnedSemaphorePermit,
+    /// Given back when it has been answered.
+    pub(super) room: Room,
 }
 
 #[derive(Debug)]

@@ -225,3 +225,33 @@ async fn p15_a_schema_is_bounded() {
     assert_eq!(State::of(&ann).await, before);
     ann.put_schema(vec![table("wide", &columns[..1_000])]).await.expect("just fits");
 }
+
+#[tokio::test]
+async fn p15_a_subject_that_takes_too_much_waits_and_others_do_not() {
+    let limits = [("subject_rows_max", "10"), ("subject_streams_max", "1")];
+    let setup =
+        limits.into_iter().fold(Setup::new(), |setup, (name, value)| setup.set(name, value));
+    let server = setup.start_with_tables().await;
+    let (ann, bob) = (server.client("ann").await, server.client("bob").await);
+    let change = |client: &Client, nth| upsert(&client.id, at(nth), &format!("todos/{nth}"), &[]);
+    ann.push((0..10).map(|nth| change(&ann, nth))).await.expect("a second's worth");
+    let before = ann.stats().await.expect("figures").head;
+    let refused = ann.push([change(&ann, 10)]).await;
+    let status = assert_refused(refused, Code::ResourceExhausted, "QUOTA");
+    let wait = retry_after(&status).expect("RetryInfo");
+    assert_eq!(bob.push([change(&bob, 11)]).await.expect("his own").position, before + 1);
+    setup.clock.advance(u64::try_from(wait.as_millis()).expect("short"));
+    ann.push([change(&ann, 10)]).await.expect("as it was told");
+
+    let followed = ann.follow("").await.expect("the first stream");
+    assert_refused(ann.pull("").await, Code::ResourceExhausted, "QUOTA");
+    bob.pull("").await.expect("his own");
+    drop(followed);
+    // The server notices in its own time that a reader has gone.
+    within(async {
+        while ann.pull("").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
