@@ -12,4 +12,5 @@ pub(crate) mod dice;
 mod flaky;
 mod recover;
 mod refused;
+mod scoped;
 mod site;
