@@ -57,3 +57,22 @@ fn what_cannot_be_is_refused() {
         assert_eq!(output.status.code(), Some(64), "{wrong:?}");
     }
 }
+
+#[test]
+fn sync_rules_with_an_owner_for_each_row() {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
+        .args(["bench", "rules", "--json", "--changes", "3000", "--owners", "50"])
+        .args(["--followers", "50", "--pairs", "1", "--data"])
+        .arg(place.path())
+        .output()
+        .expect("started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let share = report["own"]["own_share"].as_f64().expect("a share");
+    assert!(0.0 < share && share < 0.1, "{report:#}");
+    assert_eq!(report["followed"]["strays"], 0, "{report:#}");
+    assert!(report["pushes"]["cost"].as_f64().is_some_and(|cost| 0.0 < cost), "{report:#}");
+    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
+}

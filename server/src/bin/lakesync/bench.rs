@@ -12,6 +12,7 @@ mod push;
 mod read;
 mod report;
 mod rows;
+mod rules;
 mod turn;
 mod yardstick;
 
@@ -37,6 +38,8 @@ enum Work {
     Pull(Options),
     /// A checkpoint of everything.
     Checkpoint(Options),
+    /// What sync rules cost, and whether a reader pays for its own rows only.
+    Rules(rules::Options),
     /// Serve the yardstick: for the harness only.
     #[command(hide = true)]
     Yardstick(yardstick::Arguments),
@@ -80,6 +83,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
             Work::Checkpoint(options) => {
                 unless_stopped(pairs::run(pairs::Work::Checkpoint, options)).await
             }
+            Work::Rules(options) => unless_stopped(rules::run(options)).await,
             Work::Yardstick(arguments) => yardstick::serve(arguments).await,
         }
     })

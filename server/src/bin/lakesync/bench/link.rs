@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use lakesync::limits::MESSAGE_BYTES_MAX;
 use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
-use lakesync::proto::admin::v1::{CreateGatewayRequest, PutSchemaRequest};
+use lakesync::proto::admin::v1::{
+    CreateGatewayRequest, PutSchemaRequest, PutSyncRulesRequest, SyncRules,
+};
 use lakesync::proto::v1::{PushResponse, TableSchema};
 use prost::Message;
 use tonic::client::Grpc;
@@ -73,7 +75,24 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Puts sync rules into force.
+    pub(super) async fn put_rules(&self, gateway: &str, rules: SyncRules) -> Result<(), Exit> {
+        let link = self.connect().await?;
+        let (gateway, rules) = (gateway.to_owned(), Some(rules));
+        let request = PutSyncRulesRequest { gateway, rules, ..PutSyncRulesRequest::default() };
+        let mut admin = AdminServiceClient::new(link.channel.clone());
+        admin.put_sync_rules(link.request(request)).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
 impl Link {
+    /// The same connection, for another token.
+    pub(super) fn with(&self, other: &Target) -> Self {
+        Self { channel: self.channel.clone(), authorization: other.authorization.clone() }
+    }
+
     /// Pushes, and waits for the answer.
     pub(super) async fn push(&self, frame: Frame) -> Result<PushResponse, Exit> {
         let mut grpc = Grpc::new(self.channel.clone());

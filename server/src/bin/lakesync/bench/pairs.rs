@@ -106,7 +106,7 @@ impl Bench {
             None => format!("bench-{at}"),
         };
         if self.readers.is_none() {
-            self.server.target.create(&gateway, schema()).await?;
+            self.server.target.create(&gateway, schema(None)).await?;
         }
         let server = self.turn(&self.server, &gateway).await?;
         let yardstick = self.turn(&self.yardstick, &gateway).await?;
@@ -155,21 +155,37 @@ impl Bench {
 }
 
 async fn start_server(data: &Path) -> Result<Side, Exit> {
+    let (child, secret) = serve(data).await?;
+    let target = target(&child, &secret, "bench", serde_json::Map::new())?;
+    Ok(Side { child, target })
+}
+
+/// A real server, and the secret that signs its tokens.
+pub(super) async fn serve(data: &Path) -> Result<(Child, Secret), Exit> {
     let listen = OsString::from("127.0.0.1:0");
     let arguments = ["serve".into(), "--data".into(), data.into(), "--listen".into(), listen];
     let child = Child::start(arguments).await?;
     // The server made its secret; nobody may touch its directory before it.
     let secret = Secret::load_or_create(data).map_err(Exit::input_output)?;
+    Ok((child, secret))
+}
+
+/// The server, for a token with these claims.
+pub(super) fn target(
+    child: &Child,
+    secret: &Secret,
+    subject: &str,
+    claims: serde_json::Map<String, serde_json::Value>,
+) -> Result<Target, Exit> {
     let grant = Grant {
-        subject: "bench".to_owned(),
+        subject: subject.to_owned(),
         scope: "sync admin".to_owned(),
         gateways: Vec::new(),
-        claims: serde_json::Map::new(),
+        claims,
         ttl: TOKEN_TTL,
     };
-    let token = grant.sign(&secret, SystemClock.now_ms()).map_err(Exit::config)?;
-    let target = Target::new(child.address(), &token)?;
-    Ok(Side { child, target })
+    let token = grant.sign(secret, SystemClock.now_ms()).map_err(Exit::config)?;
+    Target::new(child.address(), &token)
 }
 
 async fn start_yardstick(directory: &Path, recording: Option<&Path>) -> Result<Side, Exit> {
@@ -190,7 +206,7 @@ async fn start_yardstick(directory: &Path, recording: Option<&Path>) -> Result<S
 
 /// Pushes what is to be read, and records how the server tells it.
 async fn fill(work: Work, server: &Target, load: &Arc<Load>, to: &Path) -> Result<(), Exit> {
-    server.create(READ_GATEWAY, schema()).await?;
+    server.create(READ_GATEWAY, schema(None)).await?;
     let filled = push::turn(server, load, READ_GATEWAY, &ProgressBar::hidden()).await?;
     if filled.items != load.changes as u64 {
         let what = format!("only {} changes could be pushed in time", filled.items);

@@ -132,7 +132,7 @@ fn figures(turn: &Turn) -> Value {
 }
 
 /// The middle one, or the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     match (sorted.len() / 2, sorted.len() % 2) {

@@ -41,8 +41,11 @@ pub(super) struct Push {
     pub(super) changes: usize,
 }
 
-/// The table that is pushed to.
-pub(super) fn schema() -> TableSchema {
+/// The column that says whose a row is, where rows are somebody's.
+pub(super) const OWNER: &str = "owner";
+
+/// The table that is pushed to, with a column for the owner if rows have `owners`.
+pub(super) fn schema(owners: Option<u64>) -> TableSchema {
     let column = |(name, kind): (&str, ColumnType)| Column {
         name: name.to_owned(),
         r#type: kind.into(),
@@ -57,7 +60,11 @@ pub(super) fn schema() -> TableSchema {
     ];
     TableSchema {
         table: TABLE.to_owned(),
-        columns: columns.map(column).into(),
+        columns: columns
+            .into_iter()
+            .chain(owners.map(|_| (OWNER, ColumnType::Int64)))
+            .map(column)
+            .collect(),
         ..TableSchema::default()
     }
 }
@@ -65,9 +72,20 @@ pub(super) fn schema() -> TableSchema {
 impl Load {
     /// `changes` changes of `clients` clients, `batch` in a push, stamped at `now_ms`.
     pub(super) fn new(clients: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+        Self::owned(None, clients, batch, changes, now_ms)
+    }
+
+    /// The same, each row with one of so many owners, if any.
+    pub(super) fn owned(
+        owners: Option<u64>,
+        clients: usize,
+        batch: usize,
+        changes: usize,
+        now_ms: u64,
+    ) -> Self {
         let share = |at: usize| changes / clients + usize::from(at < changes % clients);
         let clients: Vec<Client> =
-            (0..clients).map(|at| Client::new(at, batch, share(at), now_ms)).collect();
+            (0..clients).map(|at| Client::new(owners, at, batch, share(at), now_ms)).collect();
         let pushes = clients.iter().flat_map(|client| &client.pushes);
         let bytes = pushes.map(|push| push.body.len()).sum();
         Self { clients, changes, bytes }
@@ -75,8 +93,9 @@ impl Load {
 }
 
 impl Client {
-    fn new(at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+    fn new(owners: Option<u64>, at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
         let mut writer = Writer {
+            owners,
             random: Random(SEED ^ (at as u64) << 48),
             hlc: Hlc::from_ms(now_ms),
             rows: Vec::new(),
@@ -87,25 +106,31 @@ impl Client {
             let changes = left.min(batch);
             left -= changes;
             let rows = (0..changes).map(|_| writer.change()).collect();
-            pushes.push(Push { body: encode(rows), changes });
+            pushes.push(Push { body: encode(owners, rows), changes });
         }
         Self { id: format!("bench-{at}"), pushes }
     }
 
     /// What goes in front of every push to `gateway`.
     pub(super) fn head(&self, gateway: &str) -> Bytes {
-        let (gateway, client_id) = (gateway.to_owned(), self.id.clone());
+        Self::head_of(&self.id, gateway)
+    }
+
+    /// What goes in front of every push of a client to `gateway`.
+    pub(super) fn head_of(id: &str, gateway: &str) -> Bytes {
+        let (gateway, client_id) = (gateway.to_owned(), id.to_owned());
         PushRequest { gateway, client_id, ..PushRequest::default() }.encode_to_vec().into()
     }
 }
 
-fn encode(rows: Vec<RowChange>) -> Bytes {
-    let columns = schema().columns.into_iter().map(|column| column.name).collect();
+fn encode(owners: Option<u64>, rows: Vec<RowChange>) -> Bytes {
+    let columns = schema(owners).columns.into_iter().map(|column| column.name).collect();
     let table = TableChanges { table: TABLE.to_owned(), columns, rows, ..TableChanges::default() };
     PushRequest { tables: vec![table], ..PushRequest::default() }.encode_to_vec().into()
 }
 
 struct Writer {
+    owners: Option<u64>,
     random: Random,
     hlc: Hlc,
     rows: Vec<String>,
@@ -130,6 +155,8 @@ impl Writer {
             Kind::Int64Value(random.below(1_000) as i64),
             Kind::TimestampValue(1_700_000_000_000_000 + random.below(1 << 44) as i64),
         ];
+        let owner = self.owners.map(|owners| Kind::Int64Value(owner(&row_id, owners)));
+        let values = values.into_iter().chain(owner);
         let cell = |(column, kind)| Cell {
             column,
             value: Some(Value { kind: Some(kind) }),
@@ -143,6 +170,23 @@ impl Writer {
             ..RowChange::default()
         }
     }
+}
+
+/// Whose a row is: always the same one's.
+fn owner(row_id: &str, owners: u64) -> i64 {
+    (u64::from(crc32fast::hash(row_id.as_bytes())) % owners).cast_signed()
+}
+
+/// One change of a new row of this owner's, as a push without its gateway.
+pub(super) fn one_row(owners: u64, owner: u64, nth: u64, now_ms: u64) -> Push {
+    let client = Client::new(Some(owners), usize::from(u16::MAX), 1, 1, now_ms);
+    let mut request = PushRequest::decode(client.pushes[0].body.clone()).expect("BUG: our own");
+    let row = &mut request.tables[0].rows[0];
+    row.row_id = format!("one-{nth}");
+    row.stamp = Some(Stamp { hlc: Hlc::from_ms(now_ms).0 + nth, client: 0 });
+    let value = Some(Value { kind: Some(Kind::Int64Value(owner.cast_signed())) });
+    row.cells.last_mut().expect("BUG: a row without cells").value = value;
+    Push { body: request.encode_to_vec().into(), changes: 1 }
 }
 
 /// A weak and fast source of numbers (Steele et al., "Fast splittable pseudorandom number

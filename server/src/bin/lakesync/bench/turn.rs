@@ -43,7 +43,11 @@ impl Latencies {
     }
 
     pub(super) fn record(&mut self, since: Instant) {
-        let us = u64::try_from(since.elapsed().as_micros()).unwrap_or(LATENCY_US_MAX);
+        self.took(since.elapsed());
+    }
+
+    pub(super) fn took(&mut self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(LATENCY_US_MAX);
         self.0.saturating_record(us);
     }
 
