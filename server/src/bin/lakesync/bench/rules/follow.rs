@@ -38,7 +38,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Value, Exit> {
     let mut link = bench.service.connect().await?;
     let mut ready = JoinSet::new();
     for owner in 0..followers {
-        if owner as usize % STREAMS == 0 {
+        if (owner as usize).is_multiple_of(STREAMS) {
             link = bench.service.connect().await?;
         }
         let target = bench.owner(owner)?;
