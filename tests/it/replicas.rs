@@ -14,3 +14,4 @@ mod recover;
 mod refused;
 mod scoped;
 mod site;
+mod tenants;
