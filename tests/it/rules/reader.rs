@@ -54,6 +54,9 @@ pub(crate) struct Reader {
     /// looked at without rules. Where the cursor is still good, the scope is the same as under an
     /// earlier one, and so what that was allowed counts as well.
     pub(crate) epochs: Vec<(Map<String, Json>, Allowed)>,
+    /// Whether what arrives may have been sent before the newest commit: a page that was sent when a
+    /// row was in scope may be taken after it left.
+    pub(crate) following: bool,
     /// Rows that were spared by a checkpoint, because they were here.
     pub(crate) spared: usize,
 }
@@ -177,7 +180,7 @@ impl Reader {
                 if !self.epochs.iter().any(|(_, allowed)| allowed.knew(&name)) {
                     return Err(format!("{:?} of {name:?}, which it never saw", change.kind()));
                 }
-                if !ends && !allowed.now.contains(&name) {
+                if !ends && !self.following && !allowed.now.contains(&name) {
                     return Err(format!("{:?} of {name:?}, which is out of scope", change.kind()));
                 }
                 for cell in &change.cells {

@@ -261,6 +261,7 @@ impl World {
     async fn sync(&mut self, nth: usize) -> Result<(), String> {
         let token = &mut self.tokens[nth];
         token.following = None;
+        token.reader.following = false;
         let synced = token.reader.sync(&token.client).await;
         synced.map_err(|leak| format!("{:?} was sent {leak}", token.claims))?;
         self.compare(nth).await
@@ -284,6 +285,7 @@ impl World {
         let token = &mut self.tokens[nth];
         let stream = token.client.follow(&token.reader.cursor).await.expect("a good cursor");
         token.following = Some(stream);
+        token.reader.following = true;
         for _ in 0..3 {
             self.push().await?;
         }
