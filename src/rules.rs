@@ -81,8 +81,10 @@ struct Bucket {
     name: String,
     read_only: bool,
     when: Vec<(Claim, String)>,
-    /// The tables that take part.
+    /// The tables that take part, sorted.
     tables: Vec<TableName>,
+    /// Whether it holds all of their rows.
+    whole: bool,
 }
 
 /// One table's part in one bucket.
@@ -136,6 +138,13 @@ impl SyncRules {
     /// The rules as they were written.
     pub fn draft(&self) -> &Draft {
         &self.draft
+    }
+
+    /// The tables of the instance's bucket, if it holds all of their rows: nothing need be kept to
+    /// know which.
+    pub fn whole_tables(&self, instance: &Instance) -> Option<&[TableName]> {
+        let bucket = self.buckets.get(usize::from(instance.bucket()))?;
+        bucket.whole.then_some(&bucket.tables)
     }
 
     /// Which buckets look at this column of this table, by name: its type can't change under them.

@@ -28,6 +28,7 @@ mod cursor;
 mod error;
 mod evolve;
 mod followers;
+mod gather;
 mod index;
 mod keys;
 mod lens;

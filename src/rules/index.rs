@@ -78,6 +78,12 @@ fn tag(kind: ColumnType) -> u8 {
 }
 
 impl SyncRules {
+    /// The instances of buckets that hold whole tables.
+    pub fn whole_instances(&self) -> impl Iterator<Item = Instance> {
+        let whole = (0_u16..).zip(&self.buckets).filter(|(_, bucket)| bucket.whole);
+        whole.map(|(number, _)| Instance::of(number, std::iter::empty()))
+    }
+
     /// The instances that a row is in, one per bucket at most, in the order of the buckets. A row
     /// that does not exist is in none.
     pub fn instances(&self, table: &TableName, row_id: &RowId, row: &Row) -> Vec<Instance> {

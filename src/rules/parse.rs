@@ -38,6 +38,7 @@ impl Draft {
                 read_only: draft.read_only,
                 when: when(draft, &place)?,
                 tables: Vec::new(),
+                whole: draft.filters.is_empty(),
             };
             check_filters(draft, &place)?;
             for table in tables(draft, schema, &place)? {
@@ -46,6 +47,7 @@ impl Draft {
                 parts.push(Part { bucket: number, conditions });
                 bucket.tables.push(table.table.clone());
             }
+            bucket.tables.sort_unstable();
             rules.buckets.push(bucket);
         }
         Ok(rules)

@@ -210,6 +210,19 @@ fn when_opens_whole_buckets_and_read_only_ones_are_not_written() {
 }
 
 #[test]
+fn buckets_without_filters_hold_whole_tables() {
+    let rules = rules(vec![
+        bucket("some", &["b", "a"], vec![]),
+        bucket("open", &["a"], vec![filter("open", &["true"])]),
+    ]);
+    let row = row(&[("open", Value::Bool(true))]);
+    let instances = rules.instances(&name("a"), &name("r"), &row);
+    let whole: Vec<_> = instances.iter().map(|one| rules.whole_tables(one)).collect();
+    assert_eq!(whole, [Some(&[name("a"), name("b")][..]), None]);
+    assert!(rules.whole_instances().eq([instances[0]]));
+}
+
+#[test]
 fn a_token_that_opens_too_much_is_refused() {
     let filters = vec![filter("owner", &["jwt:owners"]), filter("team", &["jwt:teams"])];
     let rules = rules(vec![bucket("x", &["a"], filters)]);

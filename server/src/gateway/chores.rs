@@ -111,7 +111,8 @@ impl Writer {
                 return Err(StoreError::Corrupt(format!("row {key:?}")));
             };
             let index = &building.index;
-            for instance in index.rules.instances(&table, &row_id, &row) {
+            let instances = index.rules.instances(&table, &row_id, &row).into_iter();
+            for instance in instances.filter(|one| index.rules.whole_tables(one).is_none()) {
                 let entry = keys::bucket_row(index.generation, &instance, key);
                 entries.push((entry, Some(Bytes::new())));
             }

@@ -54,13 +54,14 @@ pub(super) fn encode(
     effective: &[Delta],
     (generation, parts): (u32, &[Part]),
 ) -> Bytes {
+    let stored: Vec<&Part> = parts.iter().filter(|part| part.is_stored()).collect();
     let mut bytes = Vec::new();
-    bytes.push(if parts.is_empty() { PLAIN } else { RULED });
+    bytes.push(if stored.is_empty() { PLAIN } else { RULED });
     bytes.extend(hlc.0.to_be_bytes());
-    if !parts.is_empty() {
-        let count = u32::try_from(parts.len()).expect("BUG: rows and buckets are bounded");
+    if !stored.is_empty() {
+        let count = u32::try_from(stored.len()).expect("BUG: rows and buckets are bounded");
         bytes.extend([generation, count].map(u32::to_be_bytes).concat());
-        parts.iter().for_each(|part| bytes.extend(part.instance.to_bytes()));
+        stored.iter().for_each(|part| bytes.extend(part.instance.to_bytes()));
     }
     wire::put_commit(client, effective, &mut bytes);
     bytes.into()
@@ -126,7 +127,7 @@ mod tests {
     fn commits_round_trip_with_and_without_parts() {
         let (ann, delta) = (testing::id("ann"), testing::delta("ann@1 title=milk"));
         let instance = |byte| Instance::from_bytes(&[byte; Instance::BYTES]);
-        let part = |byte| Part { instance: instance(byte), bytes: Bytes::new() };
+        let part = |byte| Part { instance: instance(byte), bytes: Bytes::from_static(b"x") };
         let mut changes = Vec::new();
         for some in [vec![], vec![part(1)], vec![part(1), part(2)]] {
             let bytes = encode(&ann, Hlc(7), std::slice::from_ref(&delta), (5, &some));

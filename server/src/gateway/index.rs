@@ -1,11 +1,14 @@
 //! The index that sync rules need: which rows each bucket instance holds, and what each commit means
 //! to its readers. Written in the commit's own group, so it is never behind.
 //!
+//! A bucket without filters holds whole tables: their rows and the log are its index, and nothing is
+//! written for it.
+//!
 //! A commit as a whole is judged: the instances that a row was in before it, against those after it.
 //! Who had the row and keeps it gets its change; who gains it gets the whole row; who loses it gets
 //! an exit, or the delete; nobody else learns of it. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -81,6 +84,7 @@ struct Moved {
     before: Vec<Vec<Instance>>,
     /// Whether nothing at all was known of the row.
     fresh: bool,
+    was_live: bool,
     /// Its effective changes, by their place in the commit.
     changes: Vec<usize>,
 }
@@ -90,12 +94,14 @@ struct Moved {
 pub(super) struct Before {
     instances: Vec<Vec<Instance>>,
     fresh: bool,
+    live: bool,
 }
 
 impl Before {
     pub(super) fn of(indexes: &[Arc<Index>], delta: &Delta, row: &Row) -> Self {
         let of = |index: &Arc<Index>| index.rules.instances(&delta.table, &delta.row_id, row);
-        Self { instances: indexes.iter().map(of).collect(), fresh: *row == Row::default() }
+        let (fresh, live) = (*row == Row::default(), row.is_live());
+        Self { instances: indexes.iter().map(of).collect(), fresh, live }
     }
 }
 
@@ -115,11 +121,12 @@ impl Moves {
     ) {
         let at = match (self.places.get(key), before) {
             (Some(at), _) => *at,
-            (None, Some(Before { instances, fresh })) => {
+            (None, Some(Before { instances, fresh, live })) => {
                 let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
                 let (key, changes) = (key.clone(), Vec::new());
                 self.places.insert(key.clone(), self.rows.len());
-                self.rows.push(Moved { key, table, row_id, before: instances, fresh, changes });
+                let (before, was_live) = (instances, live);
+                self.rows.push(Moved { key, table, row_id, before, fresh, was_live, changes });
                 self.rows.len() - 1
             }
             (None, None) => return,
@@ -135,6 +142,8 @@ pub(super) struct Described {
     pub(super) entries: Vec<(Bytes, Option<Bytes>)>,
     /// The parts of readers under the rules in force, sorted by instance.
     pub(super) parts: Vec<Part>,
+    /// Instances of whole tables that the commit concerns: the log itself is their part.
+    wakes: BTreeSet<Instance>,
 }
 
 /// What happened to a row, as one instance's readers are told.
@@ -175,14 +184,28 @@ pub(super) fn describe<'a>(
     let mut described = Described::default();
     for (nth, index) in indexes.iter().enumerate() {
         let mut told: BTreeMap<Instance, Vec<Told<'a>>> = BTreeMap::new();
+        let state = |moved: &Moved| row(&moved.key).expect("BUG: a row that moved was not loaded");
+        // Whether the log does as a part. A delete of what was not there is nobody's to hear of, and
+        // of several changes of a row only what is left of them is told.
+        let told_as_is =
+            |one: &Moved| one.changes.len() == 1 && (one.was_live || state(one).is_live());
+        let as_is = moves.rows.iter().all(told_as_is);
+        let is_log = |instance: &Instance| as_is && index.rules.whole_tables(instance).is_some();
+        if !as_is {
+            told.extend(index.rules.whole_instances().map(|instance| (instance, Vec::new())));
+        }
         for moved in &moves.rows {
-            let row = row(&moved.key).expect("BUG: a row that moved was not loaded");
+            let row = state(moved);
             let (before, table, row_id) = (&moved.before[nth], &moved.table, &moved.row_id);
             let mut after = index.rules.instances(table, row_id, row);
             if commit.suffers(Bug::FilterOnChange).is_some() {
                 after = moved.judged_alone(index, commit.effective);
             }
             for instance in before.iter().filter(|instance| !after.contains(instance)) {
+                if is_log(instance) {
+                    described.wakes.insert(*instance);
+                    continue;
+                }
                 described.put(index, instance, &moved.key, None);
                 let leaves = moved.leaves(row, commit.effective);
                 if commit.suffers(Bug::ExitNotSent).is_none() {
@@ -193,6 +216,10 @@ pub(super) fn describe<'a>(
                 }
             }
             for instance in &after {
+                if is_log(instance) {
+                    described.wakes.insert(*instance);
+                    continue;
+                }
                 let had = before.contains(instance);
                 if !had {
                     described.put(index, instance, &moved.key, Some(Bytes::new()));
@@ -204,13 +231,20 @@ pub(super) fn describe<'a>(
         }
         if nth == 0 && active {
             described.tell(index, told, commit);
+            let whole = std::mem::take(&mut described.wakes).into_iter();
+            described.parts.extend(whole.map(Part::of_whole_tables));
         }
+        described.wakes.clear();
     }
+    described.parts.sort_unstable_by_key(|part| part.instance);
     described
 }
 
 impl Described {
     fn put(&mut self, index: &Index, instance: &Instance, row_key: &[u8], value: Option<Bytes>) {
+        if index.rules.whole_tables(instance).is_some() {
+            return; // The rows themselves are its entries.
+        }
         self.entries.push((keys::bucket_row(index.generation, instance, row_key), value));
     }
 

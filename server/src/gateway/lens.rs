@@ -1,7 +1,9 @@
 //! What a caller may see and write of a gateway: rules in force, and what its claims open of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lakesync::name::TableName;
 use lakesync::rules::{Claims, Scope, TooManyInstances};
 
 use super::index::{Access, Index};
@@ -52,6 +54,13 @@ impl Lens {
             (Some(known), Some(index)) if Arc::ptr_eq(&known.index, index) => Ok(Some(known)),
             (_, index) => Self::of(index, caller),
         }
+    }
+
+    /// The tables of which every row may be seen.
+    pub(super) fn whole_tables(&self) -> BTreeSet<&str> {
+        let whole = self.scope.instances();
+        let whole = whole.filter_map(|one| self.index.rules.whole_tables(&one));
+        whole.flatten().map(TableName::as_str).collect()
     }
 
     /// What may be changed through it.

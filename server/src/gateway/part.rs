@@ -28,6 +28,18 @@ pub(super) struct Part {
     pub(super) bytes: Bytes,
 }
 
+impl Part {
+    /// The part of an instance that holds whole tables: it is the commit, and stored nowhere else.
+    pub(super) fn of_whole_tables(instance: Instance) -> Self {
+        Self { instance, bytes: Bytes::new() }
+    }
+
+    /// Whether it stands in the index.
+    pub(super) fn is_stored(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+}
+
 /// A stored part, understood.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Opened {

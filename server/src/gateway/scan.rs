@@ -102,7 +102,11 @@ impl Scan {
                 Some(entry) if instance == entry.instance => Some(entry.after.clone()),
                 _ => None,
             };
-            if !self.send_instance(lens, held, instance, after).await? {
+            let sent = match lens.index.rules.whole_tables(&instance) {
+                None => self.send_instance(lens, held, instance, after).await?,
+                Some(tables) => self.send_tables(lens, held, instance, tables, after).await?,
+            };
+            if !sent {
                 return Ok(());
             }
         }
@@ -148,6 +152,54 @@ impl Scan {
         }
     }
 
+    /// Sends all rows of some tables, which an instance holds, after a row's key. False if the reader
+    /// has gone.
+    async fn send_tables(
+        &mut self,
+        lens: &Lens,
+        held: Option<&Held>,
+        instance: Instance,
+        tables: &[TableName],
+        resumed: Option<Vec<u8>>,
+    ) -> Result<bool, ReadError> {
+        for table in tables {
+            if !self.wants(table) {
+                continue;
+            }
+            let prefix = keys::table(table);
+            // A resumed checkpoint goes on within one of the tables, which are sorted like their keys.
+            let within = |key: &Vec<u8>| prefix <= *key;
+            if resumed.as_ref().is_some_and(|key| prefix < *key && !key.starts_with(&prefix)) {
+                continue;
+            }
+            let mut after = resumed.clone().filter(within);
+            loop {
+                self.look_again()?;
+                let inner = &self.gateway.0;
+                let read = async {
+                    let scanned = inner.store.scan(
+                        inner.record.id,
+                        &prefix,
+                        after.as_deref(),
+                        PAGE_BYTES_TARGET,
+                    );
+                    let rows = scanned.await?;
+                    self.gateway.settle().await?;
+                    Ok::<_, StoreError>(rows)
+                };
+                let Some(rows) = self.out.unless_ended(read).await? else { return Ok(false) };
+                let rows = rows?;
+                let Some((last, _)) = rows.last() else { break };
+                after = Some(last.to_vec());
+                let due = self.due(lens, held, instance, &rows)?;
+                if !self.send_due(held, instance, due).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads rows, and leaves those that are due with this instance; and how large they were.
     /// `None` if the reader has gone.
     async fn read(
@@ -164,11 +216,24 @@ impl Scan {
             Ok::<_, StoreError>(rows)
         };
         let Some(rows) = self.out.unless_ended(read).await? else { return Ok(None) };
-        let (mut due, mut total) = (Vec::new(), 0);
-        for (key, bytes) in keys.iter().zip(rows?) {
-            let Some(bytes) = bytes else { continue };
-            total += bytes.len();
-            let (position, row) = stored::decode(key, &bytes)?;
+        let found = keys.iter().cloned().zip(rows?);
+        let found = found.filter_map(|(key, bytes)| Some((key, bytes?)));
+        let found: Vec<(Bytes, Bytes)> = found.collect();
+        let total = found.iter().map(|(_, bytes)| bytes.len()).sum();
+        Ok(Some((self.due(lens, held, instance, &found)?, total)))
+    }
+
+    /// Those of the rows that are due with this instance: the first of the reader's that has them.
+    fn due(
+        &self,
+        lens: &Lens,
+        held: Option<&Held>,
+        instance: Instance,
+        rows: &[(Bytes, Bytes)],
+    ) -> Result<Vec<Due>, StoreError> {
+        let mut due = Vec::new();
+        for (key, bytes) in rows {
+            let (position, row) = stored::decode(key, bytes)?;
             let illegal = || StoreError::Corrupt(format!("row {key:?}: illegal key"));
             let (table, row_id) = keys::parse_row(key).ok_or_else(illegal)?;
             let instances = lens.index.rules.instances(&table, &row_id, &row);
@@ -178,7 +243,7 @@ impl Scan {
                 due.push(Due { table, row_id, row, held, key: key.clone() });
             }
         }
-        Ok(Some((due, total)))
+        Ok(due)
     }
 
     /// Sends rows in chunks of one table near a page's size. False if the reader has gone.

@@ -5,7 +5,7 @@
 //! that is told. Commits in memory tell this themselves, for they reach to the head; for older ones
 //! the rows are looked up as they are now. Nothing is read but the instances' own entries.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use lakesync::limits::PAGE_BYTES_TARGET;
@@ -15,16 +15,13 @@ use lakesync::rules::Scope;
 use lakesync::wire;
 use prost::Message;
 
+use super::gather::{recent, stored_parts};
 use super::lens::Lens;
-use super::part::{self, Opened};
+use super::part::Opened;
 use super::reader::Reader;
 use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
 
-/// How many bytes of parts are gathered at a time: enough for some pages.
-const GATHER_BYTES_MAX: usize = 2 << 20;
-/// The least that is read of an instance at a time.
-const READ_BYTES_MIN: usize = 4 << 10;
 /// One commit's changes that exceed this travel in several pages; the cursor moves with the last.
 const PIECE_BYTES_MAX: usize = 3 << 20;
 /// How many rows are looked up at a time: each may have the size of a message.
@@ -42,14 +39,6 @@ pub(super) struct Piece {
     pub(super) at: Position,
 }
 
-/// The parts of commits that a reader is to have, by position, up to `through`.
-struct Gathered {
-    parts: BTreeMap<Position, Vec<Bytes>>,
-    through: Position,
-    /// Whether they reach to the head, and so tell what became of each row.
-    to_the_head: bool,
-}
-
 /// A row of a message: the table's name and the row's id.
 type Name = (String, String);
 
@@ -63,9 +52,10 @@ pub(super) async fn gather(
         Some(recent) => recent,
         None => stored_parts(reader, lens, durable).await?,
     };
+    let whole = lens.whole_tables();
     let (mut united, mut own) = (Vec::new(), HashSet::new());
     for (position, parts) in gathered.parts {
-        let opened = parts.iter().map(part::open).collect::<Result<Vec<_>, _>>()?;
+        let opened = parts.iter().map(|part| part.open(&whole)).collect::<Result<Vec<_>, _>>()?;
         if opened.first().is_some_and(|part| holds_already(reader, position, part)) {
             own.insert(position);
         }
@@ -83,86 +73,6 @@ pub(super) async fn gather(
         retain(tables, |name, change| !(is_upsert(change) && gone.contains(name)));
     }
     Ok(into_pieces(reader.at(), gathered.through, united))
-}
-
-/// The commits in memory, if they reach back to where the reader stands.
-fn recent(reader: &Reader, lens: &Lens, durable: Position) -> Option<Gathered> {
-    let commits = reader.gateway.0.tail.after(reader.at(), usize::MAX)?;
-    let mut parts = BTreeMap::new();
-    for commit in commits.iter().filter(|commit| commit.position <= durable) {
-        let own: Vec<Bytes> = match commit.parts.len() < lens.scope.instances().len() {
-            true => {
-                let held = commit.parts.iter().filter(|part| lens.scope.holds(&part.instance));
-                held.map(|part| part.bytes.clone()).collect()
-            }
-            false => {
-                let all = lens.scope.instances();
-                all.filter_map(|one| commit.part(&one).map(|part| part.bytes.clone())).collect()
-            }
-        };
-        if !own.is_empty() {
-            parts.insert(commit.position, own);
-        }
-    }
-    Some(Gathered { parts, through: durable, to_the_head: true })
-}
-
-/// The parts that the store keeps. What was read of one instance beyond where another's reading
-/// ended is left for the next time.
-async fn stored_parts(
-    reader: &Reader,
-    lens: &Lens,
-    durable: Position,
-) -> Result<Gathered, ReadError> {
-    let instances = lens.scope.instances();
-    let each = (PAGE_BYTES_TARGET / instances.len().max(1)).max(READ_BYTES_MIN);
-    let mut all = Gathered { parts: BTreeMap::new(), through: durable, to_the_head: false };
-    let mut bytes = 0;
-    for instance in instances {
-        let generation = lens.index.generation;
-        let prefix = keys::bucket_commits(generation, &instance);
-        let mut after = keys::bucket_commit(generation, &instance, reader.at());
-        let mut read = 0;
-        'instance: loop {
-            let inner = &reader.gateway.0;
-            let entries = inner.store.scan(inner.record.id, &prefix, Some(&after), each).await?;
-            let Some((last, _)) = entries.last() else { break };
-            after = last.clone();
-            for (key, part) in entries {
-                let corrupt = || StoreError::Corrupt(format!("the key of a part: {key:?}"));
-                let position = keys::position(&key, &prefix).ok_or_else(corrupt)?;
-                if all.through < position {
-                    break 'instance;
-                }
-                read += part.len();
-                all.parts.entry(position).or_default().push(part);
-                if each <= read {
-                    all.through = position;
-                    break 'instance;
-                }
-            }
-        }
-        bytes += read;
-        bytes -= all.cut(bytes.saturating_sub(GATHER_BYTES_MAX));
-    }
-    // Asked afterwards, so that a trim under way can't leave a silent gap.
-    reader.gateway.check_held(reader.at())?;
-    Ok(all)
-}
-
-impl Gathered {
-    /// Lets go of what is beyond `through`, and of the newest until `excess` bytes are freed, but
-    /// for one position. How many bytes it freed.
-    fn cut(&mut self, excess: usize) -> usize {
-        let size = |parts: &Vec<Bytes>| parts.iter().map(Bytes::len).sum::<usize>();
-        let mut freed: usize = self.parts.split_off(&self.through.next()).values().map(size).sum();
-        while freed < excess && 1 < self.parts.len() {
-            let Some((position, parts)) = self.parts.pop_last() else { break };
-            freed += size(&parts);
-            self.through = Position(position.0 - 1);
-        }
-        freed
-    }
 }
 
 /// What a position's parts tell of a row; of several the greatest counts.
