@@ -20,6 +20,11 @@ pub struct Instance {
 impl Instance {
     /// Bytes of its stored form.
     pub const BYTES: usize = size_of::<u16>() + Self::DIGEST_BYTES;
+    /// The digest of no values.
+    const NO_VALUES: [u8; Self::DIGEST_BYTES] = [
+        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
+        0x24,
+    ];
     /// Half of SHA-256. Who finds two values of one digest, by some 2^64 trials, can show his own
     /// rows to those who may see the other value.
     const DIGEST_BYTES: usize = 16;
@@ -27,12 +32,20 @@ impl Instance {
     /// The instance of `bucket` for these values, in the order of its conditions. The type stands
     /// beside each value: `5` of a text is another value than `5` of an integer.
     pub(super) fn of<'a>(bucket: u16, values: impl Iterator<Item = (ColumnType, &'a str)>) -> Self {
-        let mut digest = Sha256::new();
-        for (kind, text) in values {
-            digest.update([tag(kind)]);
-            digest.update((text.len() as u64).to_be_bytes());
-            digest.update(text);
-        }
+        let mut digest = None;
+        values.for_each(|(kind, text)| Self::add(&mut digest, kind, text));
+        Self::finish(bucket, digest)
+    }
+
+    fn add(digest: &mut Option<Sha256>, kind: ColumnType, text: &str) {
+        let digest = digest.get_or_insert_with(Sha256::new);
+        digest.update([tag(kind)]);
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+
+    fn finish(bucket: u16, digest: Option<Sha256>) -> Self {
+        let Some(digest) = digest else { return Self { bucket, values: Self::NO_VALUES } };
         let digest = digest.finalize();
         let (values, _) = digest.split_first_chunk().expect("BUG: a digest has 32 bytes");
         Self { bucket, values: *values }
@@ -98,17 +111,16 @@ impl SyncRules {
 impl Part {
     /// The instance that holds the row, if it passes.
     fn instance(&self, row_id: &RowId, row: &Row) -> Option<Instance> {
-        let mut values = Vec::with_capacity(self.conditions.len());
+        let mut digest = None;
         for condition in &self.conditions {
             let text = condition.value(row_id, row)?;
             if condition.is_dimension() {
-                values.push((condition.kind, text));
+                Instance::add(&mut digest, condition.kind, &text);
             } else if !condition.lists(&text) {
                 return None;
             }
         }
-        let values = values.iter().map(|(kind, text)| (*kind, text.as_ref()));
-        Some(Instance::of(self.bucket, values))
+        Some(Instance::finish(self.bucket, digest))
     }
 }
 

@@ -16,7 +16,7 @@ use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
 use lakesync::wire::{Offer, Refusal};
 
-use super::index::{Access, Before, Index, Moves};
+use super::index::{Access, Index, Moves, Spot};
 use super::{keys, stored};
 
 mod touched;
@@ -119,17 +119,18 @@ fn merge_one<'a>(
         .check(delta.stamp.hlc, rules.wall_ms)
         .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
     let touched = rows.0.entry_ref(&key).or_default();
+    let spot = |row: &Row| Spot::of(rules.indexes, delta, row);
     // Before anything is said of the row, which may not be the pusher's to know of.
-    rules.access.check(delta, &touched.row)?;
+    let before = spot(&touched.row);
+    rules.access.check(&before)?;
     touched.remember(delta, rules.horizon)?;
-    let known = rules.indexes.is_empty() || admitted.moves.knows(&key);
-    let before = (!known).then(|| Before::of(rules.indexes, delta, &touched.row));
     let undo = rules.access.is_limited().then(|| touched.clone());
     touched.make_room(delta)?;
     let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
+    let after = spot(&touched.row);
     if let Some(undo) = undo
-        && let Err(refusal) = rules.access.check(delta, &touched.row)
+        && let Err(refusal) = rules.access.check(&after)
     {
         *touched = undo;
         return Err(refusal);
@@ -138,7 +139,9 @@ fn merge_one<'a>(
         touched.dirty = true;
         touched.position = rules.position;
         admitted.rows_gained += i64::from(touched.row.is_live()) - i64::from(was_live);
-        admitted.moves.note(&key, delta, before, admitted.effective.len());
+        if !rules.indexes.is_empty() {
+            admitted.moves.note(&key, delta, (before, after), admitted.effective.len());
+        }
         if delta.op == Op::Delete {
             admitted.deleted.push((delta.stamp.hlc, key));
         }

@@ -62,7 +62,7 @@ impl Batch {
         let position = self.head.next();
         self.head = position;
         let planted = self.planted.as_deref();
-        let commit = Committed { client, position, schema, effective: &effective, planted };
+        let commit = Committed { position, schema, effective: &effective, planted };
         let row = |key: &Bytes| rows.get(key);
         let described = index::describe(&self.indexes, self.in_force, &moves, commit, row);
         self.entries.extend(described.entries);

@@ -7,49 +7,85 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use lakesync::limits::PAGE_BYTES_TARGET;
 use lakesync::name::Position;
+use lakesync::proto::v1::TableChanges;
 use lakesync::rules::Instance;
 
 use super::lens::Lens;
-use super::part::{self, Opened, Part};
+use super::part::{self, Part};
 use super::reader::Reader;
 use super::{ReadError, commit, keys};
 use crate::store::StoreError;
 
-/// The least that is read of an instance at a time.
-const READ_BYTES_MIN: usize = 4 << 10;
+/// How many bytes of parts are read of an instance at a time, at most and at least: most take few.
+const READ_BYTES_MAX: usize = 256 << 10;
+const READ_BYTES_MIN: usize = 1 << 10;
 /// How many bytes of parts are gathered at a time: enough for some pages.
 const GATHER_BYTES_MAX: usize = 2 << 20;
 /// What of a commit a reader is to have, in stored form.
-pub(super) enum Source {
-    /// An instance's part.
-    Part(Bytes),
-    /// The commit itself, for the tables of which the reader sees every row.
-    Commit(Bytes),
+#[derive(Default)]
+pub(super) struct Source {
+    /// The commit itself, if it is at hand.
+    commit: Option<Bytes>,
+    /// The instances' parts of it.
+    parts: Vec<Bytes>,
+    /// Whether the reader is to have all of it, of the tables of which it sees every row.
+    whole: bool,
+}
+
+/// What of a commit a reader is to have, one list for each instance that tells of it.
+pub(super) struct Opened {
+    /// Who pushed the commit.
+    pub(super) client: String,
+    pub(super) parts: Vec<Vec<TableChanges>>,
 }
 
 impl Source {
     fn size(&self) -> usize {
-        match self {
-            Self::Part(bytes) | Self::Commit(bytes) => bytes.len(),
-        }
+        let commit = self.commit.as_ref().map_or(0, Bytes::len);
+        commit + self.parts.iter().map(Bytes::len).sum::<usize>()
     }
 
-    pub(super) fn open(&self, whole: &BTreeSet<&str>) -> Result<Opened, StoreError> {
-        match self {
-            Self::Part(bytes) => part::open(bytes),
-            Self::Commit(bytes) => {
-                let mut tables = commit::decode(bytes)?;
-                let client = tables.iter().find_map(|table| table.clients.first().cloned());
-                tables.retain(|table| whole.contains(table.table.as_str()));
-                Ok(Opened { client: client.unwrap_or_default(), tables })
-            }
+    /// Understands it. Commits that are not at hand are read.
+    pub(super) async fn open(
+        self,
+        reader: &Reader,
+        position: Position,
+        whole: &BTreeSet<&str>,
+    ) -> Result<Opened, ReadError> {
+        let commit = match self.commit {
+            Some(commit) => commit,
+            None => read_commit(reader, position).await?,
+        };
+        let mut tables = commit::decode(&commit)?;
+        let client = tables.iter().find_map(|table| table.clients.first().cloned());
+        let parts = self.parts.iter().map(|part| part::open(part, &tables));
+        let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
+        if self.whole {
+            tables.retain(|table| whole.contains(table.table.as_str()));
+            parts.push(tables);
+        }
+        Ok(Opened { client: client.unwrap_or_default(), parts })
+    }
+}
+
+/// One commit of the log.
+async fn read_commit(reader: &Reader, position: Position) -> Result<Bytes, ReadError> {
+    let (inner, before) = (&reader.gateway.0, Position(position.0 - 1));
+    let entry = inner.store.log(inner.record.id, before, 0).await?.into_iter().next();
+    match entry.filter(|entry| entry.position == position) {
+        Some(entry) => Ok(entry.commit),
+        None => {
+            // A trim under way takes it away; nothing else does.
+            reader.gateway.check_held(before)?;
+            Err(StoreError::Corrupt(format!("a part of commit {position}, which is not there"))
+                .into())
         }
     }
 }
 
 /// The parts of commits that a reader is to have, by position, up to `through`.
 pub(super) struct Gathered {
-    pub(super) parts: BTreeMap<Position, Vec<Source>>,
+    pub(super) commits: BTreeMap<Position, Source>,
     pub(super) through: Position,
     /// Whether they reach to the head, and so tell what became of each row.
     pub(super) to_the_head: bool,
@@ -57,24 +93,23 @@ pub(super) struct Gathered {
 
 /// The commits in memory, if they reach back to where the reader stands.
 pub(super) fn recent(reader: &Reader, lens: &Lens, durable: Position) -> Option<Gathered> {
-    let commits = reader.gateway.0.tail.after(reader.at(), usize::MAX)?;
-    let mut parts = BTreeMap::new();
-    for commit in commits.iter().filter(|commit| commit.position <= durable) {
+    let recent = reader.gateway.0.tail.after(reader.at(), usize::MAX)?;
+    let mut commits = BTreeMap::new();
+    for commit in recent.iter().filter(|commit| commit.position <= durable) {
         let mut own: Vec<&Part> = match commit.parts.len() < lens.scope.instances().len() {
             true => commit.parts.iter().filter(|one| lens.scope.holds(&one.instance)).collect(),
             false => lens.scope.instances().filter_map(|one| commit.part(&one)).collect(),
         };
-        let all = own.len();
-        own.retain(|part| part.is_stored());
-        // One that is not stored is the commit itself.
-        let whole = (own.len() < all).then(|| Source::Commit(commit.bytes.clone()));
-        let own = own.into_iter().map(|part| Source::Part(part.bytes.clone()));
-        let own: Vec<Source> = own.chain(whole).collect();
         if !own.is_empty() {
-            parts.insert(commit.position, own);
+            // One that is not stored is the commit itself.
+            let whole = own.iter().any(|part| !part.is_stored());
+            own.retain(|part| part.is_stored());
+            let parts = own.into_iter().map(|part| part.bytes.clone()).collect();
+            let commit_bytes = Some(commit.bytes.clone());
+            commits.insert(commit.position, Source { commit: commit_bytes, parts, whole });
         }
     }
-    Some(Gathered { parts, through: durable, to_the_head: true })
+    Some(Gathered { commits, through: durable, to_the_head: true })
 }
 
 /// The parts that the store keeps. What was read of one instance beyond where another's reading
@@ -86,8 +121,8 @@ pub(super) async fn stored_parts(
 ) -> Result<Gathered, ReadError> {
     let whole = lens.whole_tables();
     let instances = lens.scope.instances();
-    let each = (PAGE_BYTES_TARGET / instances.len().max(1)).max(READ_BYTES_MIN);
-    let mut all = Gathered { parts: BTreeMap::new(), through: durable, to_the_head: false };
+    let each = (READ_BYTES_MAX / instances.len().max(1)).max(READ_BYTES_MIN);
+    let mut all = Gathered { commits: BTreeMap::new(), through: durable, to_the_head: false };
     let mut bytes = 0;
     if !whole.is_empty() {
         bytes += all.read_log(reader).await?;
@@ -111,7 +146,8 @@ impl Gathered {
         for entry in entries.into_iter().filter(|entry| entry.position <= self.through) {
             read += entry.commit.len();
             last = Some(entry.position);
-            self.parts.entry(entry.position).or_default().push(Source::Commit(entry.commit));
+            let source = Source { commit: Some(entry.commit), whole: true, ..Source::default() };
+            self.commits.insert(entry.position, source);
         }
         // The log has every position up to the head: there is always a next.
         let gap = || StoreError::Corrupt(format!("the log ends after {}", reader.at()));
@@ -144,12 +180,10 @@ impl Gathered {
                     return Ok(read);
                 }
                 read += part.len();
-                let sources = self.parts.entry(position).or_default();
-                if whole {
-                    // It says what of the commit may be told.
-                    sources.retain(|source| matches!(source, Source::Part(_)));
-                }
-                sources.push(Source::Part(part));
+                let source = self.commits.entry(position).or_default();
+                // It says what of the commit may be told.
+                source.whole &= !whole;
+                source.parts.push(part);
                 if each <= read {
                     self.through = position;
                     return Ok(read);
@@ -161,11 +195,11 @@ impl Gathered {
     /// Lets go of what is beyond `through`, and of the newest until `excess` bytes are freed, but
     /// for one position. How many bytes it freed.
     fn cut(&mut self, excess: usize) -> usize {
-        let size = |parts: &Vec<Source>| parts.iter().map(Source::size).sum::<usize>();
-        let mut freed: usize = self.parts.split_off(&self.through.next()).values().map(size).sum();
-        while freed < excess && 1 < self.parts.len() {
-            let Some((position, parts)) = self.parts.pop_last() else { break };
-            freed += size(&parts);
+        let mut freed: usize =
+            self.commits.split_off(&self.through.next()).values().map(Source::size).sum();
+        while freed < excess && 1 < self.commits.len() {
+            let Some((position, source)) = self.commits.pop_last() else { break };
+            freed += source.size();
             self.through = Position(position.0 - 1);
         }
         freed

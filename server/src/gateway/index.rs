@@ -8,20 +8,21 @@
 //! Who had the row and keeps it gets its change; who gains it gets the whole row; who loses it gets
 //! an exit, or the delete; nobody else learns of it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
-use lakesync::name::{ClientId, Position, RowId, TableName};
+use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::rules::{Instance, Scope, SyncRules};
 use lakesync::schema::Schema;
 use lakesync::wire::Refusal;
 
 use super::keys;
-use super::part::{self, Part};
+use super::part::{self, Part, Place};
 use super::{Bug, Planted};
 
 /// Rules in force, and the number that their index entries carry. Every change of rules is another
@@ -34,28 +35,28 @@ pub(super) struct Index {
     pub(super) since: Position,
 }
 
+/// How many indexes there are at most: of the rules in force, and of those on their way.
+const INDEXES_MAX: usize = 2;
+
 /// What a pusher may change.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access<'a> {
     /// There are no rules.
     Everything,
-    /// Rows within a scope.
-    Within(&'a SyncRules, &'a Scope),
+    /// Rows within a scope of the rules in force, whose index is the first.
+    Within(&'a Scope),
 }
 
 impl Access<'_> {
     /// Refuses unless the row may be written as it is. One that does not exist is nobody's.
-    pub(super) fn check(&self, delta: &Delta, row: &Row) -> Result<(), Refusal> {
-        let Self::Within(rules, scope) = self else { return Ok(()) };
-        if !row.is_live() {
-            return Ok(());
-        }
-        let instances = rules.instances(&delta.table, &delta.row_id, row);
-        if scope.writes(&instances) {
+    pub(super) fn check(&self, spot: &Spot) -> Result<(), Refusal> {
+        let Self::Within(scope) = self else { return Ok(()) };
+        let [instances, _] = &spot.instances;
+        if !spot.live || scope.writes(instances) {
             return Ok(());
         }
         // Who may see the row may know why; anybody else learns nothing of it.
-        let message = match scope.reads(&instances) {
+        let message = match scope.reads(instances) {
             true => "the token may read this row and not write it",
             false => "the row is, or would be, in no bucket that the token may write",
         };
@@ -64,11 +65,31 @@ impl Access<'_> {
 
     /// Whether anything is ever refused.
     pub(super) fn is_limited(&self) -> bool {
-        matches!(self, Self::Within(..))
+        matches!(self, Self::Within(_))
     }
 }
 
-/// The rows that a commit changes, and where they were.
+/// Where a row is: the instances that hold it, per index.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spot {
+    instances: [Vec<Instance>; INDEXES_MAX],
+    live: bool,
+    /// Whether nothing at all is known of the row.
+    fresh: bool,
+}
+
+impl Spot {
+    pub(super) fn of(indexes: &[Arc<Index>], delta: &Delta, row: &Row) -> Self {
+        let (live, fresh) = (row.is_live(), *row == Row::default());
+        let mut spot = Self { live, fresh, ..Self::default() };
+        for (instances, index) in spot.instances.iter_mut().zip(indexes) {
+            *instances = index.rules.instances(&delta.table, &delta.row_id, row);
+        }
+        spot
+    }
+}
+
+/// The rows that a commit changes, where they were and where they are.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     places: HashMap<Bytes, usize>,
@@ -80,58 +101,39 @@ struct Moved {
     key: Bytes,
     table: TableName,
     row_id: RowId,
-    /// Per index, in its order.
-    before: Vec<Vec<Instance>>,
-    /// Whether nothing at all was known of the row.
-    fresh: bool,
-    was_live: bool,
-    /// Its effective changes, by their place in the commit.
-    changes: Vec<usize>,
-}
-
-/// Where a row was, per index, before a change that may not take effect.
-#[derive(Debug)]
-pub(super) struct Before {
-    instances: Vec<Vec<Instance>>,
-    fresh: bool,
-    live: bool,
-}
-
-impl Before {
-    pub(super) fn of(indexes: &[Arc<Index>], delta: &Delta, row: &Row) -> Self {
-        let of = |index: &Arc<Index>| index.rules.instances(&delta.table, &delta.row_id, row);
-        let (fresh, live) = (*row == Row::default(), row.is_live());
-        Self { instances: indexes.iter().map(of).collect(), fresh, live }
-    }
+    before: Spot,
+    after: Spot,
+    /// How many changes of it took effect; the last of them, and the last delete, by their places in
+    /// the commit.
+    changes: usize,
+    last: usize,
+    last_delete: Option<usize>,
 }
 
 impl Moves {
-    /// Whether the commit has changed the row already.
-    pub(super) fn knows(&self, key: &Bytes) -> bool {
-        self.places.contains_key(key)
-    }
-
-    /// Notes that the change at `place` of the commit took effect. `before` counts for the first.
+    /// Notes that the change at `place` of the commit took effect. Of several changes of a row the
+    /// first `before` and the last `after` count.
     pub(super) fn note(
         &mut self,
         key: &Bytes,
         delta: &Delta,
-        before: Option<Before>,
+        (before, after): (Spot, Spot),
         place: usize,
     ) {
-        let at = match (self.places.get(key), before) {
-            (Some(at), _) => *at,
-            (None, Some(Before { instances, fresh, live })) => {
-                let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
-                let (key, changes) = (key.clone(), Vec::new());
-                self.places.insert(key.clone(), self.rows.len());
-                let (before, was_live) = (instances, live);
-                self.rows.push(Moved { key, table, row_id, before, fresh, was_live, changes });
-                self.rows.len() - 1
-            }
-            (None, None) => return,
-        };
-        self.rows[at].changes.push(place);
+        let delete = (delta.op == Op::Delete).then_some(place);
+        if let Some(at) = self.places.get(key) {
+            let moved = &mut self.rows[*at];
+            moved.after = after;
+            moved.changes += 1;
+            moved.last = place;
+            moved.last_delete = delete.or(moved.last_delete);
+            return;
+        }
+        self.places.insert(key.clone(), self.rows.len());
+        let (table, row_id) = (delta.table.clone(), delta.row_id.clone());
+        let (changes, last, last_delete) = (1, place, delete);
+        let key = key.clone();
+        self.rows.push(Moved { key, table, row_id, before, after, changes, last, last_delete });
     }
 }
 
@@ -149,8 +151,8 @@ pub(super) struct Described {
 /// What happened to a row, as one instance's readers are told.
 #[derive(Clone, Copy, Debug)]
 enum Told<'a> {
-    /// Its one change, which they can take as it is.
-    Change(&'a Delta),
+    /// A change of it, which they can take as it is, by its place in the commit.
+    Change(usize),
     /// All of it.
     Whole(&'a TableName, &'a RowId, &'a Row),
     Exit(&'a TableName, &'a RowId),
@@ -159,7 +161,6 @@ enum Told<'a> {
 /// A commit under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Committed<'a> {
-    pub(super) client: &'a ClientId,
     pub(super) position: Position,
     pub(super) schema: &'a Schema,
     pub(super) effective: &'a [Delta],
@@ -182,40 +183,33 @@ pub(super) fn describe<'a>(
     row: impl Fn(&Bytes) -> Option<&'a Row>,
 ) -> Described {
     let mut described = Described::default();
+    // Whether the log does as a part. A delete of what was not there is nobody's to hear of, and of
+    // several changes of a row only what is left of them is told.
+    let told_as_is = |one: &Moved| one.changes == 1 && (one.before.live || one.after.live);
+    let as_is = moves.rows.iter().all(told_as_is);
     for (nth, index) in indexes.iter().enumerate() {
-        let mut told: BTreeMap<Instance, Vec<Told<'a>>> = BTreeMap::new();
-        let state = |moved: &Moved| row(&moved.key).expect("BUG: a row that moved was not loaded");
-        // Whether the log does as a part. A delete of what was not there is nobody's to hear of, and
-        // of several changes of a row only what is left of them is told.
-        let told_as_is =
-            |one: &Moved| one.changes.len() == 1 && (one.was_live || state(one).is_live());
-        let as_is = moves.rows.iter().all(told_as_is);
         let is_log = |instance: &Instance| as_is && index.rules.whole_tables(instance).is_some();
-        if !as_is {
-            told.extend(index.rules.whole_instances().map(|instance| (instance, Vec::new())));
-        }
+        let mut told: Vec<(Instance, Told<'a>)> = Vec::with_capacity(moves.rows.len());
         for moved in &moves.rows {
-            let row = state(moved);
-            let (before, table, row_id) = (&moved.before[nth], &moved.table, &moved.row_id);
-            let mut after = index.rules.instances(table, row_id, row);
-            if commit.suffers(Bug::FilterOnChange).is_some() {
-                after = moved.judged_alone(index, commit.effective);
-            }
+            let row = row(&moved.key).expect("BUG: a row that moved was not loaded");
+            let (before, after) = (&moved.before.instances[nth], &moved.after.instances[nth]);
+            let alone = commit.suffers(Bug::FilterOnChange).is_some();
+            let alone = alone.then(|| moved.judged_alone(index, commit.effective));
+            let after = alone.as_ref().unwrap_or(after);
             for instance in before.iter().filter(|instance| !after.contains(instance)) {
                 if is_log(instance) {
                     described.wakes.insert(*instance);
                     continue;
                 }
                 described.put(index, instance, &moved.key, None);
-                let leaves = moved.leaves(row, commit.effective);
+                let leaves = moved.leaves();
                 if commit.suffers(Bug::ExitNotSent).is_none() {
-                    told.entry(*instance).or_default().push(leaves);
+                    told.push((*instance, leaves));
                 }
-                for stranger in commit.strangers(leaves, &[before, &after[..]].concat()) {
-                    told.entry(stranger).or_default().push(leaves);
-                }
+                let strangers = commit.strangers(leaves, &[&before[..], &after[..]].concat());
+                told.extend(strangers.into_iter().map(|stranger| (stranger, leaves)));
             }
-            for instance in &after {
+            for instance in after {
                 if is_log(instance) {
                     described.wakes.insert(*instance);
                     continue;
@@ -225,12 +219,13 @@ pub(super) fn describe<'a>(
                     described.put(index, instance, &moved.key, Some(Bytes::new()));
                 }
                 let had = had || commit.suffers(Bug::EntryInPart).is_some();
-                told.entry(*instance).or_default().push(moved.stays(had, row, commit.effective));
-                commit.strangers(Told::Whole(table, row_id, row), &after);
+                told.push((*instance, moved.stays(had, row)));
+                commit.strangers(Told::Whole(&moved.table, &moved.row_id, row), after);
             }
         }
         if nth == 0 && active {
-            described.tell(index, told, commit);
+            let owed = index.rules.whole_instances().filter(|_| !as_is);
+            described.tell(index, told, owed.collect(), commit);
             let whole = std::mem::take(&mut described.wakes).into_iter();
             described.parts.extend(whole.map(Part::of_whole_tables));
         }
@@ -248,19 +243,40 @@ impl Described {
         self.entries.push((keys::bucket_row(index.generation, instance, row_key), value));
     }
 
+    /// Writes the parts of those who are told something, and empty ones for the others of `owed`.
     fn tell(
         &mut self,
         index: &Index,
-        told: BTreeMap<Instance, Vec<Told<'_>>>,
+        mut told: Vec<(Instance, Told<'_>)>,
+        mut owed: Vec<Instance>,
         commit: Committed<'_>,
     ) {
-        for (instance, told) in told {
-            let bytes = encode(&told, commit);
-            let key = keys::bucket_commit(index.generation, &instance, commit.position);
-            self.entries.push((key, Some(bytes.clone())));
-            self.parts.push(Part { instance, bytes });
+        let places = places(commit.effective);
+        told.sort_by_key(|(instance, _)| *instance);
+        for some in told.chunk_by(|(one, _), (next, _)| one == next) {
+            let instance = some[0].0;
+            owed.retain(|other| *other != instance);
+            self.write(index, instance, encode(some, &places, commit), commit.position);
+        }
+        for instance in owed {
+            self.write(index, instance, encode(&[], &places, commit), commit.position);
         }
     }
+
+    fn write(&mut self, index: &Index, instance: Instance, bytes: Bytes, position: Position) {
+        let key = keys::bucket_commit(index.generation, &instance, position);
+        self.entries.push((key, Some(bytes.clone())));
+        self.parts.push(Part { instance, bytes });
+    }
+}
+
+/// Where each change of a commit stands in its page.
+fn places(effective: &[Delta]) -> Vec<Place> {
+    let tables = effective.chunk_by(|one, next| one.table == next.table);
+    let place = |(table, changes): (u16, &[Delta])| {
+        (0..).take(changes.len()).map(move |row| Place { table, row }).collect::<Vec<_>>()
+    };
+    (0..).zip(tables).flat_map(place).collect()
 }
 
 impl Committed<'_> {
@@ -283,17 +299,13 @@ impl Moved {
     /// Where a planted bug takes the row to be, which looks at its last change alone.
     fn judged_alone(&self, index: &Index, effective: &[Delta]) -> Vec<Instance> {
         let mut row = Row::default();
-        if let Some(last) = self.changes.last() {
-            row.merge(&effective[*last]);
-        }
+        row.merge(&effective[self.last]);
         index.rules.instances(&self.table, &self.row_id, &row)
     }
 
     /// What those are told who had the row and have it no longer.
-    fn leaves<'a>(&'a self, row: &Row, effective: &'a [Delta]) -> Told<'a> {
-        let changes = self.changes.iter().rev().map(|at| &effective[*at]);
-        let delete = changes.into_iter().find(|change| change.op == Op::Delete);
-        match delete.filter(|_| !row.is_live()) {
+    fn leaves(&self) -> Told<'_> {
+        match self.last_delete.filter(|_| !self.after.live) {
             Some(delete) => Told::Change(delete),
             None => Told::Exit(&self.table, &self.row_id),
         }
@@ -301,27 +313,26 @@ impl Moved {
 
     /// What those are told who have the row now. Of several changes only what is left of them is
     /// told: between two of them the row may have been somebody else's.
-    fn stays<'a>(&'a self, had: bool, row: &'a Row, effective: &'a [Delta]) -> Told<'a> {
-        match self.changes.as_slice() {
-            [only] if had || self.fresh => Told::Change(&effective[*only]),
+    fn stays<'a>(&'a self, had: bool, row: &'a Row) -> Told<'a> {
+        match self.changes {
+            1 if had || self.before.fresh => Told::Change(self.last),
             _ => Told::Whole(&self.table, &self.row_id, row),
         }
     }
 }
 
-fn encode(told: &[Told<'_>], commit: Committed<'_>) -> Bytes {
-    let mut changes: Vec<&Delta> = Vec::new();
+fn encode(told: &[(Instance, Told<'_>)], places: &[Place], commit: Committed<'_>) -> Bytes {
     let mut whole: BTreeMap<&TableName, Vec<(&RowId, &Row)>> = BTreeMap::new();
     let mut exits: BTreeMap<&TableName, Vec<&RowId>> = BTreeMap::new();
-    for told in told {
+    let mut changes = Vec::with_capacity(told.len());
+    for (_, told) in told {
         match *told {
-            Told::Change(delta) => changes.push(delta),
+            Told::Change(at) => changes.push(places[at]),
             Told::Whole(table, row_id, row) => whole.entry(table).or_default().push((row_id, row)),
             Told::Exit(table, row_id) => exits.entry(table).or_default().push(row_id),
         }
     }
-    let mut part = part::Writer::begin(commit.client);
-    part.changes(commit.client, &changes);
+    let mut part = part::Writer::begin(&changes);
     for (table, rows) in whole {
         let version = commit.schema.table(table).map_or(0, |table| table.version);
         part.whole(table, version, &rows);

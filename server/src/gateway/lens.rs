@@ -65,6 +65,6 @@ impl Lens {
 
     /// What may be changed through it.
     pub(super) fn access(&self) -> Access<'_> {
-        Access::Within(&self.index.rules, &self.scope)
+        Access::Within(&self.scope)
     }
 }

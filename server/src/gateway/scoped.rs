@@ -17,7 +17,6 @@ use prost::Message;
 
 use super::gather::{recent, stored_parts};
 use super::lens::Lens;
-use super::part::Opened;
 use super::reader::Reader;
 use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
@@ -54,12 +53,20 @@ pub(super) async fn gather(
     };
     let whole = lens.whole_tables();
     let (mut united, mut own) = (Vec::new(), HashSet::new());
-    for (position, parts) in gathered.parts {
-        let opened = parts.iter().map(|part| part.open(&whole)).collect::<Result<Vec<_>, _>>()?;
-        if opened.first().is_some_and(|part| holds_already(reader, position, part)) {
+    let (mut through, mut bytes) = (gathered.through, 0);
+    for (position, source) in gathered.commits {
+        if PAGE_BYTES_TARGET <= bytes && !gathered.to_the_head {
+            // Enough for a page: what follows is read again with the next.
+            through = Position(position.0 - 1);
+            break;
+        }
+        let opened = source.open(reader, position, &whole).await?;
+        if holds_already(reader, position, &opened.client) {
             own.insert(position);
         }
-        united.push((position, unite(opened)));
+        let tables = unite(opened.parts);
+        bytes += tables.iter().map(Message::encoded_len).sum::<usize>();
+        united.push((position, tables));
     }
     let gone = match gathered.to_the_head {
         true => gone_by_the_head(&united),
@@ -72,7 +79,7 @@ pub(super) async fn gather(
         reader.narrow(tables);
         retain(tables, |name, change| !(is_upsert(change) && gone.contains(name)));
     }
-    Ok(into_pieces(reader.at(), gathered.through, united))
+    Ok(into_pieces(reader.at(), through, united))
 }
 
 /// What a position's parts tell of a row; of several the greatest counts.
@@ -99,17 +106,17 @@ fn is_upsert(change: &RowChange) -> bool {
 }
 
 /// Whether the reader pushed the commit itself, or says that it has it.
-fn holds_already(reader: &Reader, position: Position, part: &Opened) -> bool {
-    let is_by = |client: &ClientId| part.client == client.as_str();
+fn holds_already(reader: &Reader, position: Position, pushed_by: &str) -> bool {
+    let is_by = |client: &ClientId| pushed_by == client.as_str();
     reader.options.skip.contains(&position) || reader.is_own(position, is_by)
 }
 
 /// One position's changes, each row from the part that tells most of it.
-fn unite(parts: Vec<Opened>) -> Vec<TableChanges> {
+fn unite(parts: Vec<Vec<TableChanges>>) -> Vec<TableChanges> {
     let mut told: HashMap<Name, (Word, usize)> = HashMap::new();
     if 1 < parts.len() {
         for (nth, part) in parts.iter().enumerate() {
-            for (name, change) in changes(&part.tables) {
+            for (name, change) in changes(part) {
                 let said = (word(change), nth);
                 let most = told.entry(name).or_insert(said);
                 *most = said.max(*most);
@@ -118,8 +125,10 @@ fn unite(parts: Vec<Opened>) -> Vec<TableChanges> {
     }
     let mut united = Vec::new();
     for (nth, mut part) in parts.into_iter().enumerate() {
-        retain(&mut part.tables, |name, _| told.get(name).is_none_or(|(_, most)| *most == nth));
-        united.append(&mut part.tables);
+        if !told.is_empty() {
+            retain(&mut part, |name, _| told.get(name).is_none_or(|(_, most)| *most == nth));
+        }
+        united.append(&mut part);
     }
     united
 }

@@ -24,6 +24,7 @@ use super::link::Target;
 use super::pairs::{serve, target};
 use super::report::median;
 use super::rows::{Load, OWNER, schema};
+use super::turn::Turn;
 use super::{between, push};
 use crate::exit::Exit;
 
@@ -125,22 +126,31 @@ impl Bench {
         let load = self.load(self.options.changes.div_ceil(5));
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for pair in 0..=self.options.pairs {
-            for (ruled, rates) in [(true, &mut with), (false, &mut without)] {
+            for (ruled, turns) in [(true, &mut with), (false, &mut without)] {
                 let name = format!("bench-{pair}-{}", if ruled { "ruled" } else { "plain" });
                 self.gateway(&name, ruled).await?;
                 self.child.rest().await;
-                let turn = push::turn(&self.service, &load, &name, &ProgressBar::hidden()).await?;
-                rates.push(turn.rate());
+                let before = self.child.cpu();
+                let mut turn =
+                    push::turn(&self.service, &load, &name, &ProgressBar::hidden()).await?;
+                self.child.rest().await;
+                let cpu = before.zip(self.child.cpu());
+                turn.cpu = cpu.map(|(before, after)| after.saturating_sub(before));
+                turns.push(turn);
             }
         }
         // The first pair warms up.
-        let costs = without.iter().zip(&with).skip(1).map(|(without, with)| without / with);
-        let rate = |rates: &[f64]| median(rates.iter().copied().skip(1));
+        let pairs = || without.iter().zip(&with).skip(1);
+        let of =
+            |turns: &[Turn], figure: fn(&Turn) -> f64| median(turns.iter().skip(1).map(figure));
+        let cpu = |turn: &Turn| turn.cpu_us().unwrap_or(f64::NAN);
         Ok(json!({
             "changes": load.changes,
-            "changes_per_s": rate(&with),
-            "without_rules": rate(&without),
-            "cost": median(costs),
+            "changes_per_s": of(&with, Turn::rate),
+            "without_rules": of(&without, Turn::rate),
+            "cost": median(pairs().map(|(without, with)| without.rate() / with.rate())),
+            "cpu_us_each": of(&with, cpu),
+            "cpu_us_each_without": of(&without, cpu),
         }))
     }
 }
@@ -160,7 +170,8 @@ fn table(report: &Value) -> String {
     };
     format!(
         "rules: {} owners, {} changes\n\n\
-         push        with rules {:>8.0} changes/s   without {:>8.0}   cost x {:.2}\n\
+         push        with rules {:>8.0} changes/s   without {:>8.0}   cost x {:.2}   CPU {:.1} us, \
+         {:.1}\n\
          one owner has {} of {} rows, {:.3} %\n{}{}\
          follow      {} followers, {} commits: delivered p50 {:.2} ms, p99 {:.2} ms; {} pages to \
          others\n",
@@ -169,6 +180,8 @@ fn table(report: &Value) -> String {
         number(&pushes["changes_per_s"]),
         number(&pushes["without_rules"]),
         number(&pushes["cost"]),
+        number(&pushes["cpu_us_each"]),
+        number(&pushes["cpu_us_each_without"]),
         own["own_rows"],
         own["all_rows"],
         number(&own["own_share"]) * 100.0,
