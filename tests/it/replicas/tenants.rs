@@ -168,11 +168,11 @@ impl Simulation {
     async fn compare(&mut self) -> (usize, u64) {
         let all = self.site(0).rows("docs", COLUMNS).await;
         let (mut compared, mut refused) = (0, 0);
-        for at in 0..PEOPLE.len() {
+        for (at, person) in PEOPLE.iter().enumerate() {
             let (team, rules, seed) = (self.devices[at].team, self.rules, self.seed);
             let opens = |row: &&String| {
                 let parts: Vec<&str> = row.split('|').collect();
-                let own = parts[1] == format!("'{}'", PEOPLE[at]);
+                let own = parts[1] == format!("'{person}'");
                 let of_team = parts[2] == team.to_string();
                 at == 0
                     || match rules {
@@ -187,7 +187,7 @@ impl Simulation {
             assert_eq!(held, wanted, "seed {seed}: device {at} under rules {rules}");
             assert_eq!((status.pending, status.parked), (0, 0), "seed {seed}: device {at}");
             compared += held.len();
-            refused += status.rejected as u64;
+            refused += status.rejected;
         }
         (compared, refused)
     }
