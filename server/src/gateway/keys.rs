@@ -80,26 +80,26 @@ pub(super) fn generation(generation: u32) -> Vec<u8> {
 
 /// What the keys of the rows that an instance holds begin with; the row's key follows.
 pub(super) fn bucket_rows(generation: u32, instance: &Instance) -> Vec<u8> {
-    [&[INDEX][..], &generation.to_be_bytes(), &instance.to_bytes(), &[BUCKET_ROWS]].concat()
+    bucket(generation, instance, BUCKET_ROWS, &[])
+}
+
+fn bucket(generation: u32, instance: &Instance, kind: u8, rest: &[u8]) -> Vec<u8> {
+    [&[INDEX][..], &generation.to_be_bytes(), &instance.to_bytes(), &[kind], rest].concat()
 }
 
 /// The entry that an instance holds a row.
 pub(super) fn bucket_row(generation: u32, instance: &Instance, row_key: &[u8]) -> Bytes {
-    let mut key = bucket_rows(generation, instance);
-    key.extend_from_slice(row_key);
-    key.into()
+    bucket(generation, instance, BUCKET_ROWS, row_key).into()
 }
 
 /// What the keys of an instance's parts of commits begin with; the position follows.
 pub(super) fn bucket_commits(generation: u32, instance: &Instance) -> Vec<u8> {
-    [&[INDEX][..], &generation.to_be_bytes(), &instance.to_bytes(), &[BUCKET_COMMITS]].concat()
+    bucket(generation, instance, BUCKET_COMMITS, &[])
 }
 
 /// The entry of an instance's part of a commit.
 pub(super) fn bucket_commit(generation: u32, instance: &Instance, position: Position) -> Bytes {
-    let mut key = bucket_commits(generation, instance);
-    key.extend(position.0.to_be_bytes());
-    key.into()
+    bucket(generation, instance, BUCKET_COMMITS, &position.0.to_be_bytes()).into()
 }
 
 /// The position in the key of a part, behind its instance's prefix.

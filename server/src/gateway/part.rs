@@ -63,7 +63,8 @@ impl Writer {
         bytes.push(VERSION);
         bytes.extend(count.to_be_bytes());
         for Place { table, row } in changes {
-            bytes.extend([*table, *row].map(u16::to_be_bytes).concat());
+            bytes.extend(table.to_be_bytes());
+            bytes.extend(row.to_be_bytes());
         }
         Self { bytes, whole_bytes: 0 }
     }

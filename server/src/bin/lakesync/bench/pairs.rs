@@ -106,7 +106,7 @@ impl Bench {
             None => format!("bench-{at}"),
         };
         if self.readers.is_none() {
-            self.server.target.create(&gateway, schema(None)).await?;
+            self.server.target.create(&gateway, schema(false)).await?;
         }
         let server = self.turn(&self.server, &gateway).await?;
         let yardstick = self.turn(&self.yardstick, &gateway).await?;
@@ -206,7 +206,7 @@ async fn start_yardstick(directory: &Path, recording: Option<&Path>) -> Result<S
 
 /// Pushes what is to be read, and records how the server tells it.
 async fn fill(work: Work, server: &Target, load: &Arc<Load>, to: &Path) -> Result<(), Exit> {
-    server.create(READ_GATEWAY, schema(None)).await?;
+    server.create(READ_GATEWAY, schema(false)).await?;
     let filled = push::turn(server, load, READ_GATEWAY, &ProgressBar::hidden()).await?;
     if filled.items != load.changes as u64 {
         let what = format!("only {} changes could be pushed in time", filled.items);

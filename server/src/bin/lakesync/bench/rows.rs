@@ -44,8 +44,32 @@ pub(super) struct Push {
 /// The column that says whose a row is, where rows are somebody's.
 pub(super) const OWNER: &str = "owner";
 
-/// The table that is pushed to, with a column for the owner if rows have `owners`.
-pub(super) fn schema(owners: Option<u64>) -> TableSchema {
+/// Whose the rows of a load are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whose {
+    /// Nobody's: there is no column for it.
+    Nobodys,
+    /// Each client's are all one owner's of so many, as a device pushes them.
+    Clients(u64),
+    /// Each row is another one's of so many, as a service pushes them.
+    Mixed(u64),
+}
+
+impl Whose {
+    /// The owner of what a client writes to a row: always the same one.
+    fn owner(self, client: usize, row_id: &str) -> Option<i64> {
+        let pick =
+            |key: &[u8], owners: u64| (u64::from(crc32fast::hash(key)) % owners).cast_signed();
+        match self {
+            Self::Nobodys => None,
+            Self::Clients(owners) => Some(pick(&client.to_be_bytes(), owners)),
+            Self::Mixed(owners) => Some(pick(row_id.as_bytes(), owners)),
+        }
+    }
+}
+
+/// The table that is pushed to, with a column for the owner if rows are `owned`.
+pub(super) fn schema(owned: bool) -> TableSchema {
     let column = |(name, kind): (&str, ColumnType)| Column {
         name: name.to_owned(),
         r#type: kind.into(),
@@ -62,7 +86,7 @@ pub(super) fn schema(owners: Option<u64>) -> TableSchema {
         table: TABLE.to_owned(),
         columns: columns
             .into_iter()
-            .chain(owners.map(|_| (OWNER, ColumnType::Int64)))
+            .chain(owned.then_some((OWNER, ColumnType::Int64)))
             .map(column)
             .collect(),
         ..TableSchema::default()
@@ -72,12 +96,12 @@ pub(super) fn schema(owners: Option<u64>) -> TableSchema {
 impl Load {
     /// `changes` changes of `clients` clients, `batch` in a push, stamped at `now_ms`.
     pub(super) fn new(clients: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
-        Self::owned(None, clients, batch, changes, now_ms)
+        Self::owned(Whose::Nobodys, clients, batch, changes, now_ms)
     }
 
-    /// The same, each row with one of so many owners, if any.
+    /// The same, with the rows' owners.
     pub(super) fn owned(
-        owners: Option<u64>,
+        whose: Whose,
         clients: usize,
         batch: usize,
         changes: usize,
@@ -85,7 +109,7 @@ impl Load {
     ) -> Self {
         let share = |at: usize| changes / clients + usize::from(at < changes % clients);
         let clients: Vec<Client> =
-            (0..clients).map(|at| Client::new(owners, at, batch, share(at), now_ms)).collect();
+            (0..clients).map(|at| Client::new(whose, at, batch, share(at), now_ms)).collect();
         let pushes = clients.iter().flat_map(|client| &client.pushes);
         let bytes = pushes.map(|push| push.body.len()).sum();
         Self { clients, changes, bytes }
@@ -93,9 +117,10 @@ impl Load {
 }
 
 impl Client {
-    fn new(owners: Option<u64>, at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+    fn new(whose: Whose, at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
         let mut writer = Writer {
-            owners,
+            whose,
+            client: at,
             random: Random(SEED ^ (at as u64) << 48),
             hlc: Hlc::from_ms(now_ms),
             rows: Vec::new(),
@@ -106,7 +131,7 @@ impl Client {
             let changes = left.min(batch);
             left -= changes;
             let rows = (0..changes).map(|_| writer.change()).collect();
-            pushes.push(Push { body: encode(owners, rows), changes });
+            pushes.push(Push { body: encode(whose, rows), changes });
         }
         Self { id: format!("bench-{at}"), pushes }
     }
@@ -123,14 +148,16 @@ impl Client {
     }
 }
 
-fn encode(owners: Option<u64>, rows: Vec<RowChange>) -> Bytes {
-    let columns = schema(owners).columns.into_iter().map(|column| column.name).collect();
+fn encode(whose: Whose, rows: Vec<RowChange>) -> Bytes {
+    let owned = !matches!(whose, Whose::Nobodys);
+    let columns = schema(owned).columns.into_iter().map(|column| column.name).collect();
     let table = TableChanges { table: TABLE.to_owned(), columns, rows, ..TableChanges::default() };
     PushRequest { tables: vec![table], ..PushRequest::default() }.encode_to_vec().into()
 }
 
 struct Writer {
-    owners: Option<u64>,
+    whose: Whose,
+    client: usize,
     random: Random,
     hlc: Hlc,
     rows: Vec<String>,
@@ -155,8 +182,8 @@ impl Writer {
             Kind::Int64Value(random.below(1_000) as i64),
             Kind::TimestampValue(1_700_000_000_000_000 + random.below(1 << 44) as i64),
         ];
-        let owner = self.owners.map(|owners| Kind::Int64Value(owner(&row_id, owners)));
-        let values = values.into_iter().chain(owner);
+        let owner = self.whose.owner(self.client, &row_id);
+        let values = values.into_iter().chain(owner.map(Kind::Int64Value));
         let cell = |(column, kind)| Cell {
             column,
             value: Some(Value { kind: Some(kind) }),
@@ -172,14 +199,9 @@ impl Writer {
     }
 }
 
-/// Whose a row is: always the same one's.
-fn owner(row_id: &str, owners: u64) -> i64 {
-    (u64::from(crc32fast::hash(row_id.as_bytes())) % owners).cast_signed()
-}
-
 /// One change of a new row of this owner's, as a push without its gateway.
 pub(super) fn one_row(owners: u64, owner: u64, nth: u64, now_ms: u64) -> Push {
-    let client = Client::new(Some(owners), usize::from(u16::MAX), 1, 1, now_ms);
+    let client = Client::new(Whose::Mixed(owners), usize::from(u16::MAX), 1, 1, now_ms);
     let mut request = PushRequest::decode(client.pushes[0].body.clone()).expect("BUG: our own");
     let row = &mut request.tables[0].rows[0];
     row.row_id = format!("one-{nth}");

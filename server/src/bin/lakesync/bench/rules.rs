@@ -1,6 +1,7 @@
 //! `lakesync bench rules`: many owners' rows under sync rules.
 //!
-//! Pushes go in turns to a gateway with rules and to one without. A reader who owns a small part of
+//! Pushes go in turns to a gateway with rules and to one without: pushes of rows that have one owner,
+//! as devices make them, and of rows that have one each, as a service may. A reader who owns a small part of
 //! all rows is timed against one who reads everything, in turns as well: by checkpoint, and by a pull
 //! of all that was pushed. At last each owner has a follower, and single commits are to reach
 //! theirs while the others hear nothing.
@@ -23,7 +24,7 @@ use super::child::Child;
 use super::link::Target;
 use super::pairs::{serve, target};
 use super::report::median;
-use super::rows::{Load, OWNER, schema};
+use super::rows::{Load, OWNER, Whose, schema};
 use super::turn::Turn;
 use super::{between, push};
 use crate::exit::Exit;
@@ -73,7 +74,9 @@ pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let claims = Map::from_iter([("role".to_owned(), json!("service"))]);
     let service = target(&child, &secret, "service", claims)?;
     let bench = Bench { child, secret, service, options };
-    let pushes = bench.pushes().await?;
+    let device = bench.pushes("device", Whose::Clients(bench.owners())).await?;
+    let mixed = bench.pushes("mixed", Whose::Mixed(bench.owners())).await?;
+    let pushes = json!({ "device": device, "mixed": mixed });
     let own = own::measure(&bench).await?;
     let followed = follow::measure(&bench).await?;
     let report = json!({ "work": "rules", "pushes": pushes, "own": own, "followed": followed });
@@ -108,13 +111,16 @@ impl Bench {
         target(&self.child, &self.secret, &format!("owner-{owner}"), claims)
     }
 
-    fn load(&self, changes: usize) -> Arc<Load> {
-        let owners = Some(self.options.owners as u64);
-        Arc::new(Load::owned(owners, PUSHERS, BATCH, changes, SystemClock.now_ms()))
+    fn owners(&self) -> u64 {
+        self.options.owners as u64
+    }
+
+    fn load(&self, whose: Whose, changes: usize) -> Arc<Load> {
+        Arc::new(Load::owned(whose, PUSHERS, BATCH, changes, SystemClock.now_ms()))
     }
 
     async fn gateway(&self, name: &str, ruled: bool) -> Result<(), Exit> {
-        self.service.create(name, schema(Some(self.options.owners as u64))).await?;
+        self.service.create(name, schema(true)).await?;
         if ruled {
             self.service.put_rules(name, wire::encode_rules(&self.rules())).await?;
         }
@@ -122,12 +128,12 @@ impl Bench {
     }
 
     /// Turns of pushes with rules and without.
-    async fn pushes(&self) -> Result<Value, Exit> {
-        let load = self.load(self.options.changes.div_ceil(5));
+    async fn pushes(&self, kind: &str, whose: Whose) -> Result<Value, Exit> {
+        let load = self.load(whose, self.options.changes.div_ceil(5));
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for pair in 0..=self.options.pairs {
             for (ruled, turns) in [(true, &mut with), (false, &mut without)] {
-                let name = format!("bench-{pair}-{}", if ruled { "ruled" } else { "plain" });
+                let name = format!("bench-{kind}-{pair}-{}", if ruled { "ruled" } else { "plain" });
                 self.gateway(&name, ruled).await?;
                 self.child.rest().await;
                 let before = self.child.cpu();
@@ -168,20 +174,26 @@ fn table(report: &Value) -> String {
             number(&figures["of_all"]) * 100.0,
         )
     };
+    let push = |kind: &str| {
+        let figures = &pushes[kind];
+        format!(
+            "push {kind:<6} with rules {:>8.0} changes/s   without {:>8.0}   cost x {:.2}   CPU {:.1} \
+             us, {:.1}\n",
+            number(&figures["changes_per_s"]),
+            number(&figures["without_rules"]),
+            number(&figures["cost"]),
+            number(&figures["cpu_us_each"]),
+            number(&figures["cpu_us_each_without"]),
+        )
+    };
     format!(
-        "rules: {} owners, {} changes\n\n\
-         push        with rules {:>8.0} changes/s   without {:>8.0}   cost x {:.2}   CPU {:.1} us, \
-         {:.1}\n\
-         one owner has {} of {} rows, {:.3} %\n{}{}\
+        "rules: {} owners, {} changes\n\n{}{}one owner has {} of {} rows, {:.3} %\n{}{}\
          follow      {} followers, {} commits: delivered p50 {:.2} ms, p99 {:.2} ms; {} pages to \
          others\n",
         report["own"]["owners"],
         report["own"]["changes"],
-        number(&pushes["changes_per_s"]),
-        number(&pushes["without_rules"]),
-        number(&pushes["cost"]),
-        number(&pushes["cpu_us_each"]),
-        number(&pushes["cpu_us_each_without"]),
+        push("device"),
+        push("mixed"),
         own["own_rows"],
         own["all_rows"],
         number(&own["own_share"]) * 100.0,

@@ -59,7 +59,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Value, Exit> {
     let head = Client::head_of("bench-single", GATEWAY);
     for nth in 0..COMMITS {
         let owner = nth * 7_919 % followers;
-        let push = one_row(bench.options.owners as u64, owner, nth, SystemClock.now_ms());
+        let push = one_row(bench.owners(), owner, nth, SystemClock.now_ms());
         let sent = Instant::now();
         pusher.push(Frame(head.clone(), push.body)).await?;
         loop {

@@ -12,6 +12,7 @@ use super::super::link::{Target, failed};
 use super::super::push;
 use super::super::read::Reading;
 use super::super::report::median;
+use super::super::rows::Whose;
 use super::{Bench, GATEWAY};
 use crate::exit::Exit;
 
@@ -21,11 +22,11 @@ const OWNER: u64 = 7;
 /// Fills a gateway under rules, and times readers of a part and of the whole.
 pub(super) async fn measure(bench: &Bench) -> Result<Value, Exit> {
     bench.gateway(GATEWAY, true).await?;
-    let own = bench.owner(OWNER % bench.options.owners as u64)?;
+    let own = bench.owner(OWNER % bench.owners())?;
     // Where both stand before anything is there: what they pull is all that is pushed.
     let own_cursor = cursor(&own).await?;
     let all_cursor = cursor(&bench.service).await?;
-    let load = bench.load(bench.options.changes);
+    let load = bench.load(Whose::Mixed(bench.owners()), bench.options.changes);
     let filled = push::turn(&bench.service, &load, GATEWAY, &ProgressBar::hidden()).await?;
     if filled.items != load.changes as u64 {
         let what = format!("only {} changes could be pushed in time", filled.items);
