@@ -34,6 +34,7 @@ mod keys;
 mod lens;
 mod out;
 mod part;
+mod permit;
 mod planted;
 mod publisher;
 mod reader;

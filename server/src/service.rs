@@ -51,10 +51,12 @@ impl Services {
         Routes::new(sync).add_service(admin)
     }
 
-    /// The gateway of this name, if the caller may enter it.
+    /// The gateway of this name, if the caller may enter it: the one door of all calls.
     async fn gateway(&self, principal: &Principal, name: &str) -> Result<gateway::Gateway, Status> {
         let name = enter(principal, name)?;
-        self.gateways.get(&name).await.map_err(refuse)
+        let gateway = self.gateways.get(&name).await.map_err(refuse)?;
+        gateway.admit(&Self::caller(principal)).map_err(refuse)?;
+        Ok(gateway)
     }
 
     /// Who calls, as far as a gateway cares.

@@ -33,8 +33,20 @@ pub struct GatewayRecord {
     /// The identity of this life of its log. It changes when the store was restored from a copy,
     /// and when a gateway is deleted and created anew.
     pub log_id: LogId,
+    /// What only whoever serves this life of its log knows.
+    pub secret: LogSecret,
     /// When it was created, in milliseconds since the Unix epoch.
     pub created_ms: u64,
+}
+
+/// A key of one life of one log, for what is given out and must come back as it was.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LogSecret(pub [u8; 32]);
+
+impl fmt::Debug for LogSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogSecret(..)")
+    }
 }
 
 /// One entry of a log.

@@ -17,9 +17,10 @@ use lakesync::wire;
 use prost::Message;
 
 use super::allowance::Stream;
-use super::cursor::{Cursor, CursorError, Place, Resume};
+use super::cursor::{Cursor, CursorError, Place, Resume, Seal};
 use super::lens::Caller;
 use super::out::{Answers, Out, Stopped};
+use super::permit::Permit;
 use super::scan::Held;
 use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
@@ -52,24 +53,17 @@ impl Gateway {
         let (start, rows_done, place) = match options.resume.as_str() {
             "" => (now, 0, None),
             text => {
-                let resume = Resume::decode(text)?;
+                let resume = Resume::decode(text, &self.seal())?;
                 resume.start.check(&now)?;
                 self.check_held(resume.start.position)?;
                 (resume.start, resume.rows_done, Some(resume.place))
             }
         };
         let place_taken = self.place(caller)?;
-        let (out, answers) = Out::new(self, stopped);
-        let (gateway, caller) = (self.clone(), caller.clone());
-        let scan = Scan {
-            _place: place_taken,
-            gateway,
-            caller,
-            tables: options.tables,
-            start,
-            rows_done,
-            out,
-        };
+        let permit = Permit::new(self, caller, start.view.generation);
+        let (out, answers) = Out::new(self, permit, stopped);
+        let (gateway, tables, seal) = (self.clone(), options.tables, self.seal());
+        let scan = Scan { _place: place_taken, gateway, tables, start, seal, rows_done, out };
         match lens {
             None => _ = tokio::spawn(scan.run(place)),
             Some(lens) => {
@@ -93,10 +87,10 @@ impl Gateway {
 pub(super) struct Scan {
     _place: Stream,
     pub(super) gateway: Gateway,
-    caller: Caller,
     /// Which tables the reader wants; empty is all.
     pub(super) tables: Vec<TableName>,
     pub(super) start: Cursor,
+    seal: Seal,
     pub(super) rows_done: u64,
     pub(super) out: Out<CheckpointResponse>,
 }
@@ -110,12 +104,6 @@ impl Scan {
         if let Err(error) = self.send_all(after).await {
             self.out.end(error);
         }
-    }
-
-    /// Refuses to go on once the reader may see something else than when it began.
-    pub(super) fn look_again(&self) -> Result<(), ReadError> {
-        let (_, now) = self.gateway.standing(&self.caller, &self.tables)?;
-        Ok(self.start.check(&now)?)
     }
 
     async fn send_all(&mut self, after: Option<(TableName, Vec<u8>)>) -> Result<(), ReadError> {
@@ -144,7 +132,7 @@ impl Scan {
     }
 
     pub(super) async fn send_end(&self) -> Result<(), ReadError> {
-        let (cursor, rows) = (self.start.encode(), self.rows_done);
+        let (cursor, rows) = (self.start.encode(&self.seal), self.rows_done);
         let end = CheckpointEnd { cursor, rows, complete: true };
         self.out.send(CheckpointResponse { event: Some(Event::End(end)) }).await?;
         Ok(())
@@ -159,7 +147,6 @@ impl Scan {
     ) -> Result<bool, ReadError> {
         let prefix = keys::table(table);
         loop {
-            self.look_again()?;
             let Some(stored) = self.scan(&prefix, after.as_deref()).await? else {
                 return Ok(false);
             };
@@ -211,7 +198,7 @@ impl Scan {
         let (start, rows_done) = (self.start.clone(), self.rows_done);
         let chunk = CheckpointChunk {
             rows: Some(rows),
-            resume: Resume { start, rows_done, place }.encode(),
+            resume: Resume { start, rows_done, place }.encode(&self.seal),
             rows_done,
             rows_total: total.max(rows_done),
         };

@@ -3,7 +3,8 @@
 //!
 //! From the moment that rules are on their way, commits keep their index too; the pieces add the
 //! rows from before. So the index is whole once the last piece is, whatever was pushed meanwhile,
-//! and a piece that is done twice changes nothing.
+//! and a piece that is done twice changes nothing. An old index is left alone until readers are shown
+//! the rules after it: what they read before, they read whole.
 
 use bytes::Bytes;
 use lakesync::rules::Draft;
@@ -23,8 +24,9 @@ const CLEAR_BYTES: usize = 256 << 10;
 impl Writer {
     /// Whether there is something to do.
     pub(super) fn has_chores(&self) -> bool {
-        let Ruling { building, outdated, .. } = &self.ruling;
-        !self.stalled && (building.is_some() || !outdated.is_empty())
+        let Ruling { building, outdated, in_force, .. } = &self.ruling;
+        let shown = || self.shown.borrow().generation() == in_force.generation();
+        !self.stalled && (building.is_some() || !outdated.is_empty() && shown())
     }
 
     /// Does one piece of what there is to do.
@@ -154,7 +156,7 @@ impl Writer {
         self.put_off_while_full(kept)
     }
 
-    /// A full disk only puts chores off, until the next message.
+    /// A full disk only puts chores off for a while.
     fn put_off_while_full(&mut self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
         match outcome {
             Err(StoreError::Full(what)) => {

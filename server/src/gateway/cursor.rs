@@ -1,23 +1,23 @@
-//! Cursors and resume tokens: what a reader has seen, as text that only we can read.
+//! Cursors and resume tokens: what a reader has seen, as text that only we can read and make.
 //!
-//! Both are base64url of a version byte, the fields and a CRC-32 of all before it, which catches
-//! mangling. They carry no authority: what a reader may see is judged when it is sent.
+//! What a reader may see is judged when it is sent. But what it has seen is taken from its cursor: who
+//! could make one up would be told what became of rows that it never saw, so they are sealed.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lakesync::error::{Classify, FieldViolation, Reason};
-use lakesync::limits::CURSOR_BYTES_MAX;
 use lakesync::name::{LogId, Position, TableName};
 use lakesync::rules::Instance;
 use sha2::{Digest, Sha256};
 
 use super::lens::Lens;
 
-const CURSOR: u8 = 1;
-const RESUME: u8 = 2;
-const SCOPED_CURSOR: u8 = 3;
-const SCOPED_RESUME: u8 = 4;
-const CRC_BYTES: usize = 4;
+mod seal;
+
+pub(super) use seal::Seal;
+
+const CURSOR: u8 = 5;
+const RESUME: u8 = 6;
+const SCOPED_CURSOR: u8 = 7;
+const SCOPED_RESUME: u8 = 8;
 /// How many bucket instances a cursor lists. Of a wider scope only the fingerprint stands there, and
 /// its next checkpoint is a full one.
 const HELD_MAX: usize = 32;
@@ -102,6 +102,11 @@ pub enum CursorError {
     OtherLog,
 }
 
+impl CursorError {
+    /// Other sync rules are in force than those that the reader saw through.
+    pub(super) const RULES_CHANGED: Self = Self::Expired("the sync rules have changed since");
+}
+
 /// The fact that tells a reader of [`CursorError::OtherLog`], and what it says.
 const LOG_REPLACED: (&str, &str) = ("log", "replaced");
 
@@ -182,20 +187,18 @@ impl View {
 
 impl Cursor {
     /// The cursor as text.
-    pub(super) fn encode(&self) -> String {
+    pub(super) fn encode(&self, seal: &Seal) -> String {
         let mut bytes = vec![if self.is_scoped() { SCOPED_CURSOR } else { CURSOR }];
         self.put(&mut bytes);
-        seal(bytes)
+        seal.close(bytes)
     }
 
     /// Reads a cursor's text.
-    pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let whole = |(version, bytes): (u8, Vec<u8>)| {
-            let (cursor, rest) = Self::take(&bytes, version == SCOPED_CURSOR)?;
-            rest.is_empty().then_some(cursor)
-        };
-        let bytes = unseal(text, [CURSOR, SCOPED_CURSOR]);
-        bytes.and_then(whole).ok_or(CursorError::Malformed("cursor"))
+    pub(super) fn decode(text: &str, seal: &Seal) -> Result<Self, CursorError> {
+        let (version, bytes) = seal.open("cursor", text, [CURSOR, SCOPED_CURSOR])?;
+        let taken = Self::take(&bytes, version == SCOPED_CURSOR);
+        let whole = taken.filter(|(_, rest)| rest.is_empty()).map(|(cursor, _)| cursor);
+        whole.ok_or(CursorError::Malformed("cursor"))
     }
 
     /// Refuses a cursor that another log gave out, or for another selection of tables or view.
@@ -207,7 +210,7 @@ impl Cursor {
             return Err(CursorError::Expired("the cursor was made for other tables"));
         }
         if self.view.generation != now.view.generation {
-            return Err(CursorError::Expired("the sync rules have changed since"));
+            return Err(CursorError::RULES_CHANGED);
         }
         if self.view != now.view {
             return Err(CursorError::Expired("the token's claims open other rows than before"));
@@ -241,7 +244,7 @@ impl Cursor {
 
 impl Resume {
     /// The token as text.
-    pub(super) fn encode(&self) -> String {
+    pub(super) fn encode(&self, seal: &Seal) -> String {
         let scoped = self.start.is_scoped();
         let mut bytes = vec![if scoped { SCOPED_RESUME } else { RESUME }];
         self.start.put(&mut bytes);
@@ -258,14 +261,13 @@ impl Resume {
                 bytes.extend(after);
             }
         }
-        seal(bytes)
+        seal.close(bytes)
     }
 
     /// Reads a token's text.
-    pub(super) fn decode(text: &str) -> Result<Self, CursorError> {
-        let bytes = unseal(text, [RESUME, SCOPED_RESUME]);
-        let taken = bytes.and_then(|(version, bytes)| Self::take(&bytes, version == SCOPED_RESUME));
-        taken.ok_or(CursorError::Malformed("resume"))
+    pub(super) fn decode(text: &str, seal: &Seal) -> Result<Self, CursorError> {
+        let (version, bytes) = seal.open("resume", text, [RESUME, SCOPED_RESUME])?;
+        Self::take(&bytes, version == SCOPED_RESUME).ok_or(CursorError::Malformed("resume"))
     }
 
     fn take(bytes: &[u8], scoped: bool) -> Option<Self> {
@@ -289,24 +291,6 @@ impl Place {
         let instance = Instance::from_bytes(instance);
         Some(Self::Entry(Entry { since: *since, instance, after: after.to_vec() }))
     }
-}
-
-fn seal(mut bytes: Vec<u8>) -> String {
-    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn unseal(text: &str, versions: [u8; 2]) -> Option<(u8, Vec<u8>)> {
-    if CURSOR_BYTES_MAX < text.len() {
-        return None;
-    }
-    let sealed = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (bytes, crc) = sealed.split_last_chunk::<CRC_BYTES>()?;
-    if crc32fast::hash(bytes) != u32::from_be_bytes(*crc) {
-        return None;
-    }
-    let (version, rest) = bytes.split_first()?;
-    versions.contains(version).then(|| (*version, rest.to_vec()))
 }
 
 #[cfg(test)]

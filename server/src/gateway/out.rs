@@ -1,7 +1,8 @@
 //! A stream of answers to one reader, bounded in memory and in time.
 //!
-//! It ends with the caller's token, with the server, or when the reader takes nothing for too long;
-//! why it ended is its last word, whether or not there was room for one.
+//! It ends with the caller's token, with its permit, with the server, or when the reader takes nothing
+//! for too long; why it ended is its last word, whether or not there was room for one. An answer that
+//! waits when the permit ends is not sent any more.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use prost_types::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::permit::Permit;
 use super::{Gateway, ReadError};
 use crate::store::StoreError;
 
@@ -33,6 +35,8 @@ pub struct Stopped {
 pub struct Answers<T> {
     pending: mpsc::Receiver<T>,
     last_word: LastWord,
+    permit: Permit,
+    ended: bool,
 }
 
 /// The sending end.
@@ -40,6 +44,7 @@ pub struct Answers<T> {
 pub(super) struct Out<T> {
     pending: mpsc::Sender<T>,
     last_word: LastWord,
+    permit: Permit,
     stopped: Stopped,
     expires: Instant,
     stall_max: Duration,
@@ -51,22 +56,30 @@ impl<T> Stream for Answers<T> {
     type Item = Result<T, ReadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = ready!(self.pending.poll_recv(context)).map(Ok);
-        let last = || self.last_word.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err);
-        Poll::Ready(next.or_else(last))
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some(answer) = ready!(self.pending.poll_recv(context)) else {
+            let last = self.last_word.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Poll::Ready(last.map(Err));
+        };
+        let permitted = self.permit.check();
+        self.ended = permitted.is_err();
+        Poll::Ready(Some(permitted.map(|()| answer)))
     }
 }
 
 impl<T> Out<T> {
-    pub(super) fn new(gateway: &Gateway, stopped: Stopped) -> (Self, Answers<T>) {
+    pub(super) fn new(gateway: &Gateway, permit: Permit, stopped: Stopped) -> (Self, Answers<T>) {
         let (sender, pending) = mpsc::channel(PENDING_MAX);
         let last_word = LastWord::default();
         let left_ms = stopped.expires_ms.saturating_sub(gateway.0.clock.now_ms());
         // A token that outlives the timer's range outlives the connection as well.
         let expires = Instant::now() + Duration::from_millis(left_ms.min(u64::from(u32::MAX)));
-        let answers = Answers { pending, last_word: Arc::clone(&last_word) };
+        let (waits, reason) = (permit.clone(), Arc::clone(&last_word));
+        let answers = Answers { pending, last_word: reason, permit: waits, ended: false };
         let stall_max = gateway.0.settings.stall_max;
-        (Self { pending: sender, last_word, stopped, expires, stall_max }, answers)
+        (Self { pending: sender, last_word, permit, stopped, expires, stall_max }, answers)
     }
 
     /// Sends one answer. False if the reader has gone.
@@ -81,7 +94,7 @@ impl<T> Out<T> {
         }
     }
 
-    /// Awaits `work`, unless the token or the server ends first. `None` if the reader has gone.
+    /// Awaits `work`, unless the token, the permit or the server ends first. `None` if the reader has gone.
     pub(super) async fn unless_ended<F: Future>(
         &self,
         work: F,
@@ -91,6 +104,7 @@ impl<T> Out<T> {
             biased;
             _ = shutdown.wait_for(|stopping| *stopping) => Err(ReadError::ShuttingDown),
             () = sleep_until(self.expires) => Err(ReadError::TokenExpired),
+            error = self.permit.refused() => Err(error),
             () = self.pending.closed() => Ok(None),
             output = work => Ok(Some(output)),
         }

@@ -16,12 +16,13 @@ use tokio::time::{Instant, timeout};
 
 use super::allowance::Stream;
 use super::commit::{self, Commit};
-use super::cursor::{Cursor, View};
+use super::cursor::{Cursor, Seal};
 use super::followers::{Head, Tail, Watch};
 use super::lens::{Caller, Lens};
 use super::out::{Answers, Out, Stopped};
+use super::permit::Permit;
 use super::scoped::{self, Piece};
-use super::{Gateway, ReadError, Revoked};
+use super::{Gateway, ReadError};
 use crate::store::StoreError;
 
 /// What a reader asks for.
@@ -54,7 +55,8 @@ impl Gateway {
         let place = self.place(caller)?;
         let started = now.position;
         let alarm = Alarm::of(&self.0.tail, lens.as_ref());
-        let (out, answers) = Out::new(self, stopped);
+        let permit = Permit::new(self, caller, now.view.generation);
+        let (out, answers) = Out::new(self, permit, stopped);
         let (gateway, caller) = (self.clone(), caller.clone());
         let spoke = Instant::now();
         let stand = Cursor { position: at, ..now };
@@ -65,6 +67,7 @@ impl Gateway {
             lens,
             options,
             stand,
+            seal: self.seal(),
             started,
             rows: 0,
             spoke,
@@ -85,6 +88,7 @@ pub(super) struct Reader {
     pub(super) options: PullOptions,
     /// How far the reader has come.
     stand: Cursor,
+    seal: Seal,
     /// The head when the pull began: later commits of the same client are left out.
     started: Position,
     rows: usize,
@@ -152,7 +156,6 @@ impl Reader {
     async fn catch_up(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
         alarm.seen();
         let durable = self.gateway.0.tail.head()?;
-        // After the head was read: rules that came into force since are of later commits.
         self.look_again()?;
         while self.stand.position < durable && !self.is_full() {
             if !self.send_page(durable).await? {
@@ -162,23 +165,14 @@ impl Reader {
         Ok(true)
     }
 
-    /// Refuses to go on once the reader may see something else than when it began.
+    /// Takes over what the same rules mean where tables have changed since. Of other rules the permit
+    /// tells.
     fn look_again(&mut self) -> Result<(), ReadError> {
-        let inner = &self.gateway.0;
-        if inner.revoked.has(&self.caller) {
-            return Err(Revoked.into());
-        }
-        let in_force = inner.in_force.borrow().index.clone();
-        let same = match (&self.lens, &in_force) {
-            (None, None) => true,
-            (Some(lens), Some(index)) => Arc::ptr_eq(&lens.index, index),
-            _ => false,
-        };
-        if !same {
-            let lens = Lens::of(in_force.as_ref(), &self.caller)?;
-            let view = View::of(lens.as_ref());
-            self.stand.check(&Cursor { view, ..self.stand.clone() })?;
-            self.lens = lens;
+        let index = self.gateway.0.in_force.borrow().index.clone();
+        if let (Some(lens), Some(index)) = (&self.lens, index)
+            && lens.index.generation == index.generation
+        {
+            self.lens = Lens::renew(self.lens.take(), Some(&index), &self.caller)?;
         }
         Ok(())
     }
@@ -232,7 +226,7 @@ impl Reader {
                 Ok(true)
             };
         }
-        let page = Page { tables, cursor: self.stand.encode(), position: at.0 };
+        let page = Page { tables, cursor: self.stand.encode(&self.seal), position: at.0 };
         self.spoke = Instant::now();
         self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
     }
@@ -314,7 +308,7 @@ impl Reader {
     }
 
     async fn send_caught_up(&self) -> Result<bool, ReadError> {
-        let (cursor, position) = (self.stand.encode(), self.stand.position.0);
+        let (cursor, position) = (self.stand.encode(&self.seal), self.stand.position.0);
         let caught_up = CaughtUp { cursor, position, server_hlc: self.gateway.hlc().0 };
         self.out.send(PullResponse { event: Some(Event::CaughtUp(caught_up)) }).await
     }
@@ -322,21 +316,8 @@ impl Reader {
     /// Waits until there may be more, with heartbeats meanwhile. False if the reader has gone.
     async fn await_more(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
         let heartbeat = self.gateway.0.settings.heartbeat;
-        let mut in_force = self.gateway.0.in_force.clone();
-        let mut revoked = self.gateway.0.revoked.subscribe();
-        in_force.mark_unchanged();
-        // Both may have changed before they were listened to.
-        self.look_again()?;
         loop {
-            let more = async {
-                tokio::select! {
-                    biased;
-                    more = alarm.rung() => more,
-                    changed = in_force.changed() => changed.is_ok(),
-                    changed = revoked.changed() => changed.is_ok(),
-                }
-            };
-            match timeout(heartbeat, self.out.unless_ended(more)).await {
+            match timeout(heartbeat, self.out.unless_ended(alarm.rung())).await {
                 Ok(more) => return Ok(more?.unwrap_or(false)),
                 // Commits that hold nothing for this reader woke nobody: it moves past them now.
                 Err(_) if self.catch_up(alarm).await? && self.send_heartbeat().await? => {}
@@ -347,7 +328,7 @@ impl Reader {
 
     async fn send_heartbeat(&mut self) -> Result<bool, ReadError> {
         self.spoke = Instant::now();
-        let (cursor, server_hlc) = (self.stand.encode(), self.gateway.hlc().0);
+        let (cursor, server_hlc) = (self.stand.encode(&self.seal), self.gateway.hlc().0);
         let token_expires = Some(self.out.expires_at());
         let heartbeat = Heartbeat { cursor, server_hlc, token_expires };
         self.out.send(PullResponse { event: Some(Event::Heartbeat(heartbeat)) }).await

@@ -231,6 +231,7 @@ impl Gateways {
         let (publisher, groups) = mpsc::channel(IN_FLIGHT_MAX);
         let (installed, schema_seen) = watch::channel(Arc::clone(&schema));
         let (enforced, in_force) = watch::channel(Arc::new(ruling.in_force.clone()));
+        let shown = in_force.clone();
         let writer = Writer {
             id: record.id,
             store: Arc::clone(&self.store),
@@ -244,6 +245,7 @@ impl Gateways {
             subjects: HashMap::new(),
             swept_ms: 0,
             ruling,
+            shown,
             awaiting: Vec::new(),
             stalled: false,
             revoked: Arc::clone(&revoked),

@@ -31,15 +31,15 @@ const ROWS_MAX: usize = 1_024;
 /// What a reader holds of before: rows it need not be sent again.
 pub(super) struct Held {
     cursor: Cursor,
+    fingerprint: Fingerprint,
     /// The rules it saw through; none if there were none, and it saw everything.
     index: Option<Arc<Index>>,
 }
 
 impl Gateway {
-    /// What the reader holds who comes with the cursor `since`, as far as that can be known. A
-    /// cursor carries no authority: who makes one up is spared rows that he does not have.
+    /// What the reader holds who comes with the cursor `since`, as far as that can be known.
     pub(super) fn held(&self, since: &str, now: &Cursor) -> Option<Held> {
-        let cursor = Cursor::decode(since).ok()?;
+        let cursor = Cursor::decode(since, &self.seal()).ok()?;
         if (cursor.log_id, cursor.tables) != (now.log_id, now.tables)
             || now.position < cursor.position
         {
@@ -54,13 +54,14 @@ impl Gateway {
             }
         };
         let known = index.is_none() || cursor.view.is_listed();
-        known.then_some(Held { cursor, index })
+        let fingerprint = fingerprint(since.as_bytes());
+        known.then_some(Held { cursor, fingerprint, index })
     }
 }
 
 impl Held {
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        fingerprint(self.cursor.encode().as_bytes())
+        self.fingerprint
     }
 
     /// Whether the reader has the row as it is now: it has not changed since, and was in scope then.
@@ -125,7 +126,6 @@ impl Scan {
         let mut after = after.map(|row_key| [&prefix[..], &row_key].concat());
         let mut count = ROWS_MIN;
         loop {
-            self.look_again()?;
             let inner = &self.gateway.0;
             let entries =
                 inner.store.scan(inner.record.id, &prefix, after.as_deref(), ENTRIES_BYTES);
@@ -174,7 +174,6 @@ impl Scan {
             }
             let mut after = resumed.clone().filter(within);
             loop {
-                self.look_again()?;
                 let inner = &self.gateway.0;
                 let read = async {
                     let scanned = inner.store.scan(

@@ -4,7 +4,7 @@
 use lakesync::name::{Position, TableName};
 
 use super::allowance::{Quota, Stream};
-use super::cursor::{Cursor, CursorError, Selection, View};
+use super::cursor::{Cursor, CursorError, Seal, Selection, View};
 use super::lens::{Caller, Lens};
 use super::{Bug, Gateway, ReadError, Revoked};
 use crate::store::StoreError;
@@ -17,9 +17,7 @@ impl Gateway {
         caller: &Caller,
         tables: &[TableName],
     ) -> Result<(Option<Lens>, Cursor), ReadError> {
-        if self.0.revoked.has(caller) {
-            return Err(Revoked.into());
-        }
+        self.admit(caller)?;
         let planted = self.0.settings.suffers(Bug::ClaimsCached);
         let cached = planted.map(|planted| planted.with_first_claims(caller));
         let caller = cached.as_ref().unwrap_or(caller);
@@ -27,6 +25,19 @@ impl Gateway {
         let (log_id, position) = (self.0.record.log_id, self.0.tail.head()?);
         let (tables, view) = (Selection::of(tables), View::of(lens.as_ref()));
         Ok((lens, Cursor { log_id, position, tables, view }))
+    }
+
+    /// What seals this gateway's cursors.
+    pub(super) fn seal(&self) -> Seal {
+        Seal::of(&self.0.record)
+    }
+
+    /// Refuses whose token counts no longer.
+    pub fn admit(&self, caller: &Caller) -> Result<(), Revoked> {
+        match self.0.revoked.has(caller) {
+            true => Err(Revoked),
+            false => Ok(()),
+        }
     }
 
     /// A place among the streams under way.
@@ -37,7 +48,7 @@ impl Gateway {
     /// Where a reader with this cursor goes on.
     pub(super) fn start(&self, cursor: &str, now: &Cursor) -> Result<Position, ReadError> {
         let at = if !cursor.is_empty() {
-            let cursor = Cursor::decode(cursor)?;
+            let cursor = Cursor::decode(cursor, &self.seal())?;
             cursor.check(now)?;
             cursor.position
         } else if now.view == View::default() {

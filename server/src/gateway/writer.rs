@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lakesync::clock::WallClock;
@@ -15,7 +16,8 @@ use lakesync::name::{ClientId, Position};
 use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use super::admit::{self, Rows, Rules};
 use super::batch::Batch;
@@ -27,7 +29,7 @@ use super::lens::{Caller, Lens};
 use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
 use super::recover::Counters;
 use super::revoked::Revocations;
-use super::ruling::Ruling;
+use super::ruling::{InForce, Ruling};
 use super::{Ack, Gauges, PushError, Room, Settings, keys, stored, told};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
@@ -46,6 +48,8 @@ const LOAD_ROWS_MAX: usize = 1_024;
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// How many clients' subjects are remembered before the store is asked again.
 const SUBJECTS_MAX: usize = 10_000;
+/// How long chores wait for room on the disk, unless a message comes before.
+const STALLED: Duration = Duration::from_secs(5);
 
 /// What a gateway asks of its writer.
 #[derive(Debug)]
@@ -86,6 +90,8 @@ pub(super) struct Writer {
     pub(super) subjects: HashMap<ClientId, String>,
     pub(super) swept_ms: u64,
     pub(super) ruling: Ruling,
+    /// The rules that readers go by: those in force, once they are durable.
+    pub(super) shown: watch::Receiver<Arc<InForce>>,
     /// Who waits for the rules that are on their way.
     pub(super) awaiting: Vec<oneshot::Sender<RulesAnswer>>,
     /// Whether chores wait for room on the disk.
@@ -116,17 +122,19 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let mut messages = Vec::with_capacity(BATCH_MAX);
         loop {
+            let has_chores = self.has_chores();
             let received = tokio::select! {
                 biased;
                 count = inbox.recv_many(&mut messages, BATCH_MAX) => Some(count),
-                () = std::future::ready(()), if self.has_chores() => None,
+                () = std::future::ready(()), if has_chores => None,
+                // The publisher stops only once the store has failed.
+                shown = self.shown.changed() => shown.map(|()| None).map_err(|_| StoreError::Closed)?,
+                () = sleep(STALLED), if self.stalled => None,
             };
+            self.stalled = false;
             match received {
                 Some(0) => return Ok(()),
-                Some(_) => {
-                    self.stalled = false;
-                    self.serve(messages.drain(..)).await?;
-                }
+                Some(_) => self.serve(messages.drain(..)).await?,
                 None => {}
             }
             self.do_chore().await?;

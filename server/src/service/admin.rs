@@ -61,7 +61,12 @@ impl AdminService for Services {
         &self,
         request: Request<proto::DeleteGatewayRequest>,
     ) -> Result<Response<proto::DeleteGatewayResponse>, Status> {
-        let name = enter(&principal(request.extensions())?, &request.get_ref().gateway)?;
+        let caller = principal(request.extensions())?;
+        let name = enter(&caller, &request.get_ref().gateway)?;
+        // One that can't be opened may be deleted all the same.
+        if let Ok(gateway) = self.gateways.get(&name).await {
+            gateway.admit(&Self::caller(&caller)).map_err(refuse)?;
+        }
         self.gateways.delete(&name).await.map_err(refuse)?;
         tracing::info!(gateway = %name, "gateway deleted");
         Ok(Response::new(proto::DeleteGatewayResponse {}))

@@ -26,7 +26,7 @@ use self::gateways::Life;
 use self::open::Opened;
 use self::record::Operation;
 use self::tables::{Space, Tables};
-use super::identity::log_id;
+use super::identity;
 use super::{GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError};
 
 mod backup;
@@ -168,12 +168,7 @@ impl EmbeddedStore {
     }
 
     fn record(&self, life: &Life) -> GatewayRecord {
-        GatewayRecord {
-            name: life.name.clone(),
-            id: life.id,
-            log_id: log_id(&self.engine.incarnation, life.id),
-            created_ms: life.created_ms,
-        }
+        identity::record(&self.engine.incarnation, life.id, life.name.clone(), life.created_ms)
     }
 
     fn life<T>(&self, gateway: GatewayId, of: impl FnOnce(&Life) -> T) -> Result<T, StoreError> {
@@ -210,8 +205,7 @@ impl Store for EmbeddedStore {
         };
         let (receipt, id) = self.engine.submit(0, plan).await?;
         receipt.durable().await?;
-        let log_id = log_id(&self.engine.incarnation, id);
-        Ok(GatewayRecord { name: name.clone(), id, log_id, created_ms: now_ms })
+        Ok(identity::record(&self.engine.incarnation, id, name.clone(), now_ms))
     }
 
     async fn gateway(&self, name: &Gateway) -> Result<Option<GatewayRecord>, StoreError> {

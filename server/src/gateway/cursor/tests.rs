@@ -1,8 +1,18 @@
 //! Cursors and resume tokens as text, and what is refused.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lakesync::testing;
 
 use super::*;
+use crate::store::{GatewayId, GatewayRecord, LogSecret};
+
+/// The seal of the log whose id is all sevens.
+fn seal(secret: u8) -> Seal {
+    let (name, id) = (testing::id("main"), GatewayId(1));
+    let (log_id, secret) = (LogId([7; 16]), LogSecret([secret; 32]));
+    Seal::of(&GatewayRecord { name, id, log_id, secret, created_ms: 0 })
+}
 
 fn instance(byte: u8) -> Instance {
     Instance::from_bytes(&[byte; Instance::BYTES])
@@ -31,9 +41,9 @@ fn entry(after: usize) -> Place {
 fn cursors_and_resume_tokens_round_trip() {
     let row = Place::Row(testing::id("todos"), b"todos\0r\xff".to_vec());
     for (start, place) in [(plain(), row), (scoped(0), entry(0)), (scoped(3), entry(9))] {
-        assert_eq!(Cursor::decode(&start.encode()), Ok(start.clone()));
+        assert_eq!(Cursor::decode(&start.encode(&seal(1)), &seal(1)), Ok(start.clone()));
         let resume = Resume { start, rows_done: 9, place };
-        assert_eq!(Resume::decode(&resume.encode()), Ok(resume));
+        assert_eq!(Resume::decode(&resume.encode(&seal(1)), &seal(1)), Ok(resume));
     }
 }
 
@@ -41,25 +51,50 @@ fn cursors_and_resume_tokens_round_trip() {
 fn the_longest_token_is_within_its_bound() {
     let start = scoped(u8::try_from(HELD_MAX).expect("small"));
     let longest = Resume { start, rows_done: u64::MAX, place: entry(63 + 1 + 256) };
-    assert_eq!(Resume::decode(&longest.encode()), Ok(longest));
+    assert_eq!(Resume::decode(&longest.encode(&seal(1)), &seal(1)), Ok(longest));
 }
 
 #[test]
 fn mangled_text_is_refused() {
     let place = Place::Row(testing::id("t"), Vec::new());
-    let other = Resume { start: plain(), rows_done: 0, place }.encode();
+    let other = Resume { start: plain(), rows_done: 0, place }.encode(&seal(1));
     let long = "A".repeat(CURSOR_BYTES_MAX + 1);
-    for text in [plain().encode(), scoped(2).encode()] {
+    for text in [plain(), scoped(2)].map(|cursor| cursor.encode(&seal(1))) {
         for bad in [&text[1..], &text[..text.len() - 1], "", "§", &other, &long] {
-            assert_eq!(Cursor::decode(bad), Err(CursorError::Malformed("cursor")), "{bad:?}");
+            let decoded = Cursor::decode(bad, &seal(1));
+            assert_eq!(decoded, Err(CursorError::Malformed("cursor")), "{bad:?}");
         }
         for at in 0..text.len() {
             let mut mangled = text.clone().into_bytes();
             mangled[at] = if mangled[at] == b'A' { b'B' } else { b'A' };
             let mangled = String::from_utf8(mangled).expect("ascii");
-            assert!(Cursor::decode(&mangled).is_err(), "{mangled}");
+            assert!(Cursor::decode(&mangled, &seal(1)).is_err(), "{mangled}");
         }
     }
+}
+
+#[test]
+fn a_made_up_cursor_is_refused_and_one_of_another_log_known_for_what_it_is() {
+    let malformed = |field| Err(CursorError::Malformed(field));
+    let made_up = scoped(2).encode(&seal(2));
+    assert_eq!(Cursor::decode(&made_up, &seal(1)), malformed("cursor"));
+    let resume = Resume { start: scoped(1), rows_done: 1, place: entry(3) };
+    assert_eq!(
+        Resume::decode(&resume.encode(&seal(2)), &seal(1)),
+        Err(CursorError::Malformed("resume"))
+    );
+    let other = Cursor { log_id: LogId([8; 16]), ..plain() };
+    let opened = Cursor::decode(&other.encode(&seal(2)), &seal(1)).expect("it opens");
+    assert_eq!(opened.check(&plain()), Err(CursorError::OtherLog));
+}
+
+#[test]
+fn a_cursor_from_before_there_were_seals_has_expired() {
+    let mut bytes = vec![3];
+    scoped(2).put(&mut bytes);
+    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+    let decoded = Cursor::decode(&URL_SAFE_NO_PAD.encode(bytes), &seal(1));
+    assert!(matches!(decoded, Err(CursorError::Expired(_))), "{decoded:?}");
 }
 
 #[test]

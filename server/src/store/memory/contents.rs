@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use lakesync::name::{Gateway, Position};
 
-use crate::store::identity::{Incarnation, log_id};
+use crate::store::identity::{self, Incarnation};
 use crate::store::{GatewayId, GatewayRecord, Group, LogEntry, StoreError};
 
 /// One step from a state to the next.
@@ -53,7 +53,8 @@ impl Contents {
     pub(super) fn restored(mut self, incarnation: Incarnation) -> Self {
         self.incarnation = incarnation;
         for record in self.gateways.values_mut() {
-            record.log_id = log_id(&incarnation, record.id);
+            let GatewayRecord { id, name, created_ms, .. } = record.clone();
+            *record = identity::record(&incarnation, id, name, created_ms);
         }
         self
     }
@@ -67,8 +68,7 @@ impl Contents {
             return Err(StoreError::Exists(name.clone()));
         }
         let id = GatewayId(self.next);
-        let log_id = log_id(&self.incarnation, id);
-        Ok(GatewayRecord { name: name.clone(), id, log_id, created_ms })
+        Ok(identity::record(&self.incarnation, id, name.clone(), created_ms))
     }
 
     pub(super) fn apply(&mut self, change: &Change) {
