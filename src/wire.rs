@@ -9,6 +9,7 @@ mod schema;
 mod value;
 
 pub use commit::put_commit;
+pub use dictionary::forget_unused_names;
 pub use push::{
     Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
     weigh_push,

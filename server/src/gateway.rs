@@ -18,6 +18,7 @@ use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+mod access;
 mod admit;
 mod allowance;
 mod batch;

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 
+use crate::proto::v1::TableChanges;
+
 /// Up to this many names are found by looking at each, which is faster than hashing.
 const SEARCHED_MAX: usize = 16;
 
@@ -63,12 +65,36 @@ impl<N: Display> Dictionary<N> {
     }
 }
 
+/// Leaves out of `changes` the names that none of their rows refers to any more: whoever may not have a
+/// row is not to learn who wrote it.
+pub fn forget_unused_names(changes: &mut TableChanges) {
+    let (mut columns, mut clients) = (Dictionary::default(), Dictionary::default());
+    for row in &mut changes.rows {
+        let cells = row.cells.iter_mut().enumerate();
+        let own = cells.filter_map(|(hint, cell)| {
+            cell.column = columns.place(&cell.column, hint);
+            cell.stamp.as_mut()
+        });
+        for stamp in own.chain(row.stamp.as_mut()) {
+            stamp.client = clients.place(&stamp.client, 0);
+        }
+    }
+    let used = |names: &[String], places: &Dictionary<u32>| {
+        let name = |place: &u32| names.get(*place as usize).cloned();
+        places.names().iter().filter_map(name).collect()
+    };
+    changes.columns = used(&changes.columns, &columns);
+    changes.clients = used(&changes.clients, &clients);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing;
+    use crate::wire::encode_rows;
 
     proptest! {
         #[test]
@@ -83,5 +109,25 @@ mod tests {
             }
             prop_assert_eq!(dictionary.names(), &first);
         }
+    }
+
+    #[test]
+    fn names_of_rows_that_were_taken_out_go_with_them() {
+        let table = testing::id("todos");
+        let rows = ["ann@1 title=milk", "bob@2 done=yes", "cyd@3 done=no"].map(testing::delta);
+        let rows = rows.map(|delta| (testing::id("r"), testing::fold(&[delta])));
+        let all = || encode_rows(&table, 3, rows.iter().map(|(id, row)| (id, row)));
+        let mut fewer = all();
+        fewer.rows.remove(0);
+        forget_unused_names(&mut fewer);
+        assert_eq!(
+            (fewer.columns.len(), &fewer.clients[..]),
+            (1, &["bob".into(), "cyd".into()][..])
+        );
+        let left = encode_rows(&table, 3, rows[1..].iter().map(|(id, row)| (id, row)));
+        assert_eq!(fewer, left);
+        let mut whole = all();
+        forget_unused_names(&mut whole);
+        assert_eq!(whole, all());
     }
 }

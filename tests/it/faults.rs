@@ -1,7 +1,5 @@
 //! What a predecessor of the same idea got wrong, each fault as a test that it would fail.
 
-mod counting;
-
 use lakesync::delta::Delta;
 use lakesync::proto::admin::v1::{FlushRequest, PutSchemaRequest};
 use lakesync::proto::v1::outcome::Kind;
@@ -11,9 +9,9 @@ use lakesync_server::store::memory::MemoryStore;
 use tonic::Code;
 
 use crate::harness::changes::{at, at_ms, delete, table, tables, upsert};
+use crate::harness::counting::Counting;
 use crate::harness::state::State;
 use crate::harness::{Client, MAIN, Replica, Setup, assert_refused, until, within};
-use counting::Counting;
 
 #[tokio::test]
 async fn a_cursor_is_a_position_and_late_changes_are_delivered() {

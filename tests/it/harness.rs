@@ -5,6 +5,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod client;
+pub(crate) mod counting;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod replica;

@@ -8,6 +8,7 @@ mod p04_nothing_skipped;
 mod p05_one_bad_change;
 mod p06_convergence;
 mod p07_scope;
+mod p08_at_once;
 mod p09_client_ids;
 mod p09_scope;
 mod p10_cursors;

@@ -16,8 +16,10 @@ use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
 use lakesync::wire::{Offer, Refusal};
 
-use super::index::{Access, Index, Moves, Spot};
-use super::{keys, stored};
+use super::access::{self, Access, Grave, Spot};
+use super::index::{Index, Moves};
+use super::keys;
+use super::stored::{self, Stored};
 
 mod touched;
 
@@ -88,7 +90,8 @@ pub(super) fn admit(
             Ok((delta, effect))
         });
         match merged {
-            Ok((delta, effect)) => {
+            Ok((delta, None)) => admitted.newest = admitted.newest.max(delta.stamp.hlc),
+            Ok((delta, Some(effect))) => {
                 admitted.newest = admitted.newest.max(delta.stamp.hlc);
                 admitted.outcomes.extend(outcome_of(&delta, &effect, table, row));
                 admitted.effective.extend(reduce(delta, &effect));
@@ -105,6 +108,7 @@ pub(super) fn admit(
     Ok(admitted)
 }
 
+/// What a change does to its row; `None` if there is nothing to do and nothing to say.
 fn merge_one<'a>(
     rules: &Rules<'a>,
     columns: &mut Columns<'a>,
@@ -112,7 +116,7 @@ fn merge_one<'a>(
     key: Bytes,
     delta: &Delta,
     admitted: &mut Admitted,
-) -> Result<Effect, Refusal> {
+) -> Result<Option<Effect>, Refusal> {
     columns.check(rules.schema, delta)?;
     rules
         .clock
@@ -122,15 +126,29 @@ fn merge_one<'a>(
     let spot = |row: &Row| Spot::of(rules.indexes, delta, row);
     // Before anything is said of the row, which may not be the pusher's to know of.
     let before = spot(&touched.row);
-    rules.access.check(&before)?;
+    match rules.access.check(&before) {
+        // What took effect is not undone by being pushed again after the row has left.
+        Err(refusal) if !access::holds(&touched.row, delta) => return Err(refusal),
+        Ok(()) | Err(_) => {}
+    }
     touched.remember(delta, rules.horizon)?;
+    let knew = before.live || rules.access.knew(rules.indexes, &touched.grave, delta);
+    if !knew && delta.op == Op::Delete {
+        // Whoever could leave a tombstone there would forbid the id to others.
+        return Ok(None);
+    }
     let undo = rules.access.is_limited().then(|| touched.clone());
     touched.make_room(delta)?;
     let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
     let after = spot(&touched.row);
-    if let Some(undo) = undo
-        && let Err(refusal) = rules.access.check(&after)
+    let judged = match knew || after.live {
+        true => rules.access.check(&after),
+        // As if the row had never been.
+        false => rules.access.check(&Spot::alone(rules.indexes, delta)),
+    };
+    if let (Some(undo), Err(refusal)) = (undo, judged)
+        && (effect.effective || !knew)
     {
         *touched = undo;
         return Err(refusal);
@@ -138,6 +156,11 @@ fn merge_one<'a>(
     if effect.effective {
         touched.dirty = true;
         touched.position = rules.position;
+        touched.grave = match (before.live, after.live) {
+            (_, true) => Grave::default(),
+            (true, false) => Grave::at(rules.indexes, &before),
+            (false, false) => std::mem::take(&mut touched.grave),
+        };
         admitted.rows_gained += i64::from(touched.row.is_live()) - i64::from(was_live);
         if !rules.indexes.is_empty() {
             admitted.moves.note(&key, delta, (before, after), admitted.effective.len());
@@ -146,7 +169,7 @@ fn merge_one<'a>(
             admitted.deleted.push((delta.stamp.hlc, key));
         }
     }
-    Ok(effect)
+    Ok(Some(effect))
 }
 
 impl Rows {
@@ -164,8 +187,9 @@ impl Rows {
     }
 
     /// Takes in a row's stored state.
-    pub(super) fn load(&mut self, key: Bytes, position: Position, row: Row, bytes: usize) {
-        self.0.insert(key, Touched { position, row, bytes, dirty: false });
+    pub(super) fn load(&mut self, key: Bytes, stored: Stored, bytes: usize) {
+        let Stored { position, grave, row } = stored;
+        self.0.insert(key, Touched { position, grave, row, bytes, dirty: false });
     }
 
     /// A row as it is by now.
@@ -176,7 +200,8 @@ impl Rows {
     /// The rows that changed, in their stored form.
     pub(super) fn changed(&self) -> Vec<(Bytes, Option<Bytes>)> {
         let dirty = self.0.iter().filter(|(_, touched)| touched.dirty);
-        let stored = |touched: &Touched| stored::encode(touched.position, &touched.row);
+        let stored =
+            |touched: &Touched| stored::encode(touched.position, &touched.grave, &touched.row);
         dirty.map(|(key, touched)| (key.clone(), Some(stored(touched)))).collect()
     }
 

@@ -14,13 +14,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use lakesync::delta::{Delta, Op};
-use lakesync::error::Reason;
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
-use lakesync::rules::{Instance, Scope, SyncRules};
+use lakesync::rules::{Instance, SyncRules};
 use lakesync::schema::Schema;
-use lakesync::wire::Refusal;
 
+use super::access::Spot;
 use super::keys;
 use super::part::{self, Part, Place};
 use super::{Bug, Planted};
@@ -36,58 +35,7 @@ pub(super) struct Index {
 }
 
 /// How many indexes there are at most: of the rules in force, and of those on their way.
-const INDEXES_MAX: usize = 2;
-
-/// What a pusher may change.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Access<'a> {
-    /// There are no rules.
-    Everything,
-    /// Rows within a scope of the rules in force, whose index is the first.
-    Within(&'a Scope),
-}
-
-impl Access<'_> {
-    /// Refuses unless the row may be written as it is. One that does not exist is nobody's.
-    pub(super) fn check(&self, spot: &Spot) -> Result<(), Refusal> {
-        let Self::Within(scope) = self else { return Ok(()) };
-        let [instances, _] = &spot.instances;
-        if !spot.live || scope.writes(instances) {
-            return Ok(());
-        }
-        // Who may see the row may know why; anybody else learns nothing of it.
-        let message = match scope.reads(instances) {
-            true => "the token may read this row and not write it",
-            false => "the row is, or would be, in no bucket that the token may write",
-        };
-        Err(Refusal::new(Reason::OutOfScope, message))
-    }
-
-    /// Whether anything is ever refused.
-    pub(super) fn is_limited(&self) -> bool {
-        matches!(self, Self::Within(_))
-    }
-}
-
-/// Where a row is: the instances that hold it, per index.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Spot {
-    instances: [Vec<Instance>; INDEXES_MAX],
-    live: bool,
-    /// Whether nothing at all is known of the row.
-    fresh: bool,
-}
-
-impl Spot {
-    pub(super) fn of(indexes: &[Arc<Index>], delta: &Delta, row: &Row) -> Self {
-        let (live, fresh) = (row.is_live(), *row == Row::default());
-        let mut spot = Self { live, fresh, ..Self::default() };
-        for (instances, index) in spot.instances.iter_mut().zip(indexes) {
-            *instances = index.rules.instances(&delta.table, &delta.row_id, row);
-        }
-        spot
-    }
-}
+pub(super) const INDEXES_MAX: usize = 2;
 
 /// The rows that a commit changes, where they were and where they are.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use lakesync::name::TableName;
 use lakesync::rules::{Claims, Scope, TooManyInstances};
 
-use super::index::{Access, Index};
+use super::access::Access;
+use super::index::Index;
 
 /// Who calls, as far as a gateway cares.
 #[derive(Clone, Debug)]

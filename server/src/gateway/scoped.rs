@@ -143,7 +143,11 @@ fn changes(tables: &[TableChanges]) -> impl Iterator<Item = (Name, &RowChange)> 
 fn retain(tables: &mut Vec<TableChanges>, mut keep: impl FnMut(&Name, &RowChange) -> bool) {
     for table in &mut *tables {
         let name = table.table.clone();
+        let before = table.rows.len();
         table.rows.retain(|change| keep(&(name.clone(), change.row_id.clone()), change));
+        if table.rows.len() < before {
+            wire::forget_unused_names(table);
+        }
     }
     tables.retain(|table| !table.rows.is_empty());
 }

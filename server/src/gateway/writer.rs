@@ -19,12 +19,12 @@ use lakesync::wire::Offer;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use super::access::Access;
 use super::admit::{self, Rows, Rules};
 use super::batch::Batch;
 use super::commit::Commit;
 use super::error::Revoked;
 use super::followers::Tail;
-use super::index::Access;
 use super::lens::{Caller, Lens};
 use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
 use super::recover::Counters;
@@ -214,8 +214,7 @@ impl Writer {
             for (key, bytes) in some.iter().zip(stored) {
                 let Some(bytes) = bytes else { continue };
                 loaded_bytes += bytes.len();
-                let (position, row) = stored::decode(key, &bytes)?;
-                rows.load(key.clone(), position, row, bytes.len());
+                rows.load(key.clone(), stored::decode_whole(key, &bytes)?, bytes.len());
             }
             if GROUP_ROWS_BYTES_MAX < loaded_bytes {
                 return Ok(None);

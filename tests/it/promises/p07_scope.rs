@@ -1,67 +1,26 @@
 //! P-7 and P-8: scope is judged on the whole merged row; what enters arrives whole, what leaves is
 //! dropped, and nobody is told of what is none of theirs.
 
-use lakesync::delta::Delta;
-use lakesync::proto::v1::{ChangeKind, CheckpointRequest, PullRequest, TableChanges};
-use lakesync::rules::Draft;
-use lakesync::value::Value;
-use lakesync_server::auth::Grant;
-use serde_json::{Value as Json, json};
-use tonic::{Code, Status};
+use std::time::Duration;
 
-use crate::harness::changes::{at, delete, write};
-use crate::harness::{Client, MAIN, Replica, Server, Setup, assert_refused, grant, within};
-use crate::rules::made_up::{bucket, filter, service};
-use crate::rules::world::{put, tables};
+use lakesync::proto::admin::v1::GetSyncRulesRequest;
+use lakesync::proto::v1::{ChangeKind, PullRequest, TableChanges};
+use serde_json::json;
+use tonic::Code;
 
-/// Documents are their owner's, and their team's; `service` may do everything.
-fn rules() -> Draft {
-    let mine = bucket("mine", &["docs"], vec![filter("owner", &["jwt:sub"])]);
-    let team = bucket("team", &["docs"], vec![filter("team", &["jwt:teams"])]);
-    Draft { version: 1, buckets: vec![mine, team, service()] }
-}
-
-/// A server with those rules, and the connection of one who may do everything.
-async fn start(setup: &Setup) -> (Server, Client) {
-    let server = setup.start().await;
-    let mut operator = server.client("operator").await;
-    operator.create_gateway(MAIN).await.expect("created");
-    operator.put_schema(tables()).await.expect("installed");
-    put(&operator, &rules()).await.expect("legal rules");
-    let service = with_claims(&server, "service", json!({"role": "service"})).await;
-    (server, service)
-}
-
-/// A connection whose token has these claims.
-async fn with_claims(server: &Server, id: &str, claims: Json) -> Client {
-    let claims = claims.as_object().expect("an object").clone();
-    let token = server.token(&Grant { claims, ..grant(id, "sync") });
-    server.client_with(id, &token).await
-}
-
-fn doc(client: &str, nth: u64, id: &str, cells: &[(&'static str, &str)]) -> Delta {
-    let value = |(column, text): &(&'static str, &str)| match *column {
-        "team" => (*column, Value::Int64(text.parse().expect("a number"))),
-        _ => (*column, Value::String((*text).to_owned())),
-    };
-    write(client, at(nth), &format!("docs/{id}"), cells.iter().map(value))
-}
-
-/// Row, kind and number of cells of every change.
-fn told(tables: &[TableChanges]) -> Vec<(String, ChangeKind, usize)> {
-    let rows = tables.iter().flat_map(|table| &table.rows);
-    rows.map(|row| (row.row_id.clone(), row.kind(), row.cells.len())).collect()
-}
+use crate::harness::changes::{at, delete};
+use crate::harness::{Client, MAIN, Replica, Setup, assert_refused, within};
+use crate::rules::docs::{
+    begun, checkpoint_since, doc, rules, start, start_without_rules, told, with_claims,
+};
+use crate::rules::made_up::filter;
+use crate::rules::world::put;
 
 async fn pulled(client: &Client, cursor: &mut String) -> Vec<(String, ChangeKind, usize)> {
     let pulled = client.pull(cursor).await.expect("a good cursor");
     let next = pulled.cursor(cursor).to_owned();
     *cursor = next;
     told(&pulled.tables())
-}
-
-async fn begun(client: &Client) -> String {
-    Replica::by_checkpoint(client).await.expect("a checkpoint").cursor
 }
 
 #[tokio::test]
@@ -84,7 +43,8 @@ async fn p07_what_enters_is_whole_what_leaves_is_dropped_and_strangers_hear_noth
     // It leaves ann, and bob keeps it by his team: he gets the change, and only once.
     push(doc("service", 3, "d", &[("owner", "bob")])).await;
     assert_eq!(pulled(&ann, &mut a).await, row(ChangeKind::ScopeExit, 0));
-    assert_eq!(pulled(&bob, &mut b).await.last(), row(ChangeKind::Upsert, 3).last());
+    let both = [row(ChangeKind::Upsert, 1), row(ChangeKind::Upsert, 3)].concat();
+    assert_eq!(pulled(&bob, &mut b).await, both);
     // Out of the one bucket, still in the other.
     push(doc("service", 4, "d", &[("team", "8")])).await;
     assert_eq!(pulled(&bob, &mut b).await, row(ChangeKind::Upsert, 1));
@@ -131,14 +91,7 @@ async fn p08_changed_claims_and_changed_rules_expire_cursors_and_spare_what_is_h
     let two = with_claims(&server, "cyd", json!({"teams": [0, 2]})).await;
     assert_refused(two.pull(&cursor).await, Code::OutOfRange, "CURSOR_EXPIRED");
     let since = async |client: &Client, since: &str| -> (Vec<ChangeKind>, String) {
-        let (gateway, since) = (client.gateway.clone(), since.to_owned());
-        let request = CheckpointRequest { gateway, since, ..CheckpointRequest::default() };
-        let mut stream =
-            within(client.sync.clone().checkpoint(request)).await.expect("begun").into_inner();
-        let mut all = crate::harness::client::Checkpointed::default();
-        while let Some(answer) = within(stream.message()).await.expect("no failure") {
-            all.take(answer);
-        }
+        let all = checkpoint_since(client, since).await;
         let kinds = told(&all.tables()).into_iter().map(|(_, kind, _)| kind);
         (kinds.collect(), all.end.expect("an end").cursor)
     };
@@ -156,47 +109,6 @@ async fn p08_changed_claims_and_changed_rules_expire_cursors_and_spare_what_is_h
     let (kinds, _) = since(&two, &cursor).await;
     assert_eq!(count(&kinds, ChangeKind::Unchanged), 10);
     assert_eq!(count(&kinds, ChangeKind::Upsert), 5);
-    // A made-up cursor shows nothing that its maker may not see.
-    let (kinds, _) = since(&with_claims(&server, "dan", json!({})).await, &cursor).await;
-    assert_eq!(kinds, []);
-}
-
-#[tokio::test]
-async fn p08_a_stream_ends_when_its_token_is_revoked_or_the_rules_change() {
-    let (server, service) = start(&Setup::new()).await;
-    let operator = server.client("operator").await;
-    let ann = with_claims(&server, "ann", json!({})).await;
-    let ended = async |client: &Client, cursor: &str| -> Status {
-        let mut stream = client.follow(cursor).await.expect("a good cursor");
-        loop {
-            match within(stream.message()).await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("it ended without a word"),
-                Err(status) => return status,
-            }
-        }
-    };
-    let cursor = begun(&ann).await;
-    let mut other = rules();
-    other.buckets.swap(0, 1);
-    let (status, changed) = tokio::join!(ended(&ann, &cursor), put(&operator, &other));
-    changed.expect("legal rules");
-    assert_refused(Err::<(), _>(status), Code::OutOfRange, "CURSOR_EXPIRED");
-
-    let cursor = begun(&ann).await;
-    let request = lakesync::proto::admin::v1::RevokeSubjectRequest {
-        gateway: MAIN.to_owned(),
-        subject: "ann".to_owned(),
-    };
-    let mut admin = operator.admin.clone();
-    let (status, revoked) =
-        tokio::join!(ended(&ann, &cursor), within(admin.revoke_subject(request)));
-    revoked.expect("revoked");
-    assert_refused(Err::<(), _>(status), Code::Unauthenticated, "TOKEN_INVALID");
-    assert_refused(ann.pull(&cursor).await, Code::Unauthenticated, "TOKEN_INVALID");
-    let push = ann.push([doc("ann", 9, "d", &[("owner", "ann")])]).await;
-    assert_refused(push, Code::Unauthenticated, "TOKEN_INVALID");
-    service.push([doc("service", 9, "d", &[("owner", "ann")])]).await.expect("others go on");
 }
 
 #[tokio::test]
@@ -236,10 +148,7 @@ async fn p10_where_there_are_rules_a_reader_begins_with_a_checkpoint() {
 #[tokio::test]
 async fn p07_rules_come_into_force_on_rows_from_before_and_across_a_restart() {
     let setup = Setup::new();
-    let server = setup.start().await;
-    let mut operator = server.client("operator").await;
-    operator.create_gateway(MAIN).await.expect("created");
-    operator.put_schema(tables()).await.expect("installed");
+    let (server, operator) = start_without_rules(&setup).await;
     for nth in 0..50_u64 {
         let some = (0..100).map(|at| {
             let (id, team) = (format!("{nth}-{at}"), (at % 10).to_string());
@@ -259,8 +168,99 @@ async fn p07_rules_come_into_force_on_rows_from_before_and_across_a_restart() {
     let again = Replica::by_checkpoint(&cyd).await.expect("a checkpoint");
     assert_eq!(again.live(), replica.live());
     let operator = server.client("operator").await;
-    let request = lakesync::proto::admin::v1::GetSyncRulesRequest { gateway: MAIN.to_owned() };
+    let request = GetSyncRulesRequest { gateway: MAIN.to_owned() };
     let kept = within(operator.admin.clone().get_sync_rules(request)).await.expect("answered");
     let kept = kept.into_inner().rules.expect("rules");
     assert_eq!(lakesync::wire::decode_rules(kept), Ok(rules()));
+}
+
+#[tokio::test]
+async fn p07_who_wrote_a_row_that_is_not_sent_is_not_told() {
+    let (server, service) = start(&Setup::new()).await;
+    let ann = with_claims(&server, "ann", json!({})).await;
+    let cursor = begun(&ann).await;
+    let secret = with_claims(&server, "secret", json!({"role": "service"})).await;
+    let of_bob = [("body", "x"), ("owner", "bob")];
+    secret.push([doc("secret", 1, "a", &of_bob)]).await.expect("answered");
+    service.push([doc("service", 2, "b", &of_bob)]).await.expect("answered");
+    // Both come to her in one commit, and one of them leaves again before she hears of it.
+    let shared = |nth, id| doc("service", nth, id, &[("owner", "ann")]);
+    service.push([shared(3, "a"), shared(4, "b")]).await.expect("answered");
+    service.push([doc("service", 5, "a", &[("owner", "bob")])]).await.expect("answered");
+    let pulled = ann.pull(&cursor).await.expect("a good cursor");
+    let told = told(&pulled.tables());
+    assert!(told.contains(&("b".to_owned(), ChangeKind::Upsert, 2)), "{told:?}");
+    assert!(!format!("{pulled:?}").contains("secret"), "{pulled:#?}");
+}
+
+#[tokio::test]
+async fn p11_a_checkpoint_within_a_scope_goes_on_where_it_was_broken_off() {
+    let (server, service) = start(&Setup::new()).await;
+    let ann = with_claims(&server, "ann", json!({"teams": [1, 2]})).await;
+    let body = "x".repeat(100 << 10);
+    for nth in 0..60_u64 {
+        let team = (nth % 3).to_string();
+        let owner = if nth % 5 == 0 { "ann" } else { "bob" };
+        let cells = [("owner", owner), ("team", team.as_str()), ("body", body.as_str())];
+        let change = doc("service", nth + 1, &format!("{nth:02}"), &cells);
+        service.push([change]).await.expect("answered");
+    }
+    let ids = |tables: Vec<TableChanges>| {
+        let mut ids: Vec<_> = told(&tables).into_iter().map(|(id, ..)| id).collect();
+        ids.sort();
+        ids
+    };
+    let all = ann.checkpoint().await.expect("a checkpoint");
+    let whole = ids(all.tables());
+    assert_eq!(whole.len(), 40 + 4, "two of three teams, and each fifth of the third");
+    assert!(4 < all.chunks.len());
+    for (nth, chunk) in all.chunks.iter().enumerate() {
+        let rest = ann.checkpoint_from(&chunk.resume).await.expect("it goes on");
+        let mut tables: Vec<_> =
+            all.chunks[..=nth].iter().filter_map(|chunk| chunk.rows.clone()).collect();
+        tables.extend(rest.tables());
+        assert_eq!(ids(tables), whole, "broken off after chunk {nth}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p07_rules_on_their_way_go_on_after_a_stop_in_the_middle() {
+    let setup = Setup::new();
+    let (server, operator) = start_without_rules(&setup).await;
+    let body = "x".repeat(2_000);
+    for nth in 0..60_u64 {
+        let some = (0..500).map(|at| {
+            let team = (at % 10).to_string();
+            let cells = [("team", team.as_str()), ("body", body.as_str())];
+            doc("operator", 1 + nth * 500 + at, &format!("{nth}-{at}"), &cells)
+        });
+        operator.push(some).await.expect("answered");
+    }
+    let putting = tokio::spawn(async move { put(&operator, &rules()).await });
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    server.stop().await.expect("drained");
+    // Whether or not they came into force before the stop, nobody was left waiting.
+    let _ = putting.await.expect("no panic");
+
+    let server = setup.start().await;
+    let operator = server.client("operator").await;
+    // The commit is in the index whether or not the rows from before are.
+    let moved =
+        (0..500).map(|at| doc("operator", 90_000 + at, &format!("3-{at}"), &[("team", "3")]));
+    let pushed = operator.push(moved).await.expect("answered");
+    assert!(pushed.outcomes.is_empty() || pushed.outcomes.len() == 500, "all or none are hers");
+    let in_force = async || {
+        let request = GetSyncRulesRequest { gateway: MAIN.to_owned() };
+        let rules = operator.admin.clone().get_sync_rules(request).await;
+        rules.expect("answered").into_inner().rules.is_some()
+    };
+    within(async {
+        while !in_force().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let cyd = with_claims(&server, "cyd", json!({"teams": [3]})).await;
+    let rows = told(&cyd.checkpoint().await.expect("a checkpoint").tables()).len();
+    assert_eq!(rows, if pushed.outcomes.is_empty() { 60 * 50 + 450 } else { 60 * 50 });
 }

@@ -4,6 +4,7 @@ use lakesync::delta::Delta;
 use lakesync::proto::admin::v1::{
     AccessEffect, ExplainAccessRequest, PutSchemaRequest, PutSyncRulesRequest,
 };
+use lakesync::proto::v1::outcome::Kind;
 use lakesync::proto::v1::{ColumnType, PushResponse};
 use lakesync::rules::Draft;
 use lakesync::value::Value;
@@ -92,8 +93,66 @@ async fn p09_a_change_leaves_its_row_where_the_token_may_write_and_finds_it_ther
     let answer = ann.push(mixed).await;
     assert!(answer.as_ref().is_ok_and(|answer| answer.position != 0));
     assert_eq!(out_of_scope(answer), [1]);
-    // What the token may see says nothing of what others hold under that id.
     assert!(out_of_scope(ann.push([delete("ann", at(23), "docs/anns")]).await).is_empty());
+}
+
+#[tokio::test]
+async fn p09_a_stranger_can_neither_forbid_an_id_nor_learn_that_it_was_used() {
+    let (server, _operator) = start().await;
+    let service = with_claims(&server, "service", json!({"role": "service"})).await;
+    let ann = with_claims(&server, "ann", json!({})).await;
+    let bob = with_claims(&server, "bob", json!({})).await;
+    service.push([owned("service", 10, "dead", "bob")]).await.expect("answered");
+    service.push([delete("service", at(20), "docs/dead")]).await.expect("answered");
+    let before = service.checkpoint().await.expect("rows").tables();
+    for nth in [15, 50] {
+        // Hidden by the delete or not, it is as if there had never been such a row.
+        for id in ["dead", "never"] {
+            assert_eq!(out_of_scope(ann.push([body("ann", nth, id)]).await), [0], "{nth} {id}");
+        }
+        let said = async |id: &str| {
+            let delete = delete("ann", at(1_000 + nth), &format!("docs/{id}"));
+            let answer = ann.push([delete]).await.expect("answered");
+            (answer.position, answer.outcomes)
+        };
+        assert_eq!(said("dead").await, said("never").await);
+        assert_eq!(said("dead").await, (0, vec![]), "there is nothing to delete");
+    }
+    assert_eq!(service.checkpoint().await.expect("rows").tables(), before);
+
+    // So whoever may create them still can; and whoever could see a row deletes it again.
+    let answer =
+        bob.push([owned("bob", 30, "dead", "bob"), owned("bob", 31, "never", "bob")]).await;
+    assert_eq!(answer.expect("answered").outcomes, []);
+    let again = |nth| bob.push([delete("bob", at(nth), "docs/never")]);
+    assert_ne!(again(40).await.expect("answered").position, 0);
+    assert_ne!(again(41).await.expect("answered").position, 0, "a later delete hides more");
+    let late = bob.push([owned("bob", 35, "never", "bob")]).await.expect("answered");
+    assert_eq!(late.outcomes[0].kind(), Kind::Superseded, "he may know of his own delete");
+}
+
+#[tokio::test]
+async fn p02_what_took_effect_is_not_refused_when_it_is_pushed_again_after_the_row_has_left() {
+    let (server, _operator) = start().await;
+    let service = with_claims(&server, "service", json!({"role": "service"})).await;
+    let ann = with_claims(&server, "ann", json!({})).await;
+    let pushed = || {
+        let cells = [("owner", "ann"), ("body", "x")];
+        let cells = cells.map(|(column, text)| (column, Value::String(text.to_owned())));
+        write("ann", at(1), "docs/d", cells)
+    };
+    assert_ne!(ann.push([pushed()]).await.expect("answered").position, 0);
+    let away = [("open", Value::Bool(false)), ("owner", Value::String("bob".to_owned()))];
+    let only_open = write("service", at(2), "docs/d", away.into_iter().take(1));
+    service.push([only_open]).await.expect("answered");
+    // The rules change, and not the row: whatever she wrote is there, and none of hers any more.
+    let operator = server.client("operator").await;
+    let mut nobodys = rules();
+    nobodys.buckets.remove(0);
+    put(&operator, &nobodys).await.expect("legal rules");
+    let again = ann.push([pushed()]).await.expect("answered");
+    assert_eq!((again.position, again.outcomes[0].reason.as_str()), (0, "REPLAYED"));
+    assert_eq!(out_of_scope(ann.push([body("ann", 9, "d")]).await), [0]);
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! P-10: a cursor that can't be continued is told so, never answered in part.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::{CheckpointRequest, PullRequest, PullResponse};
+use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::harness::changes::{at, upsert};
+use crate::harness::changes::{at, delete, upsert};
 use crate::harness::client::Pulled;
 use crate::harness::{Client, MAIN, Replica, Server, Setup, assert_refused, open, within};
+use crate::rules::docs::{begun, doc, start, with_claims};
 
 /// The log goes on, and has forgotten what follows the cursor.
 #[track_caller]
@@ -258,4 +262,33 @@ async fn p10_what_is_no_cursor_of_ours_is_malformed() {
         let answer = resume(&ann, text, &[]).await;
         assert_refused(answer, Code::InvalidArgument, "INVALID_REQUEST");
     }
+}
+
+/// The same text for another position, with a checksum that holds: anybody can make this.
+fn made_up(cursor: &str, position: u64) -> String {
+    let mut bytes = URL_SAFE_NO_PAD.decode(cursor).expect("base64");
+    bytes.truncate(bytes.len() - size_of::<u32>());
+    // Behind the version and the log's id.
+    bytes[17..25].copy_from_slice(&position.to_be_bytes());
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend(checksum.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[tokio::test]
+async fn p10_a_made_up_cursor_tells_nothing_of_what_was_before_its_reader() {
+    let (server, service) = start(&Setup::new()).await;
+    // One row has left the team, and one has died, before ann joined it.
+    for (nth, id, team) in [(1, "left", "7"), (2, "dead", "7"), (3, "left", "8")] {
+        service.push([doc("service", nth, id, &[("team", team)])]).await.expect("answered");
+    }
+    service.push([delete("service", at(4), "docs/dead")]).await.expect("answered");
+    let ann = with_claims(&server, "ann", json!({"teams": [7]})).await;
+    let cursor = begun(&ann).await;
+    assert_eq!(made_up(&cursor, 4), cursor, "this test does not know the layout of cursors");
+    for position in [0, 1, 3, u64::MAX] {
+        let pulled = ann.pull(&made_up(&cursor, position)).await;
+        assert_refused(pulled, Code::InvalidArgument, "INVALID_REQUEST");
+    }
+    ann.pull(&cursor).await.expect("what was given out is good");
 }

@@ -82,12 +82,16 @@ struct Token {
     following: Option<Streaming<PullResponse>>,
 }
 
+type Key = (TableName, RowId);
+
 pub(crate) struct World {
     dice: Dice,
     server: Server,
     oracle: Oracle,
     rules: Option<Draft>,
-    rows: BTreeMap<(TableName, RowId), Row>,
+    rows: BTreeMap<Key, Row>,
+    /// Rows that were deleted under the rules in force, as they were.
+    graves: BTreeMap<Key, Row>,
     tokens: Vec<Token>,
     time: u64,
     pub(crate) judged: u64,
@@ -132,6 +136,7 @@ impl World {
             oracle: Oracle::new().await,
             rules: None,
             rows: BTreeMap::new(),
+            graves: BTreeMap::new(),
             tokens: Vec::new(),
             time: 1,
             judged: 0,
@@ -231,25 +236,54 @@ impl World {
     /// What the oracle makes of a change: whether it is let in, and the row after it.
     async fn admit(&mut self, claims: &Map<String, Json>, delta: &Delta) -> bool {
         let key = (delta.table.clone(), delta.row_id.clone());
-        let name = (delta.table.to_string(), delta.row_id.to_string());
         let before = self.rows.get(&key).cloned().unwrap_or_default();
-        let rules = self.rules.clone();
-        let may = async |oracle: &mut Oracle, row: &Row| {
-            let writable = oracle.rows(rules.as_ref(), claims, true).await;
-            !row.is_live() || writable.contains_key(&name)
-        };
         let mut after = before.clone();
         after.merge(delta);
-        if !may(&mut self.oracle, &before).await {
-            return false;
+        let mut alone = Row::default();
+        alone.merge(delta);
+        let knew = before.is_live() || self.knew(claims, &key).await;
+        let (admitted, kept) = match (knew, after.is_live()) {
+            // A row that is none of the pusher's to know of is as if it had never been.
+            (false, false) if !alone.is_live() => (true, false),
+            (false, false) => (self.may(claims, &key, &alone).await, false),
+            _ => {
+                let may = self.may(claims, &key, &before).await;
+                (may && self.may(claims, &key, &after).await, true)
+            }
+        };
+        if admitted && kept {
+            match (before.is_live(), after.is_live()) {
+                (_, true) => _ = self.graves.remove(&key),
+                (true, false) => _ = self.graves.insert(key.clone(), before),
+                (false, false) => {}
+            }
+            self.oracle.put(key.0.as_str(), key.1.as_str(), &after).await;
+            self.rows.insert(key, after);
         }
-        self.oracle.put(&name.0, &name.1, &after).await;
-        if !may(&mut self.oracle, &after).await {
-            self.oracle.put(&name.0, &name.1, &before).await;
-            return false;
-        }
-        self.rows.insert(key, after);
-        true
+        admitted
+    }
+
+    /// Whether a token may write a row that is like this.
+    async fn may(&mut self, claims: &Map<String, Json>, key: &Key, row: &Row) -> bool {
+        let (table, id) = (key.0.as_str(), key.1.as_str());
+        self.oracle.put(table, id, row).await;
+        let writable = self.oracle.rows(self.rules.as_ref(), claims, true).await;
+        let now = self.rows.get(key).cloned().unwrap_or_default();
+        self.oracle.put(table, id, &now).await;
+        !row.is_live() || writable.contains_key(&(table.to_owned(), id.to_owned()))
+    }
+
+    /// Whether a token could write a row that is not there when it was deleted, or wherever it was.
+    async fn knew(&mut self, claims: &Map<String, Json>, key: &Key) -> bool {
+        let mut nowhere = Row::default();
+        nowhere.merge(&write("nobody", at(1), &format!("{}/nowhere", key.0), []));
+        let anywhere = (key.0.clone(), "nowhere".parse().expect("an id"));
+        let grave = self.graves.get(key).cloned();
+        self.may(claims, &anywhere, &nowhere).await
+            || match grave {
+                Some(grave) => self.may(claims, key, &grave).await,
+                None => false,
+            }
     }
 
     async fn sync_some(&mut self) -> Result<(), String> {
@@ -313,6 +347,9 @@ impl World {
         let rules = made_up::rules(&self.dice);
         let operator = self.server.client("operator").await;
         put(&operator, &rules).await.expect("legal rules");
+        if self.rules.as_ref() != Some(&rules) {
+            self.graves.clear();
+        }
         self.rules = Some(rules);
         for token in &mut self.tokens {
             token.reader.epochs.clear();

@@ -135,7 +135,9 @@ fn an_atomic_push_keeps_one_image_of_each_row() {
     let key = Bytes::from_static(b"todos\0r");
     for text in ["ann@1 a=1", "ann@2 a=2", "ann@3 a=3"] {
         undo.keep(&key, &rows);
-        rows.load(key.clone(), Position::START, testing::fold(&[testing::delta(text)]), 0);
+        let (position, grave) = (Position::START, Grave::default());
+        let row = testing::fold(&[testing::delta(text)]);
+        rows.load(key.clone(), Stored { position, grave, row }, 0);
     }
     assert_eq!(undo.0.len(), 1, "large rows would be copied for every change of theirs");
     rows.restore(undo);

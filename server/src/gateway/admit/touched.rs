@@ -10,6 +10,8 @@ use lakesync::row::{Row, cell_size};
 use lakesync::stamp::Stamp;
 use lakesync::wire::Refusal;
 
+use super::super::access::Grave;
+
 /// More than any change's stamp takes.
 const STAMP_BYTES: usize = 32 + CLIENT_ID_BYTES_MAX;
 /// From here on rows are measured. A row's measure counts a stamp for every cell, and so may exceed
@@ -20,6 +22,8 @@ const MEASURED_FROM_BYTES: usize = ROW_BYTES_MAX - (COLUMNS_MAX + 4) * STAMP_BYT
 pub(super) struct Touched {
     /// The newest commit that changed the row.
     pub(super) position: Position,
+    /// Where the row was last, if it was deleted.
+    pub(super) grave: Grave,
     pub(super) row: Row,
     /// An upper bound of the size of the row's stored form.
     pub(super) bytes: usize,

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lakesync::limits::CURSOR_BYTES_MAX;
 use lakesync::testing;
 
 use super::*;

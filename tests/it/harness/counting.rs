@@ -1,8 +1,11 @@
-//! A store that counts what it is asked for: what a call costs does not depend on the machine.
+//! A store that counts what it is asked for, since what a call costs does not depend on the machine;
+//! and whose disk may be slow, so that what happens before something is durable lasts.
 
 use std::ops::Sub;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use lakesync_server::store::{
 
 /// How often a store was asked, and how many bytes went through it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     calls: usize,
     read_bytes: usize,
     written_bytes: usize,
@@ -34,14 +37,21 @@ impl Sub for Seen {
 
 /// A store in memory behind a counter. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counting {
+pub(crate) struct Counting {
     store: MemoryStore,
     seen: Arc<Mutex<Seen>>,
+    sync_ms: Arc<AtomicU64>,
 }
 
 impl Counting {
+    /// From here on a group is durable so much later.
+    pub(crate) fn slow_down(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).expect("a time");
+        self.sync_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// What was seen so far.
-    pub(super) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         *self.seen.lock().expect("no panic")
     }
 
@@ -140,7 +150,18 @@ impl Store for Counting {
     async fn commit(&self, gateway: GatewayId, group: Group) -> Result<Receipt, StoreError> {
         let log: usize = group.log.iter().map(|entry| entry.commit.len()).sum();
         self.wrote(log + changes(&group.rows) + changes(&group.meta));
-        self.store.commit(gateway, group).await
+        let receipt = self.store.commit(gateway, group).await?;
+        let ms = self.sync_ms.load(Ordering::Relaxed);
+        if ms == 0 {
+            return Ok(receipt);
+        }
+        let (done, slow) = Receipt::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            // Whoever waited may have gone.
+            let _ = done.send(receipt.durable().await);
+        });
+        Ok(slow)
     }
 
     async fn log(
