@@ -59,6 +59,8 @@ pub(crate) struct Reader {
     pub(crate) following: bool,
     /// Rows that were spared by a checkpoint, because they were here.
     pub(crate) spared: usize,
+    /// How often it began anew.
+    pub(crate) begun_anew: u64,
 }
 
 impl Reader {
@@ -70,10 +72,15 @@ impl Reader {
     /// Pulls to the head, by a checkpoint where the cursor is good no longer.
     pub(crate) async fn sync(&mut self, client: &Client) -> Result<(), String> {
         loop {
-            match self.pull(client).await {
+            let expired = match self.pull(client).await {
                 Ok(leak) => return leak,
-                Err(status) if status.code() == Code::OutOfRange => self.checkpoint(client).await?,
-                Err(status) => panic!("{status:?}"),
+                Err(status) => status,
+            };
+            assert_eq!(expired.code(), Code::OutOfRange, "{expired:?}");
+            // Rules may change again meanwhile.
+            match self.checkpoint(client).await {
+                Ok(leak) => leak?,
+                Err(status) => assert_eq!(status.code(), Code::OutOfRange, "{status:?}"),
             }
         }
     }
@@ -96,19 +103,34 @@ impl Reader {
         self.epochs.drain(..current);
     }
 
-    async fn checkpoint(&mut self, client: &Client) -> Result<(), String> {
+    /// Takes what a checkpoint brings in place of what is here, once all of it has come.
+    async fn checkpoint(&mut self, client: &Client) -> Result<Result<(), String>, Status> {
+        let held = std::mem::take(&mut self.rows);
+        let taken = self.take_checkpoint(client, &held).await;
+        if taken.is_err() {
+            self.rows = held;
+        }
+        taken
+    }
+
+    async fn take_checkpoint(
+        &mut self,
+        client: &Client,
+        held: &BTreeMap<(TableName, RowId), Row>,
+    ) -> Result<Result<(), String>, Status> {
         let (gateway, since) = (client.gateway.clone(), self.cursor.clone());
         let request = CheckpointRequest { gateway, since, ..CheckpointRequest::default() };
-        let mut stream =
-            within(client.sync.clone().checkpoint(request)).await.expect("begun").into_inner();
-        let held = std::mem::take(&mut self.rows);
+        let mut stream = within(client.sync.clone().checkpoint(request)).await?.into_inner();
+        self.begun_anew += 1;
         self.forget_earlier();
-        while let Some(answer) = within(stream.message()).await.expect("no failure") {
+        while let Some(answer) = within(stream.message()).await? {
             match answer.event.expect("an event") {
                 CheckpointEvent::Chunk(chunk) => {
                     let rows = chunk.rows.expect("rows");
-                    self.spare(&held, &rows)?;
-                    self.take(vec![rows])?;
+                    let taken = self.spare(held, &rows);
+                    if let Err(leak) = taken.and_then(|()| self.take(vec![rows])) {
+                        return Ok(Err(leak));
+                    }
                 }
                 CheckpointEvent::End(end) => {
                     assert!(end.complete, "rows that were not sent are to go");
@@ -116,7 +138,7 @@ impl Reader {
                 }
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Keeps rows that are said to be here.
@@ -202,6 +224,11 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// All rows, with their tables and ids.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
+        self.rows.iter().map(|((table, id), row)| (table.as_str(), id.as_str(), row))
     }
 
     /// What an application reads here.
