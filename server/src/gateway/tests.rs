@@ -284,7 +284,8 @@ async fn tombstones_go_at_the_horizon_and_nothing_returns_from_beyond_it() {
     let key =
         keys::row(&TableName::parse("todos").expect("legal"), &RowId::parse("a").expect("legal"));
     let there = async || {
-        bench.store.rows(id, std::slice::from_ref(&key)).await.expect("healthy")[0].is_some()
+        bench.store.rows(id, std::slice::from_ref(&key), usize::MAX).await.expect("healthy")[0]
+            .is_some()
     };
     assert!(there().await, "a tombstone is kept");
     let offline_ms = u64::try_from(limits::OFFLINE_MAX.as_millis()).expect("fits");

@@ -2,6 +2,7 @@
 
 use std::ops::Sub;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -37,6 +38,7 @@ impl Sub for Seen {
 pub(super) struct Counting {
     store: MemoryStore,
     seen: Arc<Mutex<Seen>>,
+    largest_bytes: Arc<AtomicUsize>,
 }
 
 impl Counting {
@@ -45,14 +47,26 @@ impl Counting {
         *self.seen.lock().expect("no panic")
     }
 
+    /// A power cut, as the store behind has it. What was seen counts on.
+    pub(super) fn crash(&self) -> Self {
+        Self { store: self.store.crash(), ..self.clone() }
+    }
+
+    /// How many bytes the largest answer had since this was last asked.
+    pub(super) fn take_largest_bytes(&self) -> usize {
+        self.largest_bytes.swap(0, Ordering::Relaxed)
+    }
+
     fn read<T>(
         &self,
         answer: Result<T, StoreError>,
         bytes: impl Fn(&T) -> usize,
     ) -> Result<T, StoreError> {
         let mut seen = self.seen.lock().expect("no panic");
+        let bytes = answer.as_ref().map_or(0, bytes);
         seen.calls += 1;
-        seen.read_bytes += answer.as_ref().map_or(0, bytes);
+        seen.read_bytes += bytes;
+        self.largest_bytes.fetch_max(bytes, Ordering::Relaxed);
         answer
     }
 
@@ -109,9 +123,10 @@ impl Store for Counting {
         &self,
         gateway: GatewayId,
         keys: &[Bytes],
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let bytes = |rows: &Vec<Option<Bytes>>| rows.iter().flatten().map(Bytes::len).sum();
-        self.read(self.store.rows(gateway, keys).await, bytes)
+        self.read(self.store.rows(gateway, keys, bytes_max).await, bytes)
     }
 
     async fn scan(
