@@ -12,6 +12,7 @@ use crate::error::{Classify, FieldViolation, Reason};
 use crate::name::{ColumnName, TableName};
 use crate::schema::ColumnType;
 
+mod check;
 mod claims;
 mod explain;
 mod index;

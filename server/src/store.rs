@@ -198,11 +198,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Through which position the log was trimmed; [`Position::START`] if it never was.
     async fn trimmed(&self, gateway: GatewayId) -> Result<Position, StoreError>;
 
-    /// The states of many rows at once, in the order of `keys`.
+    /// The states of many rows at once, in the order of `keys`: of all of them, or of the first, until
+    /// `bytes_max` of values are exceeded. A row that is not there counts nothing. Whoever wants the
+    /// others asks for those that were not answered.
     async fn rows(
         &self,
         gateway: GatewayId,
         keys: &[Bytes],
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// Rows in the order of their keys: those that begin with `prefix`, after `after`, until

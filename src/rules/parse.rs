@@ -2,37 +2,24 @@
 
 use std::collections::HashMap;
 
+use super::check::{claim, error, when};
 use super::{
-    Bucket, BucketDraft, Claim, Condition, Draft, FilterDraft, Operator, Part, RulesError, Source,
-    SyncRules,
+    Bucket, BucketDraft, Condition, Draft, FilterDraft, Part, RulesError, Source, SyncRules,
 };
-use crate::limits::{BUCKET_NAME_BYTES_MAX, BUCKETS_MAX, FILTER_VALUES_MAX, FILTERS_MAX, WHEN_MAX};
 use crate::name::{ColumnName, TableName};
 use crate::schema::{ColumnType, Schema, TableSchema};
-
-/// What stands in front of a claim's name among a filter's values.
-const CLAIM: &str = "jwt:";
 
 impl Draft {
     /// What this means for the tables of `schema`.
     pub fn parse(&self, schema: &Schema) -> Result<SyncRules, RulesError> {
-        let count = self.buckets.len();
-        if count == 0 {
-            let what = "no bucket would show no row to anybody; one without tables and filters \
-                        shows every row to everybody";
-            return Err(error("buckets", what));
-        }
-        if BUCKETS_MAX < count {
-            return Err(error("buckets", format!("{count} buckets; the limit is {BUCKETS_MAX}")));
-        }
+        self.check()?;
         let mut rules = SyncRules {
             draft: self.clone(),
-            buckets: Vec::with_capacity(count),
+            buckets: Vec::with_capacity(self.buckets.len()),
             parts: HashMap::new(),
         };
         for (number, draft) in (0_u16..).zip(&self.buckets) {
             let place = format!("buckets[{number}]");
-            check_name(&rules.buckets, &draft.name, &place)?;
             let mut bucket = Bucket {
                 name: draft.name.clone(),
                 read_only: draft.read_only,
@@ -40,7 +27,6 @@ impl Draft {
                 tables: Vec::new(),
                 whole: draft.filters.is_empty(),
             };
-            check_filters(draft, &place)?;
             for table in tables(draft, schema, &place)? {
                 let conditions = conditions(draft, table, &place)?;
                 let parts = rules.parts.entry(table.table.clone()).or_default();
@@ -52,64 +38,6 @@ impl Draft {
         }
         Ok(rules)
     }
-}
-
-fn error(place: impl Into<String>, what: impl Into<String>) -> RulesError {
-    RulesError { place: place.into(), what: what.into() }
-}
-
-fn check_name(earlier: &[Bucket], name: &str, place: &str) -> Result<(), RulesError> {
-    let place = format!("{place}.name");
-    if name.is_empty() || BUCKET_NAME_BYTES_MAX < name.len() || name.contains(char::is_control) {
-        let what = format!("a name has 1 to {BUCKET_NAME_BYTES_MAX} bytes, no control characters");
-        return Err(error(place, what));
-    }
-    match earlier.iter().position(|bucket| bucket.name == name) {
-        Some(first) => Err(error(place, format!("{name:?} names buckets[{first}] already"))),
-        None => Ok(()),
-    }
-}
-
-fn when(draft: &BucketDraft, place: &str) -> Result<Vec<(Claim, String)>, RulesError> {
-    if WHEN_MAX < draft.when.len() {
-        let what = format!("{} claims; the limit is {WHEN_MAX}", draft.when.len());
-        return Err(error(format!("{place}.when"), what));
-    }
-    let condition = |(name, text): (&String, &String)| {
-        let name = name.strip_prefix(CLAIM).unwrap_or(name);
-        let claim = Claim::parse(name);
-        let claim = claim.ok_or_else(|| error(format!("{place}.when"), "a claim needs a name"))?;
-        Ok((claim, text.clone()))
-    };
-    draft.when.iter().map(condition).collect()
-}
-
-/// What can be said of filters without looking at a table.
-fn check_filters(draft: &BucketDraft, place: &str) -> Result<(), RulesError> {
-    let count = draft.filters.len();
-    if FILTERS_MAX < count {
-        let what = format!("{count} filters; the limit is {FILTERS_MAX}");
-        return Err(error(format!("{place}.filters"), what));
-    }
-    for (nth, filter) in draft.filters.iter().enumerate() {
-        let place = format!("{place}.filters[{nth}]");
-        if let Err(invalid) = ColumnName::parse(&filter.column) {
-            return Err(error(format!("{place}.column"), invalid.to_string()));
-        }
-        let place = format!("{place}.values");
-        match (filter.operator, filter.values.len()) {
-            (_, 0) => return Err(error(place, "a filter needs a value")),
-            (Operator::Eq, 2..) => {
-                return Err(error(place, "eq compares with one value; for several there is in"));
-            }
-            (_, count) if FILTER_VALUES_MAX < count => {
-                let what = format!("{count} values; the limit is {FILTER_VALUES_MAX}");
-                return Err(error(place, what));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// The tables that take part: those named, or all that have the filters' columns.
@@ -131,17 +59,13 @@ fn tables<'a>(
         }
         return Ok(all.into_iter().filter(|table| lacks(table).is_none()).collect());
     }
-    let mut named: Vec<&TableSchema> = Vec::with_capacity(draft.tables.len());
-    for (nth, name) in draft.tables.iter().enumerate() {
-        let place = format!("{place}.tables[{nth}]");
+    let named = draft.tables.iter().enumerate().map(|(nth, name)| {
         let known = TableName::parse(name).ok().and_then(|name| schema.table(&name));
-        let table = known.ok_or_else(|| error(&place, format!("there is no table {name:?}")))?;
-        if named.iter().any(|earlier| earlier.table == table.table) {
-            return Err(error(place, format!("table {name} is listed twice")));
-        }
-        named.push(table);
-    }
-    Ok(named)
+        let unknown = || format!("there is no table {name:?}");
+        let known = known.map(AsRef::as_ref);
+        known.ok_or_else(|| error(format!("{place}.tables[{nth}]"), unknown()))
+    });
+    named.collect()
 }
 
 fn conditions(
@@ -167,11 +91,8 @@ fn condition(
     let (mut literals, mut claims) = (Vec::new(), Vec::new());
     for (nth, value) in filter.values.iter().enumerate() {
         let place = || format!("{place}.values[{nth}]");
-        match value.strip_prefix(CLAIM) {
-            Some(name) => {
-                let claim = Claim::parse(name);
-                claims.push(claim.ok_or_else(|| error(place(), "a claim needs a name"))?);
-            }
+        match claim(value).map_err(|what| error(place(), what))? {
+            Some(claim) => claims.push(claim),
             None => {
                 let literal = kind.literal(value).ok_or_else(|| {
                     let (column, form) = (&filter.column, kind.literal_form());

@@ -5,13 +5,18 @@ use lakesync::proto::admin::v1::{FlushRequest, PutSchemaRequest};
 use lakesync::proto::v1::outcome::Kind;
 use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::{ColumnType, PullRequest};
+use lakesync::rules::Draft;
+use lakesync_server::auth::Grant;
 use lakesync_server::store::memory::MemoryStore;
+use serde_json::json;
 use tonic::Code;
 
 use crate::harness::changes::{at, at_ms, delete, table, tables, upsert};
 use crate::harness::counting::Counting;
 use crate::harness::state::State;
-use crate::harness::{Client, MAIN, Replica, Setup, assert_refused, until, within};
+use crate::harness::{Client, MAIN, Replica, Setup, assert_refused, grant, until, within};
+use crate::rules::made_up::{bucket, filter, service};
+use crate::rules::world;
 
 #[tokio::test]
 async fn a_cursor_is_a_position_and_late_changes_are_delivered() {
@@ -326,4 +331,46 @@ async fn a_push_costs_the_same_however_much_is_stored() {
     }
     // The first push also learns whose the client id is.
     assert!(costs[2..].iter().all(|cost| *cost == costs[1]), "{costs:#?}");
+}
+
+#[tokio::test]
+async fn large_rows_after_small_ones_are_read_a_few_at_a_time() {
+    let store = Counting::default();
+    let setup = Setup::new().on(store.clone());
+    let server = setup.start().await;
+    let mut operator = server.client("operator").await;
+    operator.create_gateway(MAIN).await.expect("created");
+    operator.put_schema(world::tables()).await.expect("installed");
+    let mine = bucket("mine", &["docs"], vec![filter("owner", &["jwt:sub"])]);
+    let rules = Draft { version: 1, buckets: vec![mine, service()] };
+    world::put(&operator, &rules).await.expect("legal rules");
+    let claims = json!({"role": "service"}).as_object().expect("an object").clone();
+    let token = server.token(&Grant { claims, ..grant("service", "sync") });
+    let service = server.client_with("service", &token).await;
+    let doc = |nth: u64, id: String, cells: &[(&str, &str)]| {
+        upsert("service", at(nth), &format!("docs/{id}"), cells)
+    };
+    let mut reader = Replica::by_checkpoint(&server.client("ann").await).await.expect("read");
+    // In the order of their keys: what the small ones took must say nothing of the others.
+    let small = (0..1_500).map(|nth| doc(nth, format!("a{nth}"), &[("owner", "ann")]));
+    service.push(small).await.expect("answered");
+    let large = "x".repeat(1_000_000);
+    for nth in 0..24 {
+        let cells = [("owner", "bob"), ("body", &large)];
+        service.push([doc(2_000 + nth, format!("b{nth}"), &cells)]).await.expect("answered");
+    }
+    let given = (0..24).map(|nth| doc(3_000 + nth, format!("b{nth}"), &[("owner", "ann")]));
+    service.push(given).await.expect("answered");
+    // A server that has just begun holds no commits in memory: it looks up what they name.
+    let server = setup.on(store.crash()).start().await;
+    let ann = server.client("ann").await;
+    store.take_largest_bytes();
+    reader.pull(&ann).await.expect("pulled");
+    assert_eq!(reader.live().len(), 1_524);
+    let largest = store.take_largest_bytes();
+    assert!(largest < 3 << 20, "{largest} bytes in one answer to a pull");
+    let read = Replica::by_checkpoint(&ann).await.expect("read");
+    assert_eq!(read.live(), reader.live());
+    let largest = store.take_largest_bytes();
+    assert!(largest < 3 << 20, "{largest} bytes in one answer to a checkpoint");
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::publisher::{InFlight, RulesAnswer};
 use super::ruling::Ruling;
 use super::writer::Writer;
-use super::{RulesChangeError, keys, revoked, stored};
+use super::{RulesChangeError, keys, stored};
 use crate::store::{Group, StoreError};
 
 /// How many bytes of rows one piece looks at.
@@ -175,7 +175,7 @@ impl Writer {
         before_ms: u64,
         reply: oneshot::Sender<RulesAnswer>,
     ) -> Result<(), StoreError> {
-        if revoked::SUBJECTS_MAX <= self.revoked.count() {
+        if !self.revoked.has_room(&subject) {
             let error = StoreError::Full("too many subjects were revoked".to_owned());
             let _ = reply.send(Err(error.into()));
             return Ok(());

@@ -190,9 +190,10 @@ impl Reader {
         };
         let Some(pieces) = pieces else { return Ok(false) };
         for Piece { tables, named, at } in pieces? {
-            for some in named.chunks(scoped::NAMED_MAX) {
+            let mut left = named.as_slice();
+            while !left.is_empty() {
                 let lens = self.lens.clone().expect("BUG: rows are named within a scope only");
-                let looked_up = scoped::look_up(&self.gateway, &lens, some);
+                let looked_up = scoped::look_up(&self.gateway, &lens, &mut left);
                 let Some(tables) = self.out.unless_ended(looked_up).await? else {
                     return Ok(false);
                 };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::name::{RowId, TableName};
 use lakesync::row::Row;
 use lakesync::rules::{self, Claims, Draft, Explanation, RulesError, Scope};
@@ -37,7 +38,8 @@ impl Gateway {
             Some((table, row_id)) => {
                 let key = keys::row(table, row_id);
                 let keys = std::slice::from_ref(&key);
-                let bytes = self.0.store.rows(self.0.record.id, keys).await?.pop().flatten();
+                let found = self.0.store.rows(self.0.record.id, keys, ROW_BYTES_MAX).await?;
+                let bytes = found.into_iter().next().flatten();
                 let row = bytes.map(|bytes| stored::decode(&key, &bytes)).transpose()?;
                 Some((table, row_id, row.map(|(_, row)| row).unwrap_or_default()))
             }

@@ -1,6 +1,7 @@
 //! What a gateway forgets: tombstones older than any replica may be away, and the oldest commits of
 //! a log that has outgrown its limit. Rows are never forgotten. Each call does a bounded piece.
 
+use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::name::Position;
 
 use super::recover::Counters;
@@ -49,8 +50,9 @@ impl Writer {
                 break;
             }
             let row_key = key.slice_ref(row_key);
-            let stored = self.store.rows(self.id, std::slice::from_ref(&row_key)).await?.pop();
-            if let Some(bytes) = stored.flatten() {
+            let keys = std::slice::from_ref(&row_key);
+            let stored = self.store.rows(self.id, keys, ROW_BYTES_MAX).await?;
+            if let Some(bytes) = stored.into_iter().next().flatten() {
                 let (_, row) = stored::decode(&row_key, &bytes)?;
                 // Written or deleted again since: then a later entry speaks for it, or none needs to.
                 if !row.is_live() && row.deleted().is_some_and(|stamp| stamp.hlc == deleted) {

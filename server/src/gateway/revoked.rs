@@ -47,9 +47,10 @@ impl Revocations {
         before_ms.is_some_and(|before| caller.issued_ms.is_none_or(|issued| issued <= *before))
     }
 
-    /// How many subjects there are.
-    pub(super) fn count(&self) -> usize {
-        self.before_ms.read().unwrap_or_else(PoisonError::into_inner).len()
+    /// Whether `subject` may be revoked: one that was before adds nothing.
+    pub(super) fn has_room(&self, subject: &str) -> bool {
+        let all = self.before_ms.read().unwrap_or_else(PoisonError::into_inner);
+        all.len() < SUBJECTS_MAX || all.contains_key(subject)
     }
 
     /// Refuses tokens of `subject` from up to `before_ms`, and tells readers to look again.

@@ -131,7 +131,8 @@ impl Ruling {
         Ok(())
     }
 
-    /// What the same rules mean once the tables are those of `schema`.
+    /// What the same rules mean once the tables are those of `schema`. Those before the rules in force
+    /// only save traffic: they are forgotten rather than let stand in the way.
     pub(super) fn under(&self, schema: &Schema) -> Result<Self, RulesError> {
         let anew = |index: &Arc<Index>| {
             let rules = index.rules.draft().parse(schema)?;
@@ -139,7 +140,7 @@ impl Ruling {
         };
         let mut next = self.clone();
         next.in_force.index = self.in_force.index.as_ref().map(anew).transpose()?;
-        next.in_force.previous = self.in_force.previous.as_ref().map(anew).transpose()?;
+        next.in_force.previous = self.in_force.previous.as_ref().and_then(|one| anew(one).ok());
         if let Some(building) = &mut next.building {
             building.index = anew(&building.index)?;
         }
@@ -179,7 +180,8 @@ impl Ruling {
         Ok(Self {
             in_force: InForce {
                 index: stored.index.map(index).transpose()?,
-                previous: stored.previous.map(index).transpose()?,
+                // As in `under`: what can't be used is forgotten.
+                previous: stored.previous.and_then(|stored| index(stored).ok()),
             },
             building: building.map(|index| Building { index, after }),
             outdated: stored.outdated,
@@ -201,7 +203,8 @@ pub(super) async fn load(
 
 #[cfg(test)]
 mod tests {
-    use lakesync::rules::BucketDraft;
+    use lakesync::rules::{BucketDraft, FilterDraft, Operator};
+    use lakesync::schema::{ColumnType, Proposal};
 
     use super::*;
 
@@ -242,5 +245,48 @@ mod tests {
         assert_eq!(seen, expected);
         let index = ruling.in_force.index.expect("in force");
         assert_eq!((index.since, index.rules.draft()), (Position(9), &draft("d")));
+    }
+
+    /// The table `docs`, with one column `owner`.
+    fn docs(owner: ColumnType) -> Schema {
+        let proposal = Proposal {
+            table: "docs".parse().expect("legal"),
+            key: "id".parse().expect("legal"),
+            columns: vec![("owner".parse().expect("legal"), owner)],
+            primary_key: Vec::new(),
+        };
+        Schema::default().evolve(&[proposal]).expect("legal")
+    }
+
+    #[test]
+    fn rules_from_before_are_forgotten_once_they_mean_nothing() {
+        let (before, after) = (docs(ColumnType::String), docs(ColumnType::Int64));
+        let owners = |value: &str| {
+            let filter = FilterDraft {
+                column: "owner".to_owned(),
+                operator: Operator::Eq,
+                values: vec![value.to_owned()],
+            };
+            let mut draft = draft("owners");
+            draft.buckets[0].filters.push(filter);
+            draft
+        };
+        let mut ruling = Ruling::default();
+        for draft in [owners("ann"), draft("all")] {
+            ruling = ruling.begin(&draft, &before).expect("legal").enforce(&before, Position(9));
+        }
+        let decoded = |ruling: &Ruling, schema| Ruling::decode(&ruling.encode(), schema);
+        for (kept, schema) in [(1, &before), (0, &after)] {
+            let evolved = ruling.under(schema).expect("the rules in force fit");
+            let reopened = decoded(&ruling, schema).expect("the rules in force fit");
+            for ruling in [evolved, reopened] {
+                assert_eq!(numbers(&ruling), (2, kept, 0, vec![1]), "{schema:?}");
+            }
+        }
+        // Those in force can't be forgotten.
+        let ruling = ruling.begin(&owners("bob"), &before).expect("legal");
+        assert!(ruling.under(&after).is_err() && decoded(&ruling, &after).is_err(), "on their way");
+        let ruling = ruling.enforce(&before, Position(9));
+        assert!(ruling.under(&after).is_err() && decoded(&ruling, &after).is_err(), "in force");
     }
 }

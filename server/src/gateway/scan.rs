@@ -24,8 +24,7 @@ use crate::store::StoreError;
 
 /// How many bytes of index entries are read at a time.
 const ENTRIES_BYTES: usize = 64 << 10;
-/// How many rows are read at a time at first, and at most.
-const ROWS_MIN: usize = 16;
+/// How many rows are read at a time, if they are no more than a page.
 const ROWS_MAX: usize = 1_024;
 
 /// What a reader holds of before: rows it need not be sent again.
@@ -124,7 +123,6 @@ impl Scan {
     ) -> Result<bool, ReadError> {
         let prefix = keys::bucket_rows(lens.index.generation, &instance);
         let mut after = after.map(|row_key| [&prefix[..], &row_key].concat());
-        let mut count = ROWS_MIN;
         loop {
             let inner = &self.gateway.0;
             let entries =
@@ -137,14 +135,8 @@ impl Scan {
                 entries.iter().map(|(key, _)| key.slice(prefix.len()..)).collect();
             let mut keys = keys.as_slice();
             while !keys.is_empty() {
-                let (some, rest) = keys.split_at(count.min(keys.len()));
-                keys = rest;
-                let Some((due, bytes)) = self.read(lens, held, instance, some).await? else {
-                    return Ok(false);
-                };
-                // As many as make a page or so: rows may be small, or very large.
-                count = some.len() * PAGE_BYTES_TARGET / bytes.max(1);
-                count = count.clamp(ROWS_MIN, ROWS_MAX);
+                let Some(rows) = self.read(&mut keys).await? else { return Ok(false) };
+                let due = self.due(lens, held, instance, &rows)?;
                 if !self.send_due(held, instance, due).await? {
                     return Ok(false);
                 }
@@ -199,27 +191,22 @@ impl Scan {
         Ok(true)
     }
 
-    /// Reads rows, and leaves those that are due with this instance; and how large they were.
-    /// `None` if the reader has gone.
-    async fn read(
-        &self,
-        lens: &Lens,
-        held: Option<&Held>,
-        instance: Instance,
-        keys: &[Bytes],
-    ) -> Result<Option<(Vec<Due>, usize)>, ReadError> {
+    /// Reads about a page of rows: the first of `keys`, which moves on to the others. `None` if the
+    /// reader has gone.
+    async fn read(&self, keys: &mut &[Bytes]) -> Result<Option<Vec<(Bytes, Bytes)>>, ReadError> {
         let inner = &self.gateway.0;
+        let some = &keys[..keys.len().min(ROWS_MAX)];
         let read = async {
-            let rows = inner.store.rows(inner.record.id, keys).await?;
+            let rows = inner.store.rows(inner.record.id, some, PAGE_BYTES_TARGET).await?;
             self.gateway.settle().await?;
             Ok::<_, StoreError>(rows)
         };
         let Some(rows) = self.out.unless_ended(read).await? else { return Ok(None) };
-        let found = keys.iter().cloned().zip(rows?);
-        let found = found.filter_map(|(key, bytes)| Some((key, bytes?)));
-        let found: Vec<(Bytes, Bytes)> = found.collect();
-        let total = found.iter().map(|(_, bytes)| bytes.len()).sum();
-        Ok(Some((self.due(lens, held, instance, &found)?, total)))
+        let rows = rows?;
+        let answered;
+        (answered, *keys) = keys.split_at(rows.len());
+        let found = answered.iter().cloned().zip(rows);
+        Ok(Some(found.filter_map(|(key, bytes)| Some((key, bytes?))).collect()))
     }
 
     /// Those of the rows that are due with this instance: the first of the reader's that has them.

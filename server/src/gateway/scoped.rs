@@ -11,6 +11,7 @@ use bytes::Bytes;
 use lakesync::limits::PAGE_BYTES_TARGET;
 use lakesync::name::{ClientId, Position, RowId, TableName};
 use lakesync::proto::v1::{ChangeKind, RowChange, TableChanges};
+use lakesync::row::Row;
 use lakesync::rules::Scope;
 use lakesync::wire;
 use prost::Message;
@@ -23,10 +24,11 @@ use crate::store::StoreError;
 
 /// One commit's changes that exceed this travel in several pages; the cursor moves with the last.
 const PIECE_BYTES_MAX: usize = 3 << 20;
-/// How many rows are looked up at a time: each may have the size of a message.
-const LOOK_UP_ROWS: usize = 64;
-/// How many named rows are looked up at a time: all of them are sent.
-pub(super) const NAMED_MAX: usize = 16;
+/// How many rows are looked up at a time, if they are no more than a page.
+const LOOK_UP_ROWS_MAX: usize = 1_024;
+/// How many named rows are looked up at a time: each is a message of its own, and once it was judged it
+/// should not wait for many others.
+const NAMED_MAX: usize = 16;
 
 /// What one page holds.
 #[derive(Debug)]
@@ -176,17 +178,16 @@ async fn gone_by_now(
     let all = united.iter().flat_map(|(_, tables)| changes(tables));
     let told: HashSet<Name> =
         all.filter(|(_, change)| is_upsert(change)).map(|(name, _)| name).collect();
-    let told: Vec<Name> = told.into_iter().collect();
     let mut gone = HashSet::new();
-    for some in told.chunks(LOOK_UP_ROWS) {
-        let names = some.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let rows = rows(&reader.gateway, &names).await?;
-        for (name, (table, row_id), row) in some.iter().zip(&names).zip(&rows).map(flat) {
-            let here = row.as_ref().is_some_and(|(_, row)| {
-                lens.scope.reads(&lens.index.rules.instances(table, row_id, row))
+    let names = told.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut left = names.as_slice();
+    while !left.is_empty() {
+        for ((table, row_id), row) in rows(&reader.gateway, &mut left, LOOK_UP_ROWS_MAX).await? {
+            let here = row.is_some_and(|(_, row)| {
+                lens.scope.reads(&lens.index.rules.instances(table, row_id, &row))
             });
             if !here {
-                gone.insert(name.clone());
+                gone.insert((table.as_str().to_owned(), row_id.as_str().to_owned()));
             }
         }
     }
@@ -195,38 +196,44 @@ async fn gone_by_now(
     Ok(gone)
 }
 
-fn flat<A, B, C>(((a, b), c): ((A, B), C)) -> (A, B, C) {
-    (a, b, c)
-}
-
 fn parse((table, row_id): &Name) -> Result<(TableName, RowId), StoreError> {
     let corrupt = |_| StoreError::Corrupt(format!("a part of a commit names {table}/{row_id}"));
     Ok((TableName::parse(table).map_err(corrupt)?, RowId::parse(row_id).map_err(corrupt)?))
 }
 
-type Row = Option<(Position, lakesync::row::Row)>;
+/// A row of the store, if it is there, and whose state it is.
+type Found<'a> = (&'a (TableName, RowId), Option<(Position, Row)>);
 
-/// Rows as the store has them now.
-async fn rows(gateway: &Gateway, names: &[(TableName, RowId)]) -> Result<Vec<Row>, StoreError> {
-    let keys: Vec<Bytes> = names.iter().map(|(table, id)| keys::row(table, id)).collect();
-    let found = gateway.0.store.rows(gateway.0.record.id, &keys).await?;
-    let decode = |(key, bytes): (&Bytes, Option<Bytes>)| {
-        bytes.map(|bytes| stored::decode(key, &bytes)).transpose()
+/// Up to `count_max` rows as the store has them now, and no more than about a page: the first of
+/// `left`, which moves on to the others.
+async fn rows<'a>(
+    gateway: &Gateway,
+    left: &mut &'a [(TableName, RowId)],
+    count_max: usize,
+) -> Result<Vec<Found<'a>>, StoreError> {
+    let some = left.iter().take(count_max);
+    let keys: Vec<Bytes> = some.map(|(table, row_id)| keys::row(table, row_id)).collect();
+    let found = gateway.0.store.rows(gateway.0.record.id, &keys, PAGE_BYTES_TARGET).await?;
+    let answered;
+    (answered, *left) = left.split_at(found.len());
+    let row = |((name, key), bytes): ((&'a _, &Bytes), Option<Bytes>)| {
+        Ok((name, bytes.map(|bytes| stored::decode(key, &bytes)).transpose()?))
     };
-    keys.iter().zip(found).map(decode).collect()
+    answered.iter().zip(&keys).zip(found).map(row).collect()
 }
 
-/// Whole rows of those that are in scope now, one message each.
+/// Whole rows of those that are in scope now, one message each: of the first of `left`, which moves on
+/// to the others.
 pub(super) async fn look_up(
     gateway: &Gateway,
     lens: &Lens,
-    names: &[(TableName, RowId)],
+    left: &mut &[(TableName, RowId)],
 ) -> Result<Vec<TableChanges>, ReadError> {
-    let found = rows(gateway, names).await?;
+    let found = rows(gateway, left, NAMED_MAX).await?;
     gateway.settle().await?;
     let (schema, scope): (_, &Scope) = (gateway.schema(), &lens.scope);
     let mut sent = Vec::new();
-    for ((table, row_id), row) in names.iter().zip(found) {
+    for ((table, row_id), row) in found {
         let Some((_, row)) = row else { continue };
         if scope.reads(&lens.index.rules.instances(table, row_id, &row)) {
             let version = schema.table(table).map_or(0, |table| table.version);

@@ -15,6 +15,7 @@ use lakesync::wire::{Arrival, Incoming, decode_changes};
 
 use super::cursor::CursorError;
 use super::*;
+use crate::store::Group;
 use crate::store::memory::MemoryStore;
 
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -284,7 +285,8 @@ async fn tombstones_go_at_the_horizon_and_nothing_returns_from_beyond_it() {
     let key =
         keys::row(&TableName::parse("todos").expect("legal"), &RowId::parse("a").expect("legal"));
     let there = async || {
-        bench.store.rows(id, std::slice::from_ref(&key)).await.expect("healthy")[0].is_some()
+        bench.store.rows(id, std::slice::from_ref(&key), usize::MAX).await.expect("healthy")[0]
+            .is_some()
     };
     assert!(there().await, "a tombstone is kept");
     let offline_ms = u64::try_from(limits::OFFLINE_MAX.as_millis()).expect("fits");
@@ -329,4 +331,24 @@ async fn what_a_gateway_knows_survives_closing() {
         bench.pull(PullOptions { skip, ..PullOptions::default() }).await.expect("good");
     let first = answers.next().await.expect("open").expect("no failure").event;
     assert!(matches!(first, Some(Event::CaughtUp(at)) if at.position == 1), "skipped as asked");
+}
+
+#[tokio::test]
+async fn a_subject_is_revoked_again_where_there_is_no_room_for_another() {
+    let bench = Bench::new(Settings::default()).await;
+    let id = bench.main().await.record().id;
+    bench.gateways.close_idle().await;
+    let listed = |nth: usize| (keys::revoked(&format!("s{nth}")), Some(vec![0; 8].into()));
+    let meta = (0..revoked::SUBJECTS_MAX).map(listed).collect();
+    let put = bench.store.commit(id, Group { meta, ..Group::default() }).await;
+    put.expect("healthy").durable().await.expect("durable");
+    let main = bench.main().await;
+    let another = main.revoke("another").await;
+    assert!(matches!(another, Err(RulesChangeError::Store(StoreError::Full(_)))), "{another:?}");
+    let known = Caller { issued_ms: Some(WALL_MS), ..Caller::of("s7") };
+    let pull = async || main.pull(&known, PullOptions::default(), bench.stopped()).await;
+    pull().await.expect("issued after it was revoked");
+    main.revoke("s7").await.expect("it adds nothing");
+    let refused = pull().await.expect_err("issued before it was revoked again");
+    assert!(matches!(refused, ReadError::Revoked(_)), "{refused}");
 }

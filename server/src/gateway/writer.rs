@@ -42,7 +42,7 @@ const GROUP_CHANGES_TARGET: usize = 1_000;
 const GROUP_BYTES_TARGET: usize = 8 << 20;
 /// How much the stored rows that one group touches may hold, in bytes.
 const GROUP_ROWS_BYTES_MAX: usize = 64 << 20;
-/// How many rows are read at once.
+/// How many rows are looked up at once.
 const LOAD_ROWS_MAX: usize = 1_024;
 /// How many groups may be on their way to the disk.
 pub(super) const IN_FLIGHT_MAX: usize = 8;
@@ -208,10 +208,14 @@ impl Writer {
     /// Reads all rows that the pushes touch; `None` if those are more than memory should hold.
     async fn load_rows(&self, pushes: &[Push]) -> Result<Option<Rows>, StoreError> {
         let (mut rows, wanted) = Rows::touched(pushes.iter().flat_map(|push| &push.offers));
-        let mut loaded_bytes = 0;
-        for some in wanted.chunks(LOAD_ROWS_MAX) {
-            let stored = self.store.rows(self.id, some).await?;
-            for (key, bytes) in some.iter().zip(stored) {
+        let (mut wanted, mut loaded_bytes) = (wanted.as_slice(), 0);
+        while !wanted.is_empty() {
+            let some = &wanted[..wanted.len().min(LOAD_ROWS_MAX)];
+            let left_bytes = GROUP_ROWS_BYTES_MAX - loaded_bytes;
+            let stored = self.store.rows(self.id, some, left_bytes).await?;
+            let answered;
+            (answered, wanted) = wanted.split_at(stored.len());
+            for (key, bytes) in answered.iter().zip(stored) {
                 let Some(bytes) = bytes else { continue };
                 loaded_bytes += bytes.len();
                 rows.load(key.clone(), stored::decode_whole(key, &bytes)?, bytes.len());

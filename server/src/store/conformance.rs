@@ -57,6 +57,7 @@ macro_rules! store_conformance {
         }
         $crate::store_conformance! { $home, reads:
             rows_answer_in_the_order_asked,
+            rows_page_by_bytes,
             scans_stay_within_their_prefix,
             scans_page_by_bytes,
             scans_miss_nothing_while_rows_change,
@@ -146,6 +147,24 @@ fn shown(items: &[(Bytes, Bytes)]) -> Vec<String> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The states of all of `keys`, page by page.
+async fn rows_all(
+    store: &dyn Store,
+    gateway: GatewayId,
+    keys: &[Bytes],
+    bytes_max: usize,
+) -> Vec<Option<Bytes>> {
+    let mut all = Vec::new();
+    while all.len() < keys.len() {
+        let page = store.rows(gateway, &keys[all.len()..], bytes_max).await.expect("rows");
+        assert!(!page.is_empty(), "no row of {} that are left", keys.len() - all.len());
+        let page_bytes: usize = page.iter().flatten().map(Bytes::len).sum();
+        assert!(page.len() == 1 || page_bytes <= bytes_max, "{page_bytes} bytes in a page");
+        all.extend(page);
+    }
+    all
 }
 
 /// Every row under `prefix`, page by page.

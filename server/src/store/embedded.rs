@@ -242,8 +242,10 @@ impl Store for EmbeddedStore {
         &self,
         gateway: GatewayId,
         keys: &[Bytes],
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        self.engine.look_up(gateway, Space::Rows, keys.iter().map(|key| &key[..])).await
+        let keys = keys.iter().map(|key| &key[..]);
+        self.engine.look_up(gateway, Space::Rows, keys, bytes_max).await
     }
 
     async fn scan(
@@ -257,7 +259,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn meta(&self, gateway: GatewayId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let found = self.engine.look_up(gateway, Space::Meta, std::iter::once(key)).await?;
+        let found = self.engine.look_up(gateway, Space::Meta, std::iter::once(key), 0).await?;
         Ok(found.into_iter().next().flatten())
     }
 

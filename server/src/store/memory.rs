@@ -249,11 +249,9 @@ impl Store for MemoryStore {
         &self,
         gateway: GatewayId,
         keys: &[Bytes],
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        self.read(|contents| {
-            let rows = &contents.space(gateway)?.rows;
-            Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
-        })
+        self.read(|contents| Ok(contents.space(gateway)?.rows(keys, bytes_max)))
     }
 
     async fn scan(

@@ -3,7 +3,7 @@
 
 use std::ops::Sub;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub(crate) struct Counting {
     store: MemoryStore,
     seen: Arc<Mutex<Seen>>,
     sync_ms: Arc<AtomicU64>,
+    largest_bytes: Arc<AtomicUsize>,
 }
 
 impl Counting {
@@ -55,14 +56,26 @@ impl Counting {
         *self.seen.lock().expect("no panic")
     }
 
+    /// A power cut, as the store behind has it. What was seen counts on.
+    pub(crate) fn crash(&self) -> Self {
+        Self { store: self.store.crash(), ..self.clone() }
+    }
+
+    /// How many bytes the largest answer had since this was last asked.
+    pub(crate) fn take_largest_bytes(&self) -> usize {
+        self.largest_bytes.swap(0, Ordering::Relaxed)
+    }
+
     fn read<T>(
         &self,
         answer: Result<T, StoreError>,
         bytes: impl Fn(&T) -> usize,
     ) -> Result<T, StoreError> {
         let mut seen = self.seen.lock().expect("no panic");
+        let bytes = answer.as_ref().map_or(0, bytes);
         seen.calls += 1;
-        seen.read_bytes += answer.as_ref().map_or(0, bytes);
+        seen.read_bytes += bytes;
+        self.largest_bytes.fetch_max(bytes, Ordering::Relaxed);
         answer
     }
 
@@ -119,9 +132,10 @@ impl Store for Counting {
         &self,
         gateway: GatewayId,
         keys: &[Bytes],
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let bytes = |rows: &Vec<Option<Bytes>>| rows.iter().flatten().map(Bytes::len).sum();
-        self.read(self.store.rows(gateway, keys).await, bytes)
+        self.read(self.store.rows(gateway, keys, bytes_max).await, bytes)
     }
 
     async fn scan(

@@ -13,7 +13,7 @@ use lakesync::proto::admin::v1::{
 use lakesync::wire;
 
 use crate::exit::Exit;
-use operator::{Operator, Server};
+use operator::{Caller, Operator};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Check a file of rules: its form and, with --url, everything a gateway would refuse.
+    /// Check a file of rules: all that needs no tables and, with --url, whether they fit a gateway's.
     Check(Check),
     /// Put a file of rules into force, and wait until they are.
     Put(Put),
@@ -39,16 +39,22 @@ struct Check {
     /// --url; may be repeated.
     #[arg(long, requires = "url")]
     claims: Vec<String>,
+    /// Where the server is, such as http://127.0.0.1:7461; without it, none is asked.
+    #[arg(long)]
+    url: Option<String>,
     #[command(flatten)]
-    server: Option<Server>,
+    caller: Caller,
 }
 
 #[derive(Debug, clap::Args)]
 struct Put {
     /// The rules, as JSON or YAML.
     file: PathBuf,
+    /// Where the server is, such as http://127.0.0.1:7461.
+    #[arg(long)]
+    url: String,
     #[command(flatten)]
-    server: Server,
+    caller: Caller,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,8 +64,11 @@ struct Explain {
     claims: String,
     /// The row, as TABLE/ROW_ID; without it, only the buckets are explained.
     row: Option<String>,
+    /// Where the server is, such as http://127.0.0.1:7461.
+    #[arg(long)]
+    url: String,
     #[command(flatten)]
-    server: Server,
+    caller: Caller,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
@@ -73,24 +82,26 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     })
 }
 
-/// The rules of a file, as a message carries them.
+/// The rules of a file, as a message carries them, if they are right as far as can be told without
+/// tables.
 fn load(file: &std::path::Path) -> Result<SyncRules, Exit> {
     let named = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| Exit::input_output(named(&error)))?;
     let draft = file::parse(&text).map_err(|error| Exit::config(named(&error)))?;
+    draft.check().map_err(|error| Exit::config(named(&error)))?;
     Ok(wire::encode_rules(&draft))
 }
 
-async fn check(Check { file, claims, server }: Check) -> Result<(), Exit> {
+async fn check(Check { file, claims, url, caller }: Check) -> Result<(), Exit> {
     let rules = load(&file)?;
     let count = rules.buckets.len();
-    let Some(server) = server else {
+    let Some(url) = url else {
         return say(&format!(
             "{}: {count} buckets; whether they fit a gateway's tables, --url URL tells",
             file.display()
         ));
     };
-    let mut operator = Operator::connect(server).await?;
+    let mut operator = Operator::connect(url, caller).await?;
     let gateway = operator.gateway.clone();
     let claims_json = claims.clone();
     let request = PutSyncRulesRequest { gateway, rules: Some(rules), dry_run: true, claims_json };
@@ -106,10 +117,10 @@ async fn check(Check { file, claims, server }: Check) -> Result<(), Exit> {
     say(&format!("{}: {count} buckets, which fit gateway {}", file.display(), operator.gateway))
 }
 
-async fn put(Put { file, server }: Put) -> Result<(), Exit> {
+async fn put(Put { file, url, caller }: Put) -> Result<(), Exit> {
     let rules = load(&file)?;
     let count = rules.buckets.len();
-    let mut operator = Operator::connect(server).await?;
+    let mut operator = Operator::connect(url, caller).await?;
     let (gateway, rules) = (operator.gateway.clone(), Some(rules));
     let request = PutSyncRulesRequest { gateway, rules, ..PutSyncRulesRequest::default() };
     let request = operator.request(request);
@@ -118,13 +129,13 @@ async fn put(Put { file, server }: Put) -> Result<(), Exit> {
     say(&format!("{count} buckets in force at gateway {}", operator.gateway))
 }
 
-async fn explain(Explain { claims, row, server }: Explain) -> Result<(), Exit> {
+async fn explain(Explain { claims, row, url, caller }: Explain) -> Result<(), Exit> {
     let (table, row_id) = match row.as_deref().map(|row| row.split_once('/')) {
         None => (String::new(), String::new()),
         Some(Some((table, row_id))) => (table.to_owned(), row_id.to_owned()),
         Some(None) => return Err(Exit::usage("a row is named as TABLE/ROW_ID")),
     };
-    let mut operator = Operator::connect(server).await?;
+    let mut operator = Operator::connect(url, caller).await?;
     let gateway = operator.gateway.clone();
     let request = ExplainAccessRequest { gateway, claims_json: claims, table, row_id };
     let request = operator.request(request);

@@ -17,7 +17,10 @@ pub async fn a_commit_is_seen_at_once(home: &dyn Home) {
     let group = Group { log: vec![entry(1)], rows: rows(&["k=v"]).rows, meta: meta(&["m=w"]).meta };
     let receipt = store.commit(main, group).await.expect("commit");
     assert_eq!(store.head(main).await.expect("head"), Position(1));
-    assert_eq!(store.rows(main, &[bytes("k")]).await.expect("rows"), [Some(bytes("v"))]);
+    assert_eq!(
+        store.rows(main, &[bytes("k")], usize::MAX).await.expect("rows"),
+        [Some(bytes("v"))]
+    );
     assert_eq!(shown(&store.scan(main, b"", None, 99).await.expect("scan")), ["k=v"]);
     assert_eq!(store.meta(main, b"m").await.expect("meta"), Some(bytes("w")));
     assert_eq!(shown(&store.meta_scan(main, b"", 9).await.expect("meta scan")), ["m=w"]);
@@ -55,7 +58,7 @@ pub async fn a_group_is_whole(home: &dyn Home) {
     });
     while !writes.is_finished() {
         let keys = [bytes("left"), bytes("right")];
-        let both = store.rows(main, &keys).await.expect("rows");
+        let both = store.rows(main, &keys, usize::MAX).await.expect("rows");
         assert_eq!(both[0], both[1], "half a group was seen");
         tokio::task::yield_now().await;
     }
@@ -98,7 +101,7 @@ pub async fn positions_follow_the_head(home: &dyn Home) {
         let outcome = tokio::spawn(async move { store.commit(main, group).await }).await;
         assert!(outcome.is_err_and(|error| error.is_panic()), "{wrong:?} was accepted");
     }
-    assert_eq!(store.rows(main, &[bytes("k")]).await.expect("rows"), [None]);
+    assert_eq!(store.rows(main, &[bytes("k")], usize::MAX).await.expect("rows"), [None]);
     put(&*store, main, entries(3..=4)).await;
     let log = log_all(&*store, main, Position::START, 999).await;
     assert_eq!(log, [1, 2, 3, 4].map(entry));
@@ -141,7 +144,7 @@ pub async fn large_values_survive(home: &dyn Home) {
     };
     put(&*store, main, group).await;
     assert_eq!(store.log(main, Position::START, 1).await.expect("log")[0].commit, large);
-    let row = store.rows(main, &[bytes("row")]).await.expect("rows").remove(0);
+    let row = store.rows(main, &[bytes("row")], usize::MAX).await.expect("rows").remove(0);
     assert_eq!(row.map(|row| row.len()), Some(2 << 20));
     assert_eq!(store.meta(main, b"empty").await.expect("meta"), Some(Bytes::new()));
 }

@@ -131,7 +131,7 @@ fn full_group() -> Group {
 async fn expect_empty(store: &dyn Store, gateway: GatewayId) {
     assert_eq!(store.head(gateway).await.expect("head"), Position::START);
     assert_eq!(store.trimmed(gateway).await.expect("trimmed"), Position::START);
-    assert_eq!(store.rows(gateway, &[bytes("k")]).await.expect("rows"), [None]);
+    assert_eq!(store.rows(gateway, &[bytes("k")], usize::MAX).await.expect("rows"), [None]);
     assert_eq!(store.scan(gateway, b"", None, 1 << 20).await.expect("scan"), []);
     assert_eq!(store.meta(gateway, b"k").await.expect("meta"), None);
     assert_eq!(store.meta_scan(gateway, b"", 9).await.expect("meta scan"), []);
@@ -142,7 +142,7 @@ async fn expect_not_found(store: &dyn Store, gateway: GatewayId) {
     let errors = [
         store.head(gateway).await.err(),
         store.trimmed(gateway).await.err(),
-        store.rows(gateway, &[bytes("k")]).await.err(),
+        store.rows(gateway, &[bytes("k")], usize::MAX).await.err(),
         store.scan(gateway, b"", None, 1 << 20).await.err(),
         store.meta(gateway, b"k").await.err(),
         store.meta_scan(gateway, b"", 9).await.err(),

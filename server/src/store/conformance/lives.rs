@@ -69,7 +69,7 @@ pub async fn a_closed_store_answers_nothing(home: &dyn Home) {
     let errors = [
         store.gateway(&main.name).await.err(),
         store.head(main.id).await.err(),
-        store.rows(main.id, &[bytes("k")]).await.err(),
+        store.rows(main.id, &[bytes("k")], usize::MAX).await.err(),
         store.commit(main.id, entries([1])).await.err(),
         store.log(main.id, Position::START, 9).await.err(),
         store.create_gateway(&name("other"), 1).await.err(),

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use lakesync::name::Position;
 
-use super::{Home, bytes, entries, entry, log_all, main_gateway, meta, put, rows, scan_all, shown};
+use super::{
+    Home, bytes, entries, entry, log_all, main_gateway, meta, put, rows, rows_all, scan_all, shown,
+};
 use crate::store::{Group, LogEntry};
 
 /// Look-ups of many rows answer in the order of their keys, repeated and missing ones included.
@@ -12,9 +14,34 @@ pub async fn rows_answer_in_the_order_asked(home: &dyn Home) {
     let main = main_gateway(&*store).await;
     put(&*store, main, rows(&["b=2", "a=1", "c=3"])).await;
     let keys = ["c", "x", "a", "c", ""].map(bytes);
-    let found = store.rows(main, &keys).await.expect("rows");
+    let found = store.rows(main, &keys, usize::MAX).await.expect("rows");
     assert_eq!(found, [Some(bytes("3")), None, Some(bytes("1")), Some(bytes("3")), None]);
-    assert_eq!(store.rows(main, &[]).await.expect("no rows"), []);
+    assert_eq!(store.rows(main, &[], usize::MAX).await.expect("no rows"), []);
+}
+
+/// A look-up stops before the row that would exceed its bytes, answers for one row at least, and goes
+/// on as far as the bytes reach: absent rows take none.
+pub async fn rows_page_by_bytes(home: &dyn Home) {
+    let store = home.open().await;
+    let main = main_gateway(&*store).await;
+    let value = |n: usize| Bytes::from(vec![b'v'; n * 10]);
+    let one = |n: usize| (bytes(&format!("k{n:02}")), Some(value(n)));
+    // Apart, so that an engine in layers has them in several.
+    for some in (0..40).collect::<Vec<_>>().chunks(7) {
+        let rows = some.iter().map(|n| one(*n)).collect();
+        put(&*store, main, Group { rows, ..Group::default() }).await;
+    }
+    let known = (0..40).rev().flat_map(|n| [Some(one(n)), None]);
+    let (keys, all): (Vec<Bytes>, Vec<Option<Bytes>>) =
+        known.map(|row| row.unwrap_or_else(|| (bytes("absent"), None))).unzip();
+    for bytes_max in [0, 1, 390, 1_000, usize::MAX] {
+        let found = rows_all(&*store, main, &keys, bytes_max).await;
+        assert_eq!(found, all, "in pages of {bytes_max} bytes");
+    }
+    for (bytes_max, count) in [(0, 1), (389, 1), (390, 2), (769, 2), (770, 4), (usize::MAX, 80)] {
+        let page = store.rows(main, &keys, bytes_max).await.expect("rows");
+        assert_eq!(page, all[..count], "390 and 380 bytes, each before an absent row: {bytes_max}");
+    }
 }
 
 /// A scan holds the keys that begin with its prefix and no others, also where one prefix begins

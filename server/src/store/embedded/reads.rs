@@ -75,19 +75,17 @@ impl View {
         (found, known)
     }
 
-    fn look_further(
-        &self,
+    /// Asks the tables, one key at a time, for what the overlays do not know.
+    fn look_further<'a>(
+        &'a self,
         space: Space,
-        keys: &[Vec<u8>],
+        keys: &'a [Vec<u8>],
         found: Vec<Option<Option<Bytes>>>,
-    ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let pairs = keys.iter().zip(found);
-        pairs
-            .map(|(key, found)| match found {
-                Some(found) => Ok(found),
-                None => self.tables.get(&self.snapshot, space, key),
-            })
-            .collect()
+    ) -> impl Iterator<Item = Result<Option<Bytes>, StoreError>> + 'a {
+        keys.iter().zip(found).map(move |(key, found)| match found {
+            Some(found) => Ok(found),
+            None => self.tables.get(&self.snapshot, space, key),
+        })
     }
 
     fn range(&self, space: Space, from: &[u8], to: &[u8]) -> Merged<'_> {
@@ -212,20 +210,23 @@ fn within<T>(bytes_max: usize, size: impl Fn(&T) -> usize) -> impl FnMut(&T) -> 
 }
 
 impl Engine {
-    /// The states of many keys at once.
+    /// The states of many keys at once, until `bytes_max` of values are exceeded. Only the tables are
+    /// asked no further than that: what overlays answer is in memory already.
     pub(super) async fn look_up(
         &self,
         gateway: GatewayId,
         space: Space,
         keys: impl Iterator<Item = &[u8]> + Send,
+        bytes_max: usize,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
         let keys: Vec<Vec<u8>> = keys.map(|key| full_key(gateway, key)).collect();
         let view = View::of(self, gateway).await?;
         let (found, known) = view.look_up(space, &keys);
+        let fits = within(bytes_max, |state: &Option<Bytes>| state.as_ref().map_or(0, Bytes::len));
         if known {
-            return Ok(found.into_iter().map(Option::flatten).collect());
+            return Ok(found.into_iter().map(Option::flatten).take_while(fits).collect());
         }
-        self.blocking(move || view.look_further(space, &keys, found)).await
+        self.blocking(move || take_while_ok(view.look_further(space, &keys, found), fits)).await
     }
 
     pub(super) async fn scan(

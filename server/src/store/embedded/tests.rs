@@ -71,7 +71,7 @@ async fn checked_head(store: &EmbeddedStore, gateway: GatewayId) -> Result<u64, 
     assert_eq!(found.into_iter().map(|(k, v)| (k, Some(v))).collect::<Vec<_>>(), expected);
     let keys: Vec<Bytes> = expected.iter().map(|(key, _)| key.clone()).collect();
     let values: Vec<_> = expected.into_iter().map(|(_, value)| value).collect();
-    assert_eq!(store.rows(gateway, &keys).await?, values);
+    assert_eq!(store.rows(gateway, &keys, usize::MAX).await?, values);
     let last = (0 < head).then(|| Bytes::from(format!("value {head}")));
     assert_eq!(store.meta(gateway, b"last").await?, last);
     Ok(head)

@@ -40,7 +40,7 @@ pub(super) struct Space {
     pub(super) head: Position,
     pub(super) trimmed: Position,
     log: BTreeMap<Position, Bytes>,
-    pub(super) rows: BTreeMap<Bytes, Bytes>,
+    rows: BTreeMap<Bytes, Bytes>,
     pub(super) meta: BTreeMap<Bytes, Bytes>,
 }
 
@@ -120,6 +120,13 @@ impl Space {
     fn trim(&mut self, through: Position) {
         self.trimmed = self.trimmed.max(through);
         self.log = self.log.split_off(&self.trimmed.next());
+    }
+
+    pub(super) fn rows(&self, keys: &[Bytes], bytes_max: usize) -> Vec<Option<Bytes>> {
+        let states = keys.iter().map(|key| self.rows.get(key));
+        page(states, bytes_max, |state| state.map_or(0, Bytes::len))
+            .map(Option::<&_>::cloned)
+            .collect()
     }
 
     pub(super) fn scan(

@@ -45,7 +45,7 @@ fn row(value: &'static str) -> Group {
 }
 
 async fn found(store: &MemoryStore, gateway: GatewayId) -> Option<Bytes> {
-    store.rows(gateway, &[Bytes::from_static(b"k")]).await.expect("rows").remove(0)
+    store.rows(gateway, &[Bytes::from_static(b"k")], usize::MAX).await.expect("rows").remove(0)
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn one_failure_is_the_end() {
     store.release();
     assert!(matches!(receipt.durable().await, Err(StoreError::Failed(_))));
     assert!(matches!(store.failed().await, StoreError::Failed(_)));
-    assert!(matches!(store.rows(main, &[]).await, Err(StoreError::Failed(_))));
+    assert!(matches!(store.rows(main, &[], usize::MAX).await, Err(StoreError::Failed(_))));
     assert!(matches!(store.commit(main, row("2")).await, Err(StoreError::Failed(_))));
     assert!(matches!(store.close().await, Err(StoreError::Failed(_))));
     assert_eq!(found(&store.crash(), main).await, None);

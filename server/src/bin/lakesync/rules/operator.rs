@@ -13,17 +13,15 @@ use crate::token::TOKEN_VARIABLE;
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Where an operator's calls go.
+/// Which gateway an operator asks, and by what right. Beside it stands `--url`, without which both
+/// say nothing.
 #[derive(Debug, clap::Args)]
-pub(super) struct Server {
-    /// Where the server is, such as http://127.0.0.1:7461.
-    #[arg(long)]
-    url: String,
+pub(super) struct Caller {
     /// The gateway.
-    #[arg(long, default_value = "main")]
+    #[arg(long, default_value = "main", requires = "url")]
     gateway: String,
     /// A token with the scope admin; without it, the environment variable LAKESYNC_TOKEN.
-    #[arg(long)]
+    #[arg(long, requires = "url")]
     token: Option<String>,
 }
 
@@ -35,8 +33,8 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    pub(super) async fn connect(server: Server) -> Result<Self, Exit> {
-        let Server { url, gateway, token } = server;
+    pub(super) async fn connect(url: String, caller: Caller) -> Result<Self, Exit> {
+        let Caller { gateway, token } = caller;
         let token = token.or_else(|| std::env::var(TOKEN_VARIABLE).ok()).ok_or_else(|| {
             Exit::usage(format!(
                 "a token is needed: --token TOKEN, or {TOKEN_VARIABLE}; `lakesync token --scope \

@@ -131,7 +131,7 @@ async fn a_failed_sync_stops_the_store_and_reopening_recovers() {
     broken.store(false, Ordering::SeqCst);
     for outcome in [
         store.head(main).await.err(),
-        store.rows(main, &[]).await.err(),
+        store.rows(main, &[], usize::MAX).await.err(),
         store.commit(main, group(5)).await.err(),
         store.trim(main, Position(1)).await.err(),
         store.close().await.err(),
