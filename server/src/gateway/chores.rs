@@ -124,7 +124,7 @@ impl Writer {
     }
 
     async fn enforce(&mut self) -> Result<(), StoreError> {
-        let next = self.ruling.enforce(&self.schema, self.head);
+        let next = self.ruling.enforce(&self.schema);
         let meta = vec![(keys::RULES.into(), Some(next.encode()))];
         let handed = self.store.commit(self.id, Group { meta, ..Group::default() }).await;
         let receipt = match handed {

@@ -30,8 +30,6 @@ use super::{Bug, Planted};
 pub(super) struct Index {
     pub(super) generation: u32,
     pub(super) rules: SyncRules,
-    /// The head when they came into force: no cursor of theirs is from before.
-    pub(super) since: Position,
 }
 
 /// How many indexes there are at most: of the rules in force, and of those on their way.

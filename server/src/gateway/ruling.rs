@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lakesync::name::Position;
 use lakesync::proto::admin::v1 as proto;
 use lakesync::rules::{Draft, RulesError};
 use lakesync::schema::Schema;
@@ -52,8 +51,6 @@ struct StoredIndex {
     generation: u32,
     #[prost(message, optional, tag = "2")]
     rules: Option<proto::SyncRules>,
-    #[prost(uint64, tag = "3")]
-    since: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -91,20 +88,20 @@ impl Ruling {
     pub(super) fn begin(&self, draft: &Draft, schema: &Schema) -> Result<Self, RulesError> {
         let (rules, mut next) = (draft.parse(schema)?, self.clone());
         next.newest += 1;
-        let index = Index { generation: next.newest, rules, since: Position::START };
+        let index = Index { generation: next.newest, rules };
         let building = Building { index: Arc::new(index), after: keys::ROWS.into() };
         let given_up = next.building.replace(building);
         next.outdated.extend(given_up.map(|building| building.index.generation));
         Ok(next)
     }
 
-    /// Puts the rules that were being built into force, after `head`.
-    pub(super) fn enforce(&self, schema: &Schema, head: Position) -> Self {
+    /// Puts the rules that were being built into force.
+    pub(super) fn enforce(&self, schema: &Schema) -> Self {
         let mut next = self.clone();
         let built = next.building.take().expect("BUG: no rules were being built");
         let rules = built.index.rules.draft().parse(schema);
         let rules = rules.expect("BUG: rules that were parsed before are wrong");
-        let index = Index { generation: built.index.generation, rules, since: head };
+        let index = Index { generation: built.index.generation, rules };
         next.in_force.previous = next.in_force.index.replace(Arc::new(index));
         next.outdated.extend(next.in_force.previous.iter().map(|before| before.generation));
         next
@@ -136,7 +133,7 @@ impl Ruling {
     pub(super) fn under(&self, schema: &Schema) -> Result<Self, RulesError> {
         let anew = |index: &Arc<Index>| {
             let rules = index.rules.draft().parse(schema)?;
-            Ok(Arc::new(Index { generation: index.generation, rules, since: index.since }))
+            Ok(Arc::new(Index { generation: index.generation, rules }))
         };
         let mut next = self.clone();
         next.in_force.index = self.in_force.index.as_ref().map(anew).transpose()?;
@@ -152,7 +149,6 @@ impl Ruling {
         let index = |index: &Arc<Index>| StoredIndex {
             generation: index.generation,
             rules: Some(wire::encode_rules(index.rules.draft())),
-            since: index.since.0,
         };
         let building = self.building.as_ref();
         let stored = StoredRuling {
@@ -172,8 +168,8 @@ impl Ruling {
             let draft = wire::decode_rules(stored.rules.unwrap_or_default());
             let rules = draft.map_err(|error| error.to_string())?.parse(schema);
             let rules = rules.map_err(|error| error.to_string())?;
-            let (generation, since) = (stored.generation, Position(stored.since));
-            Ok::<_, String>(Arc::new(Index { generation, rules, since }))
+            let generation = stored.generation;
+            Ok::<_, String>(Arc::new(Index { generation, rules }))
         };
         let after = stored.built_after;
         let building = stored.building.map(index).transpose()?;
@@ -230,7 +226,7 @@ mod tests {
         {
             ruling = ruling.begin(&draft(name), &schema).expect("legal");
             if enforced {
-                ruling = ruling.enforce(&schema, Position(9));
+                ruling = ruling.enforce(&schema);
             }
             ruling = Ruling::decode(&ruling.encode(), &schema).expect("whole");
             seen.push(numbers(&ruling));
@@ -244,7 +240,7 @@ mod tests {
         ];
         assert_eq!(seen, expected);
         let index = ruling.in_force.index.expect("in force");
-        assert_eq!((index.since, index.rules.draft()), (Position(9), &draft("d")));
+        assert_eq!(index.rules.draft(), &draft("d"));
     }
 
     /// The table `docs`, with one column `owner`.
