@@ -269,7 +269,7 @@ mod tests {
         };
         let mut ruling = Ruling::default();
         for draft in [owners("ann"), draft("all")] {
-            ruling = ruling.begin(&draft, &before).expect("legal").enforce(&before, Position(9));
+            ruling = ruling.begin(&draft, &before).expect("legal").enforce(&before);
         }
         let decoded = |ruling: &Ruling, schema| Ruling::decode(&ruling.encode(), schema);
         for (kept, schema) in [(1, &before), (0, &after)] {
@@ -282,7 +282,7 @@ mod tests {
         // Those in force can't be forgotten.
         let ruling = ruling.begin(&owners("bob"), &before).expect("legal");
         assert!(ruling.under(&after).is_err() && decoded(&ruling, &after).is_err(), "on their way");
-        let ruling = ruling.enforce(&before, Position(9));
+        let ruling = ruling.enforce(&before);
         assert!(ruling.under(&after).is_err() && decoded(&ruling, &after).is_err(), "in force");
     }
 }
