@@ -79,3 +79,22 @@ fn sync_rules_with_an_owner_for_each_row() {
     }
     assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
 }
+
+#[test]
+fn a_noisy_tenant_beside_a_quiet_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
+        .args(["bench", "tenants", "--json", "--noisy", "4", "--rows-max", "500"])
+        .args(["--seconds", "1", "--pairs", "1", "--data"])
+        .arg(place.path())
+        .output()
+        .expect("started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let figure = |what: &str| report[what].as_f64().expect("a figure");
+    assert!(0.0 < figure("noisy_refused_per_s"), "{report:#}");
+    assert!(0.0 < figure("noisy_changes_per_s"), "{report:#}");
+    assert!(report["ratio"]["p50"].as_f64().is_some_and(|ratio| 0.0 < ratio), "{report:#}");
+    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
+}

@@ -13,6 +13,7 @@ mod read;
 mod report;
 mod rows;
 mod rules;
+mod tenants;
 mod turn;
 mod yardstick;
 
@@ -40,6 +41,8 @@ enum Work {
     Checkpoint(Options),
     /// What sync rules cost, and whether a reader pays for its own rows only.
     Rules(rules::Options),
+    /// What a noisy tenant does to a quiet one.
+    Tenants(tenants::Options),
     /// Serve the yardstick: for the harness only.
     #[command(hide = true)]
     Yardstick(yardstick::Arguments),
@@ -84,6 +87,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
                 unless_stopped(pairs::run(pairs::Work::Checkpoint, options)).await
             }
             Work::Rules(options) => unless_stopped(rules::run(options)).await,
+            Work::Tenants(options) => unless_stopped(tenants::run(options)).await,
             Work::Yardstick(arguments) => yardstick::serve(arguments).await,
         }
     })

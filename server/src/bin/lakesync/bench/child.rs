@@ -32,7 +32,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts this program with `arguments`, and waits until it listens.
-    pub(super) async fn start<const N: usize>(arguments: [OsString; N]) -> Result<Self, Exit> {
+    pub(super) async fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Exit> {
         let mut command = Command::new(std::env::current_exe().map_err(Exit::input_output)?);
         // What the caller has set for a server of theirs must not change what is measured.
         let settings = std::env::vars_os().map(|(name, _)| name);

@@ -95,11 +95,16 @@ impl Link {
 
     /// Pushes, and waits for the answer.
     pub(super) async fn push(&self, frame: Frame) -> Result<PushResponse, Exit> {
+        self.try_push(frame).await.map_err(failed)
+    }
+
+    /// The same, where a refusal is expected.
+    pub(super) async fn try_push(&self, frame: Frame) -> Result<PushResponse, Status> {
         let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(Exit::unavailable)?;
+        let ready = grpc.ready().await;
+        ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let (path, codec) = (PathAndQuery::from_static(PUSH), Codec::<PushResponse>::default());
-        let answer = grpc.unary(self.request(frame), path, codec).await;
-        Ok(answer.map_err(failed)?.into_inner().message)
+        Ok(grpc.unary(self.request(frame), path, codec).await?.into_inner().message)
     }
 
     /// Opens a stream of answers.

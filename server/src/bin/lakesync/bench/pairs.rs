@@ -155,16 +155,19 @@ impl Bench {
 }
 
 async fn start_server(data: &Path) -> Result<Side, Exit> {
-    let (child, secret) = serve(data).await?;
+    let (child, secret) = serve(data, []).await?;
     let target = target(&child, &secret, "bench", serde_json::Map::new())?;
     Ok(Side { child, target })
 }
 
 /// A real server, and the secret that signs its tokens.
-pub(super) async fn serve(data: &Path) -> Result<(Child, Secret), Exit> {
+pub(super) async fn serve<const N: usize>(
+    data: &Path,
+    more: [OsString; N],
+) -> Result<(Child, Secret), Exit> {
     let listen = OsString::from("127.0.0.1:0");
     let arguments = ["serve".into(), "--data".into(), data.into(), "--listen".into(), listen];
-    let child = Child::start(arguments).await?;
+    let child = Child::start(arguments.into_iter().chain(more)).await?;
     // The server made its secret; nobody may touch its directory before it.
     let secret = Secret::load_or_create(data).map_err(Exit::input_output)?;
     Ok((child, secret))

@@ -70,7 +70,7 @@ pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let directory = tempfile::Builder::new().prefix("lakesync-bench-").tempdir_in(&place);
     let directory =
         directory.map_err(|error| Exit::input_output(format!("{}: {error}", place.display())))?;
-    let (child, secret) = serve(&directory.path().join("data")).await?;
+    let (child, secret) = serve(&directory.path().join("data"), []).await?;
     let claims = Map::from_iter([("role".to_owned(), json!("service"))]);
     let service = target(&child, &secret, "service", claims)?;
     let bench = Bench { child, secret, service, options };

@@ -6,7 +6,7 @@ use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
 use lakesync::status::from_status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::exit::Exit;
 use crate::token::TOKEN_VARIABLE;
@@ -62,7 +62,11 @@ impl Operator {
     }
 }
 
-/// What the server said.
+/// What the server said. Wrong rules are wrong whoever finds it out.
 pub(super) fn told(status: &Status) -> Exit {
-    Exit::unavailable(from_status(status))
+    let problem = from_status(status);
+    match status.code() {
+        Code::InvalidArgument => Exit::config(problem),
+        _ => Exit::unavailable(problem),
+    }
 }
