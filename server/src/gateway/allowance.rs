@@ -44,6 +44,9 @@ impl Classify for Quota {
     }
 }
 
+/// When to come again at the earliest. What is not taken meanwhile is kept, so nobody gets less for it;
+/// but who asks again at once is refused again, and that has its price as well.
+const RETRY_MIN: Duration = Duration::from_millis(100);
 /// How many subjects are remembered; beyond, those who took nothing for a while are forgotten.
 const SUBJECTS_MAX: usize = 10_000;
 /// When to ask again for a stream: nobody knows when another ends.
@@ -133,7 +136,7 @@ impl Levels {
             (self.bytes, rate(allowed.bytes), "bytes a second"),
         ] {
             if let Some(wait) = level.wait(limit, now_ms) {
-                return Err(Quota { whose, limit, what, wait });
+                return Err(Quota { whose, limit, what, wait: wait.max(RETRY_MIN) });
             }
         }
         let limit = allowed.streams;
@@ -236,7 +239,7 @@ mod tests {
             allowances.push(&ann, rows(50), NOW_MS).expect("a second's worth");
         }
         let told = allowances.push(&ann, rows(1), NOW_MS).expect_err("it is used up");
-        assert_eq!(told.retry_after(), Some(Duration::from_millis(1)));
+        assert_eq!(told.retry_after(), Some(RETRY_MIN));
         allowances.push(&bob, rows(100), NOW_MS).expect("his own");
         // More than a second's worth is let through once, and paid off.
         allowances.push(&ann, rows(1_000), NOW_MS + 1).expect("it is larger than any allowance");
