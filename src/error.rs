@@ -54,7 +54,7 @@ macro_rules! reasons {
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
             /// The word on the wire.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
 

@@ -1,7 +1,7 @@
 //! Unsent changes, taken in batches. A push is one commit, so a batch ends where a transaction did
 //! if that can be known, and what is overwritten within a batch is left out of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use lakesync::delta::{Delta, Op};
@@ -12,7 +12,7 @@ use lakesync::stamp::Stamp;
 
 use super::Rejected;
 use super::error::DbError;
-use super::held::{op, read_cells};
+use super::held::{load, op, read_cells};
 use super::layout::{OP_DELETE, OWN_CLIENT, is_restored};
 use super::rejected::{self, Refused};
 use super::session::Work;
@@ -78,7 +78,8 @@ pub(super) async fn take(work: &mut Work<'_>, rows_max: usize) -> Result<Option<
         let cut = cut(work, &entries).await?;
         entries.truncate(cut);
     }
-    coalesce(&mut entries);
+    let brief = brief_rows(work, &entries).await?;
+    coalesce(&mut entries, &brief);
     let mut batch = Batch { deltas: Vec::new(), bytes: 0, entries, refused };
     for entry in &mut batch.entries {
         let Some(delta) = entry.remaining() else { continue };
@@ -226,15 +227,40 @@ async fn cut(work: &mut Work<'_>, entries: &[Entry]) -> Result<usize, DbError> {
     Ok(longest.filter(|at| pause(at) != 0).unwrap_or(entries.len()))
 }
 
-/// Leaves out of each upsert what later changes of the same row in the batch overwrite.
-fn coalesce(entries: &mut [Entry]) {
+/// A row, by its table.
+type Name = (i64, RowId);
+
+/// The rows that the batch makes and deletes: nobody but us knows of any that is there.
+async fn brief_rows(work: &mut Work<'_>, entries: &[Entry]) -> Result<HashSet<Name>, DbError> {
+    let (mut written, mut tables) = (HashSet::new(), HashMap::new());
+    for entry in entries {
+        if entry.op != OP_DELETE {
+            written.insert((entry.table.id, &entry.row_id));
+        } else if written.contains(&(entry.table.id, &entry.row_id)) {
+            let fresh = || (Arc::clone(&entry.table), Vec::new());
+            tables.entry(entry.table.id).or_insert_with(fresh).1.push(entry.row_id.clone());
+        }
+    }
+    let mut brief = HashSet::new();
+    for (table, row_ids) in tables.into_values() {
+        let held = load(work, &table, &row_ids).await?;
+        let unknown = held.into_iter().filter(|held| !held.known.is_live());
+        brief.extend(unknown.map(|held| (table.id, held.row_id)));
+    }
+    Ok(brief)
+}
+
+/// Leaves out of each upsert what later changes of the same row in the batch overwrite. What a
+/// `brief` row was is sent before its delete: under sync rules the gateway judges by it who may delete
+/// the row, and for whom.
+fn coalesce(entries: &mut [Entry], brief: &HashSet<Name>) {
     /// What the later changes of a row do.
     #[derive(Default)]
     struct Later {
         written: HashMap<u32, usize>,
         deleted: Option<usize>,
     }
-    let mut later: HashMap<(i64, RowId), Later> = HashMap::new();
+    let mut later: HashMap<Name, Later> = HashMap::new();
     for at in (0..entries.len()).rev() {
         let entry = &mut entries[at];
         // What is given back has stamps of its own, and is not older for standing further ahead.
@@ -242,10 +268,11 @@ fn coalesce(entries: &mut [Entry]) {
             continue;
         }
         let name = (entry.table.id, entry.row_id.clone());
+        let hides = !brief.contains(&name);
         let followed = later.contains_key(&name);
         let later = later.entry(name).or_default();
         if entry.op == OP_DELETE {
-            *later = Later { written: HashMap::new(), deleted: Some(at) };
+            *later = Later { written: HashMap::new(), deleted: hides.then_some(at) };
             continue;
         }
         for column in entry.raw.keys() {

@@ -14,7 +14,7 @@ use lakesync::row::Row;
 use super::apply::Applying;
 use super::error::DbError;
 use super::held::load;
-use super::layout::{OP_ADOPTED, is_restored};
+use super::layout::{OP_ADOPTED, OP_RESTORED_DELETE, is_restored};
 use super::outbox::{Batch, Entry};
 use super::rejected::{self, Refused};
 use super::session::Work;
@@ -22,6 +22,7 @@ use super::sql::{Statement, chunk_rows};
 use super::table::Table;
 use super::{Settled, Superseded, checkpoint, ranges};
 
+const OUT_OF_SCOPE: &str = Reason::OutOfScope.as_str();
 /// The reason of a superseded change that had been pushed before.
 const REPLAYED: &str = "REPLAYED";
 
@@ -83,6 +84,10 @@ async fn judge(
     let mut judged = Judged::default();
     judged.settled.rejected.clone_from(&batch.refused);
     let standing = standing(work, &batch.entries).await?;
+    let is_taken =
+        |entry: &&Entry| entry.delta.is_some_and(|at| matches!(verdicts[at], Verdict::Accepted));
+    let taken = batch.entries.iter().filter(is_taken);
+    let taken: HashSet<_> = taken.map(|entry| (entry.table.id, &entry.row_id)).collect();
     for entry in &batch.entries {
         let verdict = entry.delta.map(|at| &verdicts[at]);
         let change = entry.delta.map(|at| &batch.deltas[at]);
@@ -96,6 +101,12 @@ async fn judge(
             _ if !stands => continue,
             (Some(Verdict::Drifted), _) => {
                 judged.settled.drift = true;
+                continue;
+            }
+            // By what was taken of it the row may have come into scope: it is asked once more.
+            (Some(Verdict::Rejected { reason, .. }), _)
+                if reason == OUT_OF_SCOPE && taken.contains(&(entry.table.id, &entry.row_id)) =>
+            {
                 continue;
             }
             (Some(Verdict::Rejected { reason, message }), _) => {
@@ -143,8 +154,11 @@ impl Judged {
         reason: &str,
         message: &str,
     ) -> Result<(), DbError> {
-        let kept = rejected::put(work, &refused(entry), reason, message).await?;
-        self.settled.rejected.push(kept);
+        // What the gateway lost of a delete is nothing that anybody could mend.
+        if entry.op != OP_RESTORED_DELETE || reason != OUT_OF_SCOPE {
+            let kept = rejected::put(work, &refused(entry), reason, message).await?;
+            self.settled.rejected.push(kept);
+        }
         self.finished.push(entry.seq);
         if is_restored(entry.op) {
             self.not_taken.insert((entry.table.id, entry.row_id.clone()));

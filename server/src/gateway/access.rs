@@ -44,11 +44,12 @@ impl Access<'_> {
             return Ok(());
         }
         // Who may see the row may know why; anybody else learns nothing of it.
-        let message = match scope.reads(instances) {
-            true => "the token may read this row and not write it",
-            false => "the row is, or would be, in no bucket that the token may write",
-        };
-        Err(Refusal::new(Reason::OutOfScope, message))
+        Err(match scope.reads(instances) {
+            true => {
+                Refusal::new(Reason::OutOfScope, "the token may read this row and not write it")
+            }
+            false => out_of_scope(),
+        })
     }
 
     /// Whether what became of a row that does not exist is the pusher's to know and to change.
@@ -100,6 +101,12 @@ impl Grave {
     fn under(&self, generation: u32) -> impl Iterator<Item = Instance> {
         self.0.iter().filter(move |(of, _)| *of == generation).map(|(_, instance)| *instance)
     }
+}
+
+/// What is said of a row that is none of the pusher's, whether or not there is one.
+pub(super) fn out_of_scope() -> Refusal {
+    let message = "the row is, or would be, in no bucket that the token may write";
+    Refusal::new(Reason::OutOfScope, message)
 }
 
 /// Whether a row holds all that a change would write, and by the same stamp: it took effect before.

@@ -90,8 +90,7 @@ pub(super) fn admit(
             Ok((delta, effect))
         });
         match merged {
-            Ok((delta, None)) => admitted.newest = admitted.newest.max(delta.stamp.hlc),
-            Ok((delta, Some(effect))) => {
+            Ok((delta, effect)) => {
                 admitted.newest = admitted.newest.max(delta.stamp.hlc);
                 admitted.outcomes.extend(outcome_of(&delta, &effect, table, row));
                 admitted.effective.extend(reduce(delta, &effect));
@@ -108,7 +107,6 @@ pub(super) fn admit(
     Ok(admitted)
 }
 
-/// What a change does to its row; `None` if there is nothing to do and nothing to say.
 fn merge_one<'a>(
     rules: &Rules<'a>,
     columns: &mut Columns<'a>,
@@ -116,7 +114,7 @@ fn merge_one<'a>(
     key: Bytes,
     delta: &Delta,
     admitted: &mut Admitted,
-) -> Result<Option<Effect>, Refusal> {
+) -> Result<Effect, Refusal> {
     columns.check(rules.schema, delta)?;
     rules
         .clock
@@ -127,29 +125,27 @@ fn merge_one<'a>(
     // Before anything is said of the row, which may not be the pusher's to know of.
     let before = spot(&touched.row);
     match rules.access.check(&before) {
-        // What took effect is not undone by being pushed again after the row has left.
-        Err(refusal) if !access::holds(&touched.row, delta) => return Err(refusal),
-        Ok(()) | Err(_) => {}
+        // It took effect before, and the row has left since: that is no fault of the pusher's.
+        Err(_) if access::holds(&touched.row, delta) => return Ok(lost_whole()),
+        checked => checked?,
     }
     touched.remember(delta, rules.horizon)?;
-    let knew = before.live || rules.access.knew(rules.indexes, &touched.grave, delta);
-    if !knew && delta.op == Op::Delete {
+    let knew = |grave: &Grave| rules.access.knew(rules.indexes, grave, delta);
+    if !before.live && delta.op == Op::Delete && !knew(&touched.grave) {
         // Whoever could leave a tombstone there would forbid the id to others.
-        return Ok(None);
+        return Err(access::out_of_scope());
     }
     let undo = rules.access.is_limited().then(|| touched.clone());
     touched.make_room(delta)?;
     let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
     let after = spot(&touched.row);
-    let judged = match knew || after.live {
+    // What a delete hides is the pusher's to know if the row was; else it is as if it had never been.
+    let judged = match before.live || after.live || knew(&touched.grave) {
         true => rules.access.check(&after),
-        // As if the row had never been.
         false => rules.access.check(&Spot::alone(rules.indexes, delta)),
     };
-    if let (Some(undo), Err(refusal)) = (undo, judged)
-        && (effect.effective || !knew)
-    {
+    if let (Some(undo), Err(refusal)) = (undo, judged) {
         *touched = undo;
         return Err(refusal);
     }
@@ -169,7 +165,12 @@ fn merge_one<'a>(
             admitted.deleted.push((delta.stamp.hlc, key));
         }
     }
-    Ok(Some(effect))
+    Ok(effect)
+}
+
+/// Of a change that has no effect any more.
+fn lost_whole() -> Effect {
+    Effect { hidden: true, outlived: true, ..Effect::default() }
 }
 
 impl Rows {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::cursor::CursorError;
+use super::followers::Tail;
 use super::lens::Caller;
 use super::revoked::Revocations;
 use super::ruling::InForce;
 use super::{Gateway, ReadError, Revoked};
+use crate::store::StoreError;
 
 /// One reader's permission to be sent what it asked for.
 #[derive(Clone, Debug)]
@@ -21,17 +23,23 @@ pub(super) struct Permit {
     generation: u32,
     in_force: watch::Receiver<Arc<InForce>>,
     revoked: Arc<Revocations>,
+    tail: Arc<Tail>,
 }
 
 impl Permit {
     /// For whoever began under the rules of `generation`; zero if there were none.
     pub(super) fn new(gateway: &Gateway, caller: &Caller, generation: u32) -> Self {
         let (in_force, revoked) = (gateway.0.in_force.clone(), Arc::clone(&gateway.0.revoked));
-        Self { caller: caller.clone(), generation, in_force, revoked }
+        let tail = Arc::clone(&gateway.0.tail);
+        Self { caller: caller.clone(), generation, in_force, revoked, tail }
     }
 
-    /// Refuses once the token counts no longer, or the reader may see something else.
+    /// Refuses once the token counts no longer, or the reader may see something else; and once the
+    /// gateway is closed, since it may be open again under another handle and say so there only.
     pub(super) fn check(&self) -> Result<(), ReadError> {
+        if self.in_force.has_changed().is_err() {
+            return Err(self.tail.head().err().unwrap_or(StoreError::Closed).into());
+        }
         if self.revoked.has(&self.caller) {
             return Err(Revoked.into());
         }
@@ -51,13 +59,10 @@ impl Permit {
             if let Err(error) = self.check() {
                 return error;
             }
-            let changed = tokio::select! {
-                changed = in_force.changed() => changed,
-                changed = revoked.changed() => changed,
-            };
-            if changed.is_err() {
-                // The gateway has closed: nothing changes any more, and its streams end by that.
-                std::future::pending::<()>().await;
+            // Whatever it is, and be it that the gateway closes, the check tells.
+            tokio::select! {
+                _ = in_force.changed() => {}
+                _ = revoked.changed() => {}
             }
         }
     }

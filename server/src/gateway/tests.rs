@@ -352,3 +352,18 @@ async fn a_subject_is_revoked_again_where_there_is_no_room_for_another() {
     let refused = pull().await.expect_err("issued before it was revoked again");
     assert!(matches!(refused, ReadError::Revoked(_)), "{refused}");
 }
+
+#[tokio::test]
+async fn what_waits_is_not_sent_after_a_revocation_though_the_gateway_was_opened_anew() {
+    let bench = Bench::new(Settings::default()).await;
+    bench.push("ann", &[change("a", "ann@1 title=milk")]).await.expect("pushed");
+    let mut answers = bench.pull(PullOptions::default()).await.expect("begun");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    bench.gateways.close_idle().await;
+    bench.clock.advance(10);
+    bench.main().await.revoke("ann").await.expect("revoked");
+    let first = answers.next().await.expect("a word");
+    assert!(first.is_err(), "handed over after the revocation: {first:?}");
+}

@@ -28,11 +28,17 @@ pub(crate) struct Flaky {
     inner: Arc<dyn Transport>,
     dice: Dice,
     healed: Arc<AtomicBool>,
+    loses_reply: Arc<AtomicBool>,
 }
 
 impl Flaky {
     pub(crate) fn new(inner: Arc<dyn Transport>, dice: Dice) -> Self {
-        Self { inner, dice, healed: Arc::default() }
+        Self { inner, dice, healed: Arc::default(), loses_reply: Arc::default() }
+    }
+
+    /// The answer to the next push is lost, whatever else.
+    pub(crate) fn lose_reply(&self) {
+        self.loses_reply.store(true, Ordering::Relaxed);
     }
 
     /// Nothing fails any more.
@@ -87,6 +93,9 @@ impl Transport for Flaky {
     async fn push(&self, push: Push<'_>) -> Result<Pushed, Problem> {
         self.pass("request")?;
         let pushed = self.inner.push(push).await?;
+        if self.loses_reply.swap(false, Ordering::Relaxed) {
+            return Err(lost("reply"));
+        }
         self.pass("reply")?;
         Ok(pushed)
     }

@@ -9,6 +9,8 @@ use lakesync_client::transport::connect;
 use lakesync_server::auth::Grant;
 use serde_json::{Value as Json, json};
 
+use super::dice::Dice;
+use super::flaky::Flaky;
 use super::site::{File, Site, config, serve};
 use crate::harness::{MAIN, Server, Setup, grant, within};
 use crate::rules::made_up::{bucket, filter, service};
@@ -144,4 +146,89 @@ async fn a_follower_is_told_of_moves_and_goes_on_under_other_rules() {
     put(&server.client("operator").await, &wider).await.expect("legal rules");
     arrives(&mut ann, &["'a'|'bob'|'x'", "'b'|'ann'|'x'"]).await;
     following.abort();
+}
+
+/// Ann's second device.
+async fn another(server: &Server) -> Site {
+    let site = open(server, File::made_by("").await, "ann", json!({})).await;
+    site.sync().await;
+    site
+}
+
+/// Later than anything before, by any clock.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_made_and_deleted_offline_is_so_for_an_older_one_of_its_id() {
+    let (server, _service, mut phone) = start(&Setup::new()).await;
+    let mut laptop = another(&server).await;
+    laptop.run("INSERT INTO docs VALUES ('settings', 'ann', 'laptop')").await;
+    a_while().await;
+    phone.run("INSERT INTO docs VALUES ('settings', 'ann', 'phone')").await;
+    phone.run("DELETE FROM docs WHERE id = 'settings'").await;
+    phone.sync().await;
+    laptop.sync().await;
+    phone.sync().await;
+    for device in [&mut phone, &mut laptop] {
+        assert_eq!(device.rows("docs", COLUMNS).await, Vec::<String>::new());
+        assert_eq!(device.rows("_lakesync_rejected", "reason").await, Vec::<String>::new());
+    }
+    a_while().await;
+    laptop.run("INSERT INTO docs VALUES ('settings', 'ann', 'again')").await;
+    laptop.sync().await;
+    phone.sync().await;
+    assert_eq!(phone.rows("docs", COLUMNS).await, ["'settings'|'ann'|'again'"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_left_before_its_push_was_repeated_is_gone() {
+    let (server, _service, ann) = start(&Setup::new()).await;
+    let operator = server.client("operator").await;
+    let token = server.token(&Grant { ..grant("ann", "sync admin") });
+    let line = connect(&format!("http://{}", server.address), Some(token.into()));
+    let flaky = Flaky::new(Arc::new(line.expect("a good URL")), Dice::new(1));
+    flaky.heal();
+    let mut ann = ann.closed().open(config(Arc::new(flaky.clone()))).await;
+    ann.sync().await;
+    ann.run("INSERT INTO docs VALUES ('x', 'ann', 'text')").await;
+    flaky.lose_reply();
+    ann.replica.sync().await.expect_err("the answer is lost");
+    let mut nobodys = rules();
+    nobodys.buckets.remove(0);
+    put(&operator, &nobodys).await.expect("legal rules");
+    ann.sync().await;
+    assert_eq!(ann.rows("docs", COLUMNS).await, Vec::<String>::new());
+    assert_eq!(ann.rows("_lakesync_rejected", "reason").await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_given_away_is_given_back_whole_to_a_restored_gateway() {
+    let (setup, copy) = (Setup::new(), Setup::new());
+    let (server, service, ann) = start(&setup).await;
+    server.stop().await.expect("drained");
+    let store = crate::harness::open(&setup.data(), 0).await;
+    store.backup(&copy.data()).await.expect("copied");
+    store.close().await.expect("closed");
+
+    let server = serve(&setup).await;
+    let role = json!({"role": "service"});
+    let mut service = open(&server, service.closed(), "service", role).await;
+    let ann = open(&server, ann.closed(), "ann", json!({})).await;
+    service.run("INSERT INTO docs VALUES ('x', 'bob', 'text')").await;
+    service.sync().await;
+    service.run("UPDATE docs SET owner = 'ann' WHERE id = 'x'").await;
+    service.sync().await;
+    ann.sync().await;
+    server.stop().await.expect("drained");
+
+    // Of what she gives back the older half is nobody's, until the younger has made it hers.
+    let server = serve(&copy).await;
+    let mut ann = open(&server, ann.closed(), "ann", json!({})).await;
+    ann.sync().await;
+    assert_eq!(ann.rows("docs", COLUMNS).await, ["'x'|'ann'|'text'"]);
+    assert_eq!(ann.rows("_lakesync_rejected", "reason").await, Vec::<String>::new());
+    let mut laptop = another(&server).await;
+    assert_eq!(laptop.rows("docs", COLUMNS).await, ["'x'|'ann'|'text'"]);
 }

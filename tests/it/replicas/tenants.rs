@@ -18,7 +18,7 @@ use crate::harness::{MAIN, Server, Setup, grant};
 use crate::rules::made_up::{bucket, filter, service};
 use crate::rules::world::put;
 
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 12;
 const STEPS: u64 = 80;
 const MADE_BY: &str =
     "CREATE TABLE docs (id TEXT PRIMARY KEY NOT NULL, owner TEXT, team INTEGER, body TEXT)";
@@ -148,8 +148,11 @@ impl Simulation {
         let (dice, edits) = (self.dice.clone(), self.edits);
         let (id, team) = (dice.below(12), dice.below(TEAMS));
         let owner = PEOPLE[1 + dice.below(2) as usize];
-        let sql = match dice.below(6) {
-            0..2 => format!(
+        // Some rows are deleted as soon as they are made.
+        let kind = dice.below(7);
+        let brief = kind == 6;
+        let sql = match kind {
+            0..2 | 6 => format!(
                 "INSERT OR REPLACE INTO docs VALUES ('{id}', '{owner}', {team}, 'text {edits}')"
             ),
             2 => format!("UPDATE docs SET owner = '{owner}' WHERE id = '{id}'"),
@@ -161,6 +164,9 @@ impl Simulation {
         // A device that has not synced yet has no table.
         if site.rows("sqlite_schema", "name").await.contains(&"'docs'".to_owned()) {
             site.run(&sql).await;
+            if brief {
+                site.run(&format!("DELETE FROM docs WHERE id = '{id}'")).await;
+            }
         }
     }
 

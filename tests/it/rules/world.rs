@@ -39,9 +39,8 @@ const TOKENS: usize = 7;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_token_sees_what_the_oracle_says_and_is_sent_nothing_else() {
-    let number = |name, default| {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-    };
+    let number =
+        |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let wanted = number("LAKESYNC_TEST_TRIPLES", TRIPLES);
     let (mut judged, mut spared, mut refused) = (0, 0, 0);
     let mut seed = number("LAKESYNC_TEST_SEED", 0);
@@ -248,7 +247,7 @@ impl World {
         let knew = before.is_live() || self.knew(claims, &key).await;
         let (admitted, kept) = match (knew, after.is_live()) {
             // A row that is none of the pusher's to know of is as if it had never been.
-            (false, false) if !alone.is_live() => (true, false),
+            (false, false) if !alone.is_live() => (false, false),
             (false, false) => (self.may(claims, &key, &alone).await, false),
             _ => {
                 let may = self.may(claims, &key, &before).await;

@@ -52,10 +52,11 @@ impl Seal {
             return Err(malformed);
         };
         let (version, rest) = bytes.split_first().ok_or(malformed.clone())?;
-        if (1..=UNSEALED_MAX).contains(version) {
-            return Err(CursorError::Expired("an earlier version of the server gave it out"));
-        }
         let ours = rest.starts_with(&self.log_id.0);
+        if (1..=UNSEALED_MAX).contains(version) {
+            let earlier = CursorError::Expired("an earlier version of the server gave it out");
+            return Err(if ours { earlier } else { CursorError::OtherLog });
+        }
         if !versions.contains(version)
             || ours && self.digest(bytes).verify_truncated_left(tag).is_err()
         {

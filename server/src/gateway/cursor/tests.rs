@@ -91,11 +91,14 @@ fn a_made_up_cursor_is_refused_and_one_of_another_log_known_for_what_it_is() {
 
 #[test]
 fn a_cursor_from_before_there_were_seals_has_expired() {
-    let mut bytes = vec![3];
-    scoped(2).put(&mut bytes);
-    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    let decoded = Cursor::decode(&URL_SAFE_NO_PAD.encode(bytes), &seal(1));
-    assert!(matches!(decoded, Err(CursorError::Expired(_))), "{decoded:?}");
+    let decoded = |log| {
+        let mut bytes = vec![3];
+        Cursor { log_id: LogId([log; 16]), ..scoped(2) }.put(&mut bytes);
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        Cursor::decode(&URL_SAFE_NO_PAD.encode(bytes), &seal(1))
+    };
+    assert!(matches!(decoded(7), Err(CursorError::Expired(_))), "{:?}", decoded(7));
+    assert_eq!(decoded(8), Err(CursorError::OtherLog), "it holds what this log may lack");
 }
 
 #[test]
