@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::allowance::Stream;
 use super::commit::{self, Commit};
-use super::cursor::{Cursor, Seal};
+use super::cursor::{Cursor, Seal, View};
 use super::followers::{Head, Tail, Watch};
 use super::lens::{Caller, Lens};
 use super::out::{Answers, Out, Stopped};
@@ -165,14 +165,17 @@ impl Reader {
         Ok(true)
     }
 
-    /// Takes over what the same rules mean where tables have changed since. Of other rules the permit
-    /// tells.
+    /// Takes over what the same rules mean where tables have changed since: it may be more than the
+    /// cursor was made for. Of other rules the permit tells.
     fn look_again(&mut self) -> Result<(), ReadError> {
         let index = self.gateway.0.in_force.borrow().index.clone();
         if let (Some(lens), Some(index)) = (&self.lens, index)
             && lens.index.generation == index.generation
+            && !Arc::ptr_eq(&lens.index, &index)
         {
-            self.lens = Lens::renew(self.lens.take(), Some(&index), &self.caller)?;
+            let lens = Lens::of(Some(&index), &self.caller)?;
+            self.stand.check(&Cursor { view: View::of(lens.as_ref()), ..self.stand.clone() })?;
+            self.lens = lens;
         }
         Ok(())
     }

@@ -9,12 +9,12 @@ use lakesync::proto::v1::{ColumnType, PushResponse};
 use lakesync::rules::Draft;
 use lakesync::value::Value;
 use lakesync::wire;
-use lakesync_server::auth::Grant;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::harness::changes::{at, delete, table, write};
-use crate::harness::{Client, MAIN, Server, Setup, assert_refused, grant, within};
+use crate::harness::{Client, MAIN, Server, Setup, assert_refused, within};
+use crate::rules::docs::{start_without_rules, with_claims};
 use crate::rules::made_up::{bucket, filter, service};
 use crate::rules::world::{put, tables};
 
@@ -27,18 +27,9 @@ fn rules() -> Draft {
 }
 
 async fn start() -> (Server, Client) {
-    let server = Setup::new().start().await;
-    let mut operator = server.client("operator").await;
-    operator.create_gateway(MAIN).await.expect("created");
-    operator.put_schema(tables()).await.expect("installed");
+    let (server, operator) = start_without_rules(&Setup::new()).await;
     put(&operator, &rules()).await.expect("legal rules");
     (server, operator)
-}
-
-async fn with_claims(server: &Server, id: &str, claims: Json) -> Client {
-    let claims = claims.as_object().expect("an object").clone();
-    let token = server.token(&Grant { claims, ..grant(id, "sync") });
-    server.client_with(id, &token).await
 }
 
 fn owned(client: &str, nth: u64, id: &str, owner: &str) -> Delta {

@@ -190,7 +190,13 @@ async fn p10_a_reader_in_the_middle_of_what_is_trimmed_is_told_so() {
     for nth in BEFORE + 1..=2 * BEFORE + 5 {
         ann.push([big(nth)]).await.expect("answered");
     }
-    assert!(BEFORE < ann.stats().await.expect("figures").tail, "too little was trimmed");
+    // A push may be answered before the log is trimmed for it.
+    within(async {
+        while ann.stats().await.expect("figures").tail <= BEFORE {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let end = loop {
         match within(stream.message()).await {
             Ok(Some(answer)) => check_follows(answer, &mut next),
