@@ -1,6 +1,6 @@
 //! Convergence under sync rules: devices of several people edit at random over bad connections, rows
-//! are given away, people join and leave teams, and the rules change. Once all is well again every
-//! file holds exactly the rows that the rules open to its token.
+//! are given away, people join and leave teams, tokens are revoked, and the rules change. Once all is
+//! well again every file holds exactly the rows that the rules open to its token.
 //!
 //! `LAKESYNC_SEEDS` says how many histories are tried; each has its seed in its message.
 
@@ -15,6 +15,7 @@ use super::dice::Dice;
 use super::flaky::Flaky;
 use super::site::{File, Site, config, serve};
 use crate::harness::{MAIN, Server, Setup, grant};
+use crate::rules::docs::revoke;
 use crate::rules::made_up::{bucket, filter, service};
 use crate::rules::world::put;
 
@@ -26,6 +27,8 @@ const COLUMNS: &str = "id, owner, team, body";
 /// Whose the devices are; ann has two.
 const PEOPLE: [&str; 4] = ["service", "ann", "bob", "ann"];
 const TEAMS: u64 = 3;
+/// Tokens say the second in which they were issued.
+const TOKEN_SECOND_MS: u64 = 1_001;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_file_comes_to_hold_what_the_rules_open_to_its_token() {
@@ -51,6 +54,7 @@ struct Device {
 struct Simulation {
     seed: u64,
     dice: Dice,
+    setup: Setup,
     server: Server,
     devices: Vec<Device>,
     /// Which of the rules are in force.
@@ -75,8 +79,8 @@ impl Simulation {
         let server = serve(&setup).await;
         let mut operator = server.client("operator").await;
         operator.create_gateway(MAIN).await.expect("created");
-        let mut simulation =
-            Self { seed, dice: Dice::new(seed), server, devices: Vec::new(), rules: 0, edits: 0 };
+        let (dice, devices) = (Dice::new(seed), Vec::new());
+        let mut simulation = Self { seed, dice, setup, server, devices, rules: 0, edits: 0 };
         for at in 0..PEOPLE.len() {
             let file = File::made_by(if at == 0 { MADE_BY } else { "" }).await;
             let device = simulation.open(at, file, at as u64 % TEAMS).await;
@@ -109,6 +113,7 @@ impl Simulation {
             match self.dice.below(20) {
                 0 => self.change_rules().await,
                 1 => self.change_team(at).await,
+                2 if self.dice.one_in(2) => self.revoke(at).await,
                 // It may fail, by the dice: whatever it did stays done.
                 2..8 => _ = self.site(at).replica.sync().await,
                 _ => self.edit(at).await,
@@ -140,6 +145,19 @@ impl Simulation {
             let file = self.devices[at].site.take().expect("open").closed();
             let team = self.dice.below(TEAMS);
             self.devices[at] = self.open(at, file, team).await;
+        }
+    }
+
+    /// Somebody's tokens count no longer; all of their devices get fresh ones, a while later.
+    async fn revoke(&mut self, at: usize) {
+        let operator = self.server.client("operator").await;
+        revoke(&operator, PEOPLE[at]).await.expect("revoked");
+        self.setup.clock.advance(TOKEN_SECOND_MS);
+        for other in (0..PEOPLE.len()).filter(|other| PEOPLE[*other] == PEOPLE[at]) {
+            let refused = self.site(other).replica.sync().await;
+            assert!(refused.is_err(), "seed {}: device {other} goes on", self.seed);
+            let file = self.devices[other].site.take().expect("open").closed();
+            self.devices[other] = self.open(other, file, self.devices[other].team).await;
         }
     }
 
