@@ -129,6 +129,8 @@ struct Inner {
     schema: watch::Receiver<Arc<Schema>>,
     in_force: watch::Receiver<Arc<InForce>>,
     revoked: Arc<Revocations>,
+    /// Held by each stream that is not read to its end, though its reader may be done.
+    unread: Arc<()>,
 }
 
 /// Figures of what is durable, for everybody to read.

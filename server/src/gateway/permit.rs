@@ -24,14 +24,15 @@ pub(super) struct Permit {
     in_force: watch::Receiver<Arc<InForce>>,
     revoked: Arc<Revocations>,
     tail: Arc<Tail>,
+    _unread: Arc<()>,
 }
 
 impl Permit {
     /// For whoever began under the rules of `generation`; zero if there were none.
     pub(super) fn new(gateway: &Gateway, caller: &Caller, generation: u32) -> Self {
         let (in_force, revoked) = (gateway.0.in_force.clone(), Arc::clone(&gateway.0.revoked));
-        let tail = Arc::clone(&gateway.0.tail);
-        Self { caller: caller.clone(), generation, in_force, revoked, tail }
+        let (tail, unread) = (Arc::clone(&gateway.0.tail), Arc::clone(&gateway.0.unread));
+        Self { caller: caller.clone(), generation, in_force, revoked, tail, _unread: unread }
     }
 
     /// Refuses once the token counts no longer, or the reader may see something else; and once the

@@ -157,7 +157,9 @@ impl Gateways {
         for (name, slot) in self.snapshot() {
             // A slot that is held is in use; one that left the map is nobody's.
             let Ok(mut held) = Arc::clone(&slot).try_lock_owned() else { continue };
-            let in_use = |open: &Open| 1 < Arc::strong_count(&open.gateway.0);
+            let in_use = |Open { gateway, .. }: &Open| {
+                1 < Arc::strong_count(&gateway.0) || 1 < Arc::strong_count(&gateway.0.unread)
+            };
             if held.as_ref().is_some_and(in_use) || !self.is_current(&name, &slot) {
                 continue;
             }
@@ -277,6 +279,7 @@ impl Gateways {
             gauges,
             schema: schema_seen,
             in_force,
+            unread: Arc::default(),
             revoked,
         }));
         Ok(Open { gateway, tasks })

@@ -354,16 +354,21 @@ async fn a_subject_is_revoked_again_where_there_is_no_room_for_another() {
 }
 
 #[tokio::test]
-async fn what_waits_is_not_sent_after_a_revocation_though_the_gateway_was_opened_anew() {
+async fn what_waits_for_a_reader_keeps_its_gateway_open_and_is_not_sent_after_a_revocation() {
     let bench = Bench::new(Settings::default()).await;
     bench.push("ann", &[change("a", "ann@1 title=milk")]).await.expect("pushed");
     let mut answers = bench.pull(PullOptions::default()).await.expect("begun");
+    // The reader's task is done; what it sent waits.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
     bench.gateways.close_idle().await;
+    answers.next().await.expect("a page").expect("nobody closed it");
     bench.clock.advance(10);
     bench.main().await.revoke("ann").await.expect("revoked");
-    let first = answers.next().await.expect("a word");
-    assert!(first.is_err(), "handed over after the revocation: {first:?}");
+    let second = answers.next().await.expect("a word");
+    assert!(matches!(second, Err(ReadError::Revoked(_))), "{second:?}");
+    drop(answers);
+    bench.gateways.close_idle().await;
+    assert_eq!(bench.gateways.usage().open, 0);
 }

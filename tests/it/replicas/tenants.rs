@@ -19,7 +19,7 @@ use crate::rules::docs::revoke;
 use crate::rules::made_up::{bucket, filter, service};
 use crate::rules::world::put;
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 8;
 const STEPS: u64 = 80;
 const MADE_BY: &str =
     "CREATE TABLE docs (id TEXT PRIMARY KEY NOT NULL, owner TEXT, team INTEGER, body TEXT)";
