@@ -185,7 +185,7 @@ async fn p08_readers_go_by_the_old_index_until_the_new_rules_are_durable() {
     push(1, "old").await;
     let cursor = begun(&ann).await;
     push(2, "new").await;
-    store.slow_down(Duration::from_secs(1));
+    store.slow_down(Duration::from_secs(3));
     let putting = tokio::spawn(async move { put(&operator, &other_rules()).await });
     tokio::time::sleep(Duration::from_millis(400)).await;
     let upsert = |cells| vec![("a".to_owned(), ChangeKind::Upsert, cells)];
