@@ -58,18 +58,25 @@ fn what_cannot_be_is_refused() {
     }
 }
 
-#[test]
-fn sync_rules_with_an_owner_for_each_row() {
+/// What a bench of the server by itself reports; and that nothing is left of it.
+fn report(arguments: &[&str]) -> Value {
     let place = tempfile::tempdir().expect("a directory");
     let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
-        .args(["bench", "rules", "--json", "--changes", "3000", "--owners", "50"])
-        .args(["--followers", "50", "--pairs", "1", "--data"])
+        .arg("bench")
+        .args(arguments)
+        .args(["--json", "--pairs", "1", "--data"])
         .arg(place.path())
         .output()
         .expect("started");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn sync_rules_with_an_owner_for_each_row() {
+    let report = report(&["rules", "--changes", "3000", "--owners", "50", "--followers", "50"]);
     let share = report["own"]["own_share"].as_f64().expect("a share");
     assert!(0.0 < share && share < 0.1, "{report:#}");
     assert_eq!(report["followed"]["strays"], 0, "{report:#}");
@@ -77,24 +84,13 @@ fn sync_rules_with_an_owner_for_each_row() {
         let cost = report["pushes"][kind]["cost"].as_f64();
         assert!(cost.is_some_and(|cost| 0.0 < cost), "{report:#}");
     }
-    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
 }
 
 #[test]
 fn a_noisy_tenant_beside_a_quiet_one() {
-    let place = tempfile::tempdir().expect("a directory");
-    let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
-        .args(["bench", "tenants", "--json", "--noisy", "4", "--rows-max", "500"])
-        .args(["--seconds", "1", "--pairs", "1", "--data"])
-        .arg(place.path())
-        .output()
-        .expect("started");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let figure = |what: &str| report[what].as_f64().expect("a figure");
-    assert!(0.0 < figure("noisy_refused_per_s"), "{report:#}");
-    assert!(0.0 < figure("noisy_changes_per_s"), "{report:#}");
+    let report = report(&["tenants", "--noisy", "4", "--rows-max", "500", "--seconds", "1"]);
+    for figure in ["noisy_refused_per_s", "noisy_changes_per_s"] {
+        assert!(report[figure].as_f64().is_some_and(|figure| 0.0 < figure), "{report:#}");
+    }
     assert!(report["ratio"]["p50"].as_f64().is_some_and(|ratio| 0.0 < ratio), "{report:#}");
-    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0);
 }

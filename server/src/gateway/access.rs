@@ -55,13 +55,12 @@ impl Access<'_> {
     /// Whether what became of a row that does not exist is the pusher's to know and to change.
     pub(super) fn knew(&self, indexes: &[Arc<Index>], grave: &Grave, delta: &Delta) -> bool {
         let (Self::Within(scope), Some(index)) = (self, indexes.first()) else { return true };
-        let was_in: Vec<Instance> = grave.under(index.generation).collect();
         // Whoever may write all rows of the table could change it wherever it was.
         let all = index.rules.whole_instances().filter(|instance| {
             let tables = index.rules.whole_tables(instance);
             tables.is_some_and(|tables| tables.contains(&delta.table))
         });
-        scope.writes(&was_in) || scope.writes(&all.collect::<Vec<_>>())
+        grave.under(index.generation).chain(all).any(|instance| scope.writes(&[instance]))
     }
 
     /// Whether anything is ever refused.

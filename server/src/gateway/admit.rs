@@ -137,7 +137,6 @@ fn merge_one<'a>(
     }
     let undo = rules.access.is_limited().then(|| touched.clone());
     touched.make_room(delta)?;
-    let was_live = touched.row.is_live();
     let effect = touched.row.merge(delta);
     let after = spot(&touched.row);
     // What a delete hides is the pusher's to know if the row was; else it is as if it had never been.
@@ -157,7 +156,7 @@ fn merge_one<'a>(
             (true, false) => Grave::at(rules.indexes, &before),
             (false, false) => std::mem::take(&mut touched.grave),
         };
-        admitted.rows_gained += i64::from(touched.row.is_live()) - i64::from(was_live);
+        admitted.rows_gained += i64::from(after.live) - i64::from(before.live);
         if !rules.indexes.is_empty() {
             admitted.moves.note(&key, delta, (before, after), admitted.effective.len());
         }

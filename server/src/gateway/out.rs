@@ -94,7 +94,8 @@ impl<T> Out<T> {
         }
     }
 
-    /// Awaits `work`, unless the token, the permit or the server ends first. `None` if the reader has gone.
+    /// Awaits `work`, unless the token, the permit or the server ends first. `None` if the reader has
+    /// gone.
     pub(super) async fn unless_ended<F: Future>(
         &self,
         work: F,

@@ -1,5 +1,5 @@
-//! What a stream goes on by: a token that counts, and the rules that it began under. It is asked
-//! whenever an answer is handed over, so nothing leaves the gateway after they changed.
+//! What a stream goes on by: a token that counts, the rules that it began under, and a gateway that is
+//! open. It is asked whenever an answer is handed over, so nothing leaves after one of them changed.
 //!
 //! What was read is handed over only if the rules in force are still the same. So it does not matter
 //! that the index of earlier rules is cleared away: that begins once others are in force.

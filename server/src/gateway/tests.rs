@@ -15,8 +15,9 @@ use lakesync::wire::{Arrival, Incoming, decode_changes};
 
 use super::cursor::CursorError;
 use super::*;
-use crate::store::Group;
 use crate::store::memory::MemoryStore;
+
+mod rules;
 
 const WALL_MS: u64 = 1_700_000_000_000;
 
@@ -331,44 +332,4 @@ async fn what_a_gateway_knows_survives_closing() {
         bench.pull(PullOptions { skip, ..PullOptions::default() }).await.expect("good");
     let first = answers.next().await.expect("open").expect("no failure").event;
     assert!(matches!(first, Some(Event::CaughtUp(at)) if at.position == 1), "skipped as asked");
-}
-
-#[tokio::test]
-async fn a_subject_is_revoked_again_where_there_is_no_room_for_another() {
-    let bench = Bench::new(Settings::default()).await;
-    let id = bench.main().await.record().id;
-    bench.gateways.close_idle().await;
-    let listed = |nth: usize| (keys::revoked(&format!("s{nth}")), Some(vec![0; 8].into()));
-    let meta = (0..revoked::SUBJECTS_MAX).map(listed).collect();
-    let put = bench.store.commit(id, Group { meta, ..Group::default() }).await;
-    put.expect("healthy").durable().await.expect("durable");
-    let main = bench.main().await;
-    let another = main.revoke("another").await;
-    assert!(matches!(another, Err(RulesChangeError::Store(StoreError::Full(_)))), "{another:?}");
-    let known = Caller { issued_ms: Some(WALL_MS), ..Caller::of("s7") };
-    let pull = async || main.pull(&known, PullOptions::default(), bench.stopped()).await;
-    pull().await.expect("issued after it was revoked");
-    main.revoke("s7").await.expect("it adds nothing");
-    let refused = pull().await.expect_err("issued before it was revoked again");
-    assert!(matches!(refused, ReadError::Revoked(_)), "{refused}");
-}
-
-#[tokio::test]
-async fn what_waits_for_a_reader_keeps_its_gateway_open_and_is_not_sent_after_a_revocation() {
-    let bench = Bench::new(Settings::default()).await;
-    bench.push("ann", &[change("a", "ann@1 title=milk")]).await.expect("pushed");
-    let mut answers = bench.pull(PullOptions::default()).await.expect("begun");
-    // The reader's task is done; what it sent waits.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    bench.gateways.close_idle().await;
-    answers.next().await.expect("a page").expect("nobody closed it");
-    bench.clock.advance(10);
-    bench.main().await.revoke("ann").await.expect("revoked");
-    let second = answers.next().await.expect("a word");
-    assert!(matches!(second, Err(ReadError::Revoked(_))), "{second:?}");
-    drop(answers);
-    bench.gateways.close_idle().await;
-    assert_eq!(bench.gateways.usage().open, 0);
 }

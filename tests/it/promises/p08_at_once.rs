@@ -1,5 +1,5 @@
-//! P-8: what changes a token's scope acts at once, on streams under way as well; and whoever is told to
-//! begin anew has lost nothing by it.
+//! P-8: what changes a token's scope acts at once, on streams under way as well; and whoever is told
+//! to begin anew has lost nothing by it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -215,15 +215,19 @@ async fn a_row_that_was_given_away_is_given_back_whole_to_a_restored_gateway() {
     let server = serve(&setup).await;
     let role = json!({"role": "service"});
     let mut service = open(&server, service.closed(), "service", role).await;
-    let ann = open(&server, ann.closed(), "ann", json!({})).await;
+    let mut ann = open(&server, ann.closed(), "ann", json!({})).await;
     service.run("INSERT INTO docs VALUES ('x', 'bob', 'text')").await;
     service.sync().await;
     service.run("UPDATE docs SET owner = 'ann' WHERE id = 'x'").await;
+    service.run("INSERT INTO docs VALUES ('gone', 'ann', 'text')").await;
     service.sync().await;
+    ann.sync().await;
+    ann.run("DELETE FROM docs WHERE id = 'gone'").await;
     ann.sync().await;
     server.stop().await.expect("drained");
 
-    // Of what she gives back the older half is nobody's, until the younger has made it hers.
+    // Of what she gives back the older half is nobody's, until the younger has made it hers; and the
+    // delete of a row that was never there is no news to anybody.
     let server = serve(&copy).await;
     let mut ann = open(&server, ann.closed(), "ann", json!({})).await;
     ann.sync().await;

@@ -1,5 +1,5 @@
-//! Rules that change while rows move, readers read and the disk is slow: whoever was told to begin anew,
-//! at whatever moment, holds in the end what the rules then say, and nothing stale.
+//! Rules that change while rows move, readers read and the disk is slow: whoever was told to begin
+//! anew, at whatever moment, holds in the end what the rules then say, and nothing stale.
 //!
 //! `LAKESYNC_TEST_CHURNS` says how many worlds are tried.
 

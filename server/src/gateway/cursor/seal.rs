@@ -1,5 +1,6 @@
-//! The seal of cursors and resume tokens: base64url of a version byte, the log's id, the other fields, an
-//! HMAC-SHA-256 of all that under the log's secret, cut to 16 bytes, and a CRC-32 of everything.
+//! The seal of cursors and resume tokens: base64url of a version byte, the log's id, the other
+//! fields, an HMAC-SHA-256 of all that under the log's secret, cut to 16 bytes, and a CRC-32 of
+//! everything.
 //!
 //! The CRC tells mangling from what another log gave out, whose secret we don't have.
 

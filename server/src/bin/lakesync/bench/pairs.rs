@@ -2,7 +2,7 @@
 //! time of day.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::child::Child;
 use super::link::Target;
-use super::report::{Pair, Report};
+use super::report::{self, Pair, Report};
 use super::rows::{Load, schema};
 use super::turn::Turn;
 use super::{Options, push, read, yardstick};
@@ -54,8 +54,7 @@ pub(super) async fn run(work: Work, options: Options) -> Result<(), Exit> {
     }
     bench.bar.finish_and_clear();
     let text = if bench.options.json { report.json() } else { report.table() };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Exit::input_output)
+    report::put(&text)
 }
 
 /// Two servers and what they are given to do. Fields drop in order: the processes end before their
@@ -84,10 +83,7 @@ impl Bench {
         load: Arc<Load>,
         options: Options,
     ) -> Result<Self, Exit> {
-        let place = options.data.clone().unwrap_or_else(std::env::temp_dir);
-        let directory = tempfile::Builder::new().prefix("lakesync-bench-").tempdir_in(&place);
-        let directory = directory
-            .map_err(|error| Exit::input_output(format!("{}: {error}", place.display())))?;
+        let directory = workplace(options.data.as_deref())?;
         let bar = bar(options.changes * readers.unwrap_or(1) * 2 * (options.pairs + 1));
         let server = start_server(&directory.path().join("data")).await?;
         let recording = directory.path().join("recording");
@@ -171,6 +167,13 @@ pub(super) async fn serve<const N: usize>(
     // The server made its secret; nobody may touch its directory before it.
     let secret = Secret::load_or_create(data).map_err(Exit::input_output)?;
     Ok((child, secret))
+}
+
+/// A directory for the time being, in `data` or in the system's place for such.
+pub(super) fn workplace(data: Option<&Path>) -> Result<TempDir, Exit> {
+    let place = data.map_or_else(std::env::temp_dir, Path::to_owned);
+    let directory = tempfile::Builder::new().prefix("lakesync-bench-").tempdir_in(&place);
+    directory.map_err(|error| Exit::input_output(format!("{}: {error}", place.display())))
 }
 
 /// The server, for a token with these claims.

@@ -1,12 +1,30 @@
 //! What came of the pairs: a table for people, JSON for machines. The ratio of a pair is the figure;
 //! rates depend on the machine and on who else uses it.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use super::pairs::Work;
 use super::turn::Turn;
+use crate::exit::Exit;
+
+/// Prints what a run came to: its JSON, or what is made of it for people.
+pub(super) fn print(
+    report: &Value,
+    json: bool,
+    table: impl Fn(&Value) -> String,
+) -> Result<(), Exit> {
+    let text = if json { format!("{report:#}\n") } else { table(report) };
+    put(&text)
+}
+
+/// Puts out all of a text.
+pub(super) fn put(text: &str) -> Result<(), Exit> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Exit::input_output)
+}
 
 /// The figures of a whole run.
 #[derive(Debug)]

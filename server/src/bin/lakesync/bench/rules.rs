@@ -1,7 +1,7 @@
 //! `lakesync bench rules`: many owners' rows under sync rules.
 //!
-//! Pushes go in turns to a gateway with rules and to one without: pushes of rows that have one owner,
-//! as devices make them, and of rows that have one each, as a service may. A reader who owns a small part of
+//! Pushes go in turns to a gateway with rules and to one without: of rows that have one owner, as
+//! devices make them, and of rows that have one each, as a service may. A reader who owns a small part of
 //! all rows is timed against one who reads everything, in turns as well: by checkpoint, and by a pull
 //! of all that was pushed. At last each owner has a follower, and single commits are to reach
 //! theirs while the others hear nothing.
@@ -9,7 +9,6 @@
 mod follow;
 mod own;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,8 +21,8 @@ use serde_json::{Map, Value, json};
 
 use super::child::Child;
 use super::link::Target;
-use super::pairs::{serve, target};
-use super::report::median;
+use super::pairs::{serve, target, workplace};
+use super::report::{self, median};
 use super::rows::{Load, OWNER, Whose, schema};
 use super::turn::Turn;
 use super::{between, push};
@@ -66,10 +65,7 @@ struct Bench {
 }
 
 pub(super) async fn run(options: Options) -> Result<(), Exit> {
-    let place = options.data.clone().unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::Builder::new().prefix("lakesync-bench-").tempdir_in(&place);
-    let directory =
-        directory.map_err(|error| Exit::input_output(format!("{}: {error}", place.display())))?;
+    let directory = workplace(options.data.as_deref())?;
     let (child, secret) = serve(&directory.path().join("data"), []).await?;
     let claims = Map::from_iter([("role".to_owned(), json!("service"))]);
     let service = target(&child, &secret, "service", claims)?;
@@ -80,11 +76,7 @@ pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let own = own::measure(&bench).await?;
     let followed = follow::measure(&bench).await?;
     let report = json!({ "work": "rules", "pushes": pushes, "own": own, "followed": followed });
-    let text = match bench.options.json {
-        true => format!("{report:#}\n"),
-        false => table(&report),
-    };
-    std::io::stdout().write_all(text.as_bytes()).map_err(Exit::input_output)
+    report::print(&report, bench.options.json, table)
 }
 
 impl Bench {

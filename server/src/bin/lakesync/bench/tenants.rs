@@ -1,10 +1,9 @@
 //! `lakesync bench tenants`: what one noisy tenant does to another.
 //!
-//! A quiet tenant pushes single changes, now alone, now beside one who pushes as much as the server lets
-//! them; what that is, an allowance says. A push that is refused is tried again when the server says,
-//! as a well-behaved client does.
+//! A quiet tenant pushes single changes, now alone, now beside one who pushes as much as the server
+//! lets them; what that is, an allowance says. A push that is refused is tried again when the server
+//! says, as a well-behaved client does.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,8 +19,8 @@ use tonic::{Code, Status};
 use super::between;
 use super::codec::Frame;
 use super::link::{Link, Target, failed};
-use super::pairs::{serve, target};
-use super::report::median;
+use super::pairs::{serve, target, workplace};
+use super::report::{self, median};
 use super::rows::{Client, Load, schema};
 use super::turn::Latencies;
 use crate::exit::Exit;
@@ -74,10 +73,7 @@ struct Noise {
 }
 
 pub(super) async fn run(options: Options) -> Result<(), Exit> {
-    let place = options.data.clone().unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::Builder::new().prefix("lakesync-bench-").tempdir_in(&place);
-    let directory =
-        directory.map_err(|error| Exit::input_output(format!("{}: {error}", place.display())))?;
+    let directory = workplace(options.data.as_deref())?;
     let config = directory.path().join("lakesync.toml");
     let bound = format!("subject_rows_max = {}\n", options.rows_max);
     std::fs::write(&config, bound).map_err(Exit::input_output)?;
@@ -91,11 +87,7 @@ pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let loads = Arc::new(Load::new(options.noisy, BATCH, changes, SystemClock.now_ms()));
     let bench = Bench { quiet, noisy, loads, options };
     let report = bench.measure().await?;
-    let text = match bench.options.json {
-        true => format!("{report:#}\n"),
-        false => table(&report),
-    };
-    std::io::stdout().write_all(text.as_bytes()).map_err(Exit::input_output)
+    report::print(&report, bench.options.json, table)
 }
 
 impl Bench {
