@@ -13,10 +13,14 @@ use crate::row::Row;
 use crate::schema::{ColumnType, Schema};
 
 mod batch;
+mod capacity;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod history;
 
 pub use batch::{BadBatch, Batch, Commit};
+pub use capacity::{Capacity, JsonCapacity, Shortage};
+pub use history::{Change, Place};
 
 /// A backend that keeps the rows of one gateway.
 ///
@@ -33,6 +37,9 @@ pub use batch::{BadBatch, Batch, Commit};
 /// - **Durable.** What `Ok` acknowledged survives a crash of this process, and of the backend as
 ///   far as the backend promises. The watermark is read from there, never from memory.
 /// - **Bounded.** A call takes memory for what it was given or asked for, not for what is stored.
+/// - **Unhurt.** A value that the backend's own type can't hold, which [`capacity`](Adapter::capacity)
+///   tells and pushes are refused for, is NULL where people look and exact where
+///   [`rows`](Adapter::rows) reads: one from before the backend was configured stops nothing.
 ///
 /// [`conformance`] checks these. Every adapter passes it, and so does
 /// every wrapper around one.
@@ -43,12 +50,18 @@ pub use batch::{BadBatch, Batch, Commit};
 /// `Display` names the backend to operators, without its credentials.
 #[async_trait]
 pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// What the backend's own types can hold. Always the same, and asks nobody.
+    fn capacity(&self) -> Capacity;
+
     /// Makes room for rows of these tables. New columns and widened types keep the rows there are.
     /// A table of a version that the backend has seen, and a table left out, stay as they are.
     ///
     /// What the backend holds in another shape is refused with [`AdapterError::Mismatch`]: nothing
     /// of anybody's is ever altered or dropped to fit.
     async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError>;
+
+    /// The tables that the backend was prepared for.
+    async fn schema(&self) -> Result<Schema, AdapterError>;
 
     /// Writes the commits of `batch` that are new, and moves the watermark of its log to its end.
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError>;
@@ -58,6 +71,13 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Positions of two logs can't be compared, so each has its own: a gateway restored from a
     /// copy starts a new log, and none of its commits is taken for one of the old.
     async fn watermark(&self, log: LogId) -> Result<Position, AdapterError>;
+
+    /// The logs that the backend has a watermark of, in no order: whose rows it holds.
+    async fn logs(&self) -> Result<Vec<LogId>, AdapterError>;
+
+    /// Joins whole rows into those there are; no watermark moves, and nothing is added to the
+    /// history. So a backend is filled that comes late, when the log begins after its first commit.
+    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError>;
 
     /// Up to `limit` rows of a table after the row id `after`, ordered bytewise by row id. Deleted
     /// rows are among them, as long as their deletes are remembered. Empty means there are no more.
@@ -70,6 +90,18 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
         after: Option<&RowId>,
         limit: usize,
     ) -> Result<Vec<(RowId, Row)>, AdapterError>;
+
+    /// Up to `limit` changes of the history after `after`, in the order of their places. Empty means
+    /// that there are no more, or that the backend keeps no history.
+    async fn history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, AdapterError>;
+
+    /// Adds changes to the history, where it is kept, and touches no row. Those that it holds
+    /// already stay as they are.
+    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError>;
 
     /// Whether the backend answers, now. Cheap, and changes nothing.
     async fn health(&self) -> Result<(), AdapterError>;

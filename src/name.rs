@@ -141,7 +141,7 @@ impl fmt::Display for Position {
 
 /// The identity of one life of one log. A log restored from a copy has another, so that its
 /// positions can't be confused with those of the original.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId(pub [u8; 16]);
 
 #[cfg(test)]

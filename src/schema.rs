@@ -50,6 +50,32 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// Whether `value` may stand in a column of this type, or might have before the type was widened
+    /// to this one: a log tells of both.
+    pub fn held(self, value: &Value) -> bool {
+        self.fits(value) || Self::of(value).is_some_and(|kind| evolve::widens(kind, self))
+    }
+
+    /// The narrowest type of a column that holds `value`, which NULL does not have.
+    fn of(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::Null => return None,
+            Value::Bool(_) => Self::Bool,
+            Value::Int64(_) => Self::Int64,
+            Value::Double(_) => Self::Double,
+            Value::String(_) => Self::String,
+            Value::Bytes(_) => Self::Bytes,
+            Value::Json(_) => Self::Json,
+            Value::Decimal(text) => {
+                let (precision, scale) = Decimal::parse(text).ok()?.digits();
+                Self::Decimal { precision, scale }
+            }
+            Value::Timestamp(_) => Self::Timestamp,
+            Value::Date(_) => Self::Date,
+            Value::Uuid(_) => Self::Uuid,
+        })
+    }
+
     /// Whether `value` may stand in a column of this type.
     pub fn fits(self, value: &Value) -> bool {
         match (self, value) {

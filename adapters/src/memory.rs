@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use lakesync::adapter::{Adapter, AdapterError, Batch};
+use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
 use lakesync::delta::{Delta, Op};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
@@ -27,12 +27,21 @@ struct State {
     schema: Schema,
     rows: BTreeMap<TableName, BTreeMap<RowId, Row>>,
     watermarks: HashMap<LogId, Position>,
+    history: BTreeMap<Place, Delta>,
 }
 
 #[async_trait]
 impl Adapter for Memory {
+    fn capacity(&self) -> Capacity {
+        Capacity::ALL
+    }
+
     async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
         self.lock().prepare(schema)
+    }
+
+    async fn schema(&self) -> Result<Schema, AdapterError> {
+        Ok(self.lock().schema.clone())
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
@@ -41,6 +50,20 @@ impl Adapter for Memory {
 
     async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
         Ok(self.lock().watermark(log))
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
+        Ok(self.lock().watermarks.keys().copied().collect())
+    }
+
+    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        let mut state = self.lock();
+        state.table(table)?;
+        let held = state.rows.entry(table.clone()).or_default();
+        for (row_id, row) in rows {
+            held.entry(row_id.clone()).or_default().join(row);
+        }
+        Ok(())
     }
 
     async fn rows(
@@ -55,6 +78,25 @@ impl Adapter for Memory {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = rows.range::<RowId, _>((start, Bound::Unbounded)).take(limit);
         Ok(page.map(|(row_id, row)| (row_id.clone(), row.clone())).collect())
+    }
+
+    async fn history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, AdapterError> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let page = state.history.range::<Place, _>((start, Bound::Unbounded)).take(limit);
+        Ok(page.map(|(place, delta)| Change { place: *place, delta: delta.clone() }).collect())
+    }
+
+    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
+        let mut state = self.lock();
+        for Change { place, delta } in changes {
+            state.history.entry(*place).or_insert_with(|| delta.clone());
+        }
+        Ok(())
     }
 
     async fn health(&self) -> Result<(), AdapterError> {
@@ -95,7 +137,8 @@ impl State {
         let new = || batch.after(watermark).iter().flat_map(|commit| &commit.deltas);
         // All is checked before anything is changed: from here on nothing can fail.
         new().try_for_each(|delta| self.check(delta))?;
-        for delta in new() {
+        for (place, delta) in batch.changes_after(watermark) {
+            self.history.insert(place, delta.clone());
             let rows = self.rows.entry(delta.table.clone()).or_default();
             rows.entry(delta.row_id.clone()).or_default().merge(delta);
         }
@@ -111,7 +154,7 @@ impl State {
             let Some(known) = schema.column(&column) else {
                 return Err(AdapterError::UnknownColumn { table, column });
             };
-            if !known.kind.fits(&cell.value) {
+            if !known.kind.held(&cell.value) {
                 let (row_id, wanted) = (delta.row_id.clone(), known.kind);
                 let found = cell.value.kind();
                 return Err(AdapterError::Unfit { table, row_id, column, wanted, found });

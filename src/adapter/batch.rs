@@ -1,5 +1,6 @@
 //! What is written at once: the commits of one stretch of one log.
 
+use super::history::Place;
 use crate::delta::Delta;
 use crate::name::{LogId, Position};
 
@@ -82,6 +83,15 @@ impl Batch {
     pub fn after(&self, watermark: Position) -> &[Commit] {
         let known = self.commits.partition_point(|commit| commit.position <= watermark);
         &self.commits[known..]
+    }
+
+    /// The changes after `watermark`, each with its place in the history.
+    pub fn changes_after(&self, watermark: Position) -> impl Iterator<Item = (Place, &Delta)> {
+        let log = self.log;
+        self.after(watermark).iter().flat_map(move |commit| {
+            let place = move |index| Place { log, position: commit.position, index };
+            (0..).map(place).zip(&commit.deltas)
+        })
     }
 }
 

@@ -15,10 +15,12 @@ use crate::schema::{Column, ColumnType, Schema, TableSchema};
 use crate::stamp::Stamp;
 use crate::value::Value;
 
+mod history;
 mod order;
 mod rows;
 mod schema;
 
+pub use history::*;
 pub use order::*;
 pub use rows::*;
 pub use schema::*;
@@ -28,6 +30,11 @@ pub use schema::*;
 pub trait Backend: Send + Sync {
     /// An adapter on this backend, as a process that has just started would open it.
     async fn open(&self) -> Box<dyn Adapter>;
+
+    /// Whether the adapters keep a history.
+    fn keeps_history(&self) -> bool {
+        true
+    }
 }
 
 /// Declares one test per clause. `$start` is an `async fn` that yields an empty [`Backend`].
@@ -43,12 +50,17 @@ macro_rules! adapter_conformance {
             what_was_written_is_there_after_a_restart,
             logs_have_watermarks_of_their_own,
             positions_without_commits_move_the_watermark,
+            joined_rows_merge_and_move_no_watermark,
             rows_are_the_merge_of_what_was_written,
             a_deleted_row_returns_with_what_was_written_since,
             values_come_back_as_they_were,
+            what_a_backend_cannot_hold_stops_nothing,
             legal_names_are_only_names,
             ten_thousand_rows_fit_one_commit,
+            a_history_tells_each_change_once,
             columns_are_added_and_rows_stay,
+            what_was_written_before_a_type_was_widened_fits,
+            the_schema_is_told,
             a_schema_that_does_not_fit_is_refused,
             what_was_not_prepared_is_refused,
             a_working_backend_is_healthy,

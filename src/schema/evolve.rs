@@ -246,7 +246,7 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), EvolveE
 }
 
 /// Whether every value of `from` is, or has an exact form as, a value of `to`.
-fn widens(from: ColumnType, to: ColumnType) -> bool {
+pub(super) fn widens(from: ColumnType, to: ColumnType) -> bool {
     use ColumnType::{Any, Date, Decimal, Double, Int64, Json, String, Timestamp};
     match (from, to) {
         _ if from == to => true,

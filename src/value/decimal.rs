@@ -36,6 +36,12 @@ impl Decimal {
         Ok(Self { whole: significant, fraction: fraction.len() })
     }
 
+    /// The smallest precision, and the scale, of a decimal type that holds it.
+    pub(crate) fn digits(self) -> (u32, u32) {
+        let fits = |count: usize| u32::try_from(count).expect("BUG: a decimal's digits are few");
+        (fits((self.whole + self.fraction).max(1)), fits(self.fraction))
+    }
+
     /// Whether a decimal of this precision and scale holds it exactly.
     pub(crate) fn fits(self, precision: u32, scale: u32) -> bool {
         debug_assert!(precision <= DECIMAL_PRECISION_MAX);

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use super::{Backend, LOG, all, batch, opened, shown, stretch, table, upsert, write};
+use super::{Backend, LOG, all, batch, opened, shown, stretch, table, upsert, watermark, write};
 use crate::limits::{NAME_BYTES_MAX, PUSH_ROWS_MAX, ROW_ID_BYTES_MAX};
-use crate::name::RowId;
+use crate::name::{Position, RowId};
 use crate::row::Row;
 use crate::schema::{ColumnType, Schema};
-use crate::testing::{any_delta, delta};
+use crate::testing::{any_delta, delta, fold};
 use crate::value::Value;
 
 /// Any history of a few rows, in batches of any length, with stamps that tie and come late.
@@ -46,6 +46,33 @@ pub async fn rows_are_the_merge_of_what_was_written(backend: &dyn Backend) {
         assert_eq!(all(&*adapter, "todos", 2).await, expected);
     }
     assert_eq!(expected.len(), 5, "the history reached every row");
+}
+
+/// Whole rows join those there are, deletes and all, and no commit counts as written by that.
+pub async fn joined_rows_merge_and_move_no_watermark(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    write(&*adapter, &batch(1, vec![delta("ann@5 title=milk")])).await;
+    let parts: [(&str, &[&str]); 3] = [
+        ("r", &["ann@4 title=late", "ann@6 done=yes"]),
+        ("s", &["ann@1 title=gone", "bob@2 delete"]),
+        ("t", &["bob@2 delete", "ann@3 title=back"]),
+    ];
+    let rows: Vec<(RowId, Row)> = parts
+        .map(|(id, texts)| {
+            let deltas: Vec<_> = texts.iter().map(|text| delta(text)).collect();
+            (id.parse().expect("a legal id"), fold(&deltas))
+        })
+        .to_vec();
+    let todos = "todos".parse().expect("a legal name");
+    for _ in 0..2 {
+        adapter.join(&todos, &rows).await.expect("join");
+        assert_eq!(shown(&*adapter).await, ["done=yes title=milk", "gone", "title=back"]);
+    }
+    assert_eq!(all(&*adapter, "todos", 9).await[1..], rows[1..], "stamps and deletes included");
+    assert_eq!(watermark(&*adapter).await, Position(1));
+    assert_eq!(adapter.logs().await, Ok(vec![LOG]));
+    write(&*adapter, &batch(2, vec![delta("ann@7 title=oats")])).await;
+    assert_eq!(shown(&*adapter).await[0], "done=yes title=oats");
 }
 
 /// A delete hides what was written before it, and only that.
@@ -125,6 +152,34 @@ fn extremes() -> Vec<(ColumnType, Vec<Value>)> {
         (ColumnType::Date, [0, -1, -719_162, 2_932_896].map(Value::Date).to_vec()),
         (ColumnType::Uuid, [[0; 16], [255; 16]].map(Value::Uuid).to_vec()),
     ]
+}
+
+/// What [`Capacity`](crate::adapter::Capacity) refuses comes back as it was, all the same.
+pub async fn what_a_backend_cannot_hold_stops_nothing(backend: &dyn Backend) {
+    let adapter = backend.open().await;
+    let text = |text: &str| text.to_owned();
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let values = [
+        (ColumnType::String, Value::String(text("a\0b"))),
+        (ColumnType::Any, Value::String(text("\0"))),
+        (ColumnType::Double, Value::Double(f64::NAN)),
+        (ColumnType::Timestamp, Value::Timestamp(i64::MIN)),
+        (ColumnType::Timestamp, Value::Timestamp(i64::MAX)),
+        (ColumnType::Date, Value::Date(i32::MIN)),
+        (ColumnType::Date, Value::Date(i32::MAX)),
+        (ColumnType::Json, Value::Json(text(r#"["\u0000"]"#))),
+        (ColumnType::Json, Value::Json(text(r#""\ud800""#))),
+        (ColumnType::Json, Value::Json(text("1e400"))),
+        (ColumnType::Json, Value::Json(deep)),
+    ];
+    let names: Vec<_> = (0..values.len()).map(|at| format!("c{at}")).collect();
+    let kinds = values.iter().map(|(kind, _)| *kind);
+    let columns: Vec<_> = names.iter().map(String::as_str).zip(kinds).collect();
+    adapter.prepare(&Schema::from_stored([table("odd", 1, &columns)])).await.expect("prepare");
+    let cells = names.iter().map(String::as_str).zip(values.iter().map(|(_, value)| value.clone()));
+    let delta = upsert("odd", "r", 1, &cells.collect::<Vec<_>>());
+    write(&*adapter, &batch(1, vec![delta.clone()])).await;
+    assert_eq!(all(&*adapter, "odd", 9).await, [(delta.row_id.clone(), fold(&[delta]))]);
 }
 
 /// Words of SQL, paths and patterns stand for themselves, and every byte of a row id counts.

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::adapter::AdapterError;
 use crate::name::{Position, TableName};
-use crate::schema::{ColumnType, Schema};
+use crate::schema::{ColumnType, Schema, TableSchema};
 use crate::testing::delta;
 use crate::value::Value;
 
@@ -38,6 +38,65 @@ pub async fn columns_are_added_and_rows_stay(backend: &dyn Backend) {
     assert_eq!(shown(&*adapter).await, ["note=oats title=milk"]);
 }
 
+/// The log tells of values from before a type was widened, and a backend may hear of the type first.
+pub async fn what_was_written_before_a_type_was_widened_fits(backend: &dyn Backend) {
+    let adapter = backend.open().await;
+    let cents = ColumnType::Decimal { precision: 30, scale: 2 };
+    let all_kinds = [
+        Value::Bool(true),
+        Value::Int64(-7),
+        Value::Double(0.5),
+        Value::String("s".to_owned()),
+        Value::Bytes(b"\0\xff"[..].into()),
+        Value::Json("[1]".to_owned()),
+        Value::Decimal("1.50".to_owned()),
+        Value::Timestamp(-1),
+        Value::Date(-1),
+        Value::Uuid([7; 16]),
+    ];
+    let narrow = all_kinds.iter().flat_map(|value| {
+        [ColumnType::String, ColumnType::Json, ColumnType::Any].map(|kind| (kind, value.clone()))
+    });
+    let narrow = narrow.chain([
+        (ColumnType::Double, Value::Int64(i64::MAX)),
+        (cents, Value::Int64(i64::MIN)),
+        (cents, Value::Decimal("1.5".to_owned())),
+        (ColumnType::Timestamp, Value::Date(-1)),
+    ]);
+    let narrow: Vec<_> = narrow.collect();
+    let names: Vec<_> = (0..narrow.len()).map(|at| format!("c{at}")).collect();
+    let kinds = narrow.iter().map(|(kind, _)| *kind);
+    let columns: Vec<_> = names.iter().map(String::as_str).zip(kinds).collect();
+    adapter.prepare(&Schema::from_stored([table("wide", 3, &columns)])).await.expect("prepare");
+    let cells = names.iter().map(String::as_str).zip(narrow.iter().map(|(_, value)| value.clone()));
+    let delta = upsert("wide", "r", 1, &cells.collect::<Vec<_>>());
+    write(&*adapter, &batch(1, vec![delta.clone()])).await;
+    let found = all(&*adapter, "wide", 9).await;
+    assert_eq!(found, [(delta.row_id.clone(), crate::testing::fold(&[delta]))]);
+}
+
+/// A backend tells what it was prepared for: versions, ids, keys and all.
+pub async fn the_schema_is_told(backend: &dyn Backend) {
+    let adapter = backend.open().await;
+    assert_eq!(adapter.schema().await, Ok(Schema::default()));
+    let kinds = [
+        ColumnType::Bool,
+        ColumnType::Decimal { precision: 38, scale: 4 },
+        ColumnType::Any,
+        ColumnType::Json,
+    ];
+    let names = ["z", "a", "M", "_"];
+    let columns: Vec<_> = names.into_iter().zip(kinds).collect();
+    let keyed = TableSchema {
+        primary_key: vec![names[0].parse().expect("legal")],
+        ..table("keyed", 4, &columns)
+    };
+    let schema = Schema::from_stored([keyed, table("todos", 1, &[("title", ColumnType::String)])]);
+    adapter.prepare(&schema).await.expect("prepare");
+    assert_eq!(adapter.schema().await, Ok(schema.clone()));
+    assert_eq!(backend.open().await.schema().await, Ok(schema));
+}
+
 /// What does not fit is told, and nothing is altered.
 pub async fn a_schema_that_does_not_fit_is_refused(backend: &dyn Backend) {
     let adapter = opened(backend).await;
@@ -56,9 +115,13 @@ pub async fn a_schema_that_does_not_fit_is_refused(backend: &dyn Backend) {
 /// Tables, columns and values that nobody announced are errors, not guesses.
 pub async fn what_was_not_prepared_is_refused(backend: &dyn Backend) {
     let adapter = opened(backend).await;
+    let numbers = table("numbers", 1, &[("n", ColumnType::Int64)]);
+    adapter.prepare(&Schema::from_stored([numbers])).await.expect("prepare");
     let stranger: TableName = "strangers".parse().expect("a legal name");
     let rows = adapter.rows(&stranger, None, 9).await;
     assert_eq!(rows, Err(AdapterError::UnknownTable(stranger.clone())));
+    let joined = adapter.join(&stranger, &[]).await;
+    assert_eq!(joined, Err(AdapterError::UnknownTable(stranger)));
     for (delta, told) in [
         (upsert("strangers", "r", 1, &[]), "table strangers was not prepared"),
         (
@@ -66,8 +129,8 @@ pub async fn what_was_not_prepared_is_refused(backend: &dyn Backend) {
             "table todos: column colour was not prepared",
         ),
         (
-            upsert("todos", "r", 1, &[("title", Value::Int64(1))]),
-            "table todos, row r: column title is string and can't hold int64",
+            upsert("numbers", "r", 1, &[("n", Value::String("1".to_owned()))]),
+            "table numbers, row r: column n is int64 and can't hold string",
         ),
     ] {
         let refused = adapter.write(&stretch(LOG, 1, 1, vec![(1, vec![delta])])).await;
