@@ -91,6 +91,17 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(RowId, Row)>, AdapterError>;
 
+    /// Those of the rows `row_ids` that the backend holds, deleted ones among them, in any order.
+    async fn find(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, AdapterError>;
+
+    /// Lets go of those of `rows` that are still as given, as if they had never been written; so a
+    /// row moves to another backend. It is no delete: watermarks and the history stay.
+    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError>;
+
     /// Up to `limit` changes of the history after `after`, in the order of their places. Empty means
     /// that there are no more, or that the backend keeps no history.
     async fn history(

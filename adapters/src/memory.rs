@@ -80,6 +80,30 @@ impl Adapter for Memory {
         Ok(page.map(|(row_id, row)| (row_id.clone(), row.clone())).collect())
     }
 
+    async fn find(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        let state = self.lock();
+        state.table(table)?;
+        let Some(rows) = state.rows.get(table) else { return Ok(Vec::new()) };
+        let found = row_ids.iter().filter_map(|row_id| rows.get_key_value(row_id));
+        Ok(found.map(|(row_id, row)| (row_id.clone(), row.clone())).collect())
+    }
+
+    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        let mut state = self.lock();
+        state.table(table)?;
+        let Some(held) = state.rows.get_mut(table) else { return Ok(()) };
+        for (row_id, row) in rows {
+            if held.get(row_id) == Some(row) {
+                held.remove(row_id);
+            }
+        }
+        Ok(())
+    }
+
     async fn history(
         &self,
         after: Option<&Place>,

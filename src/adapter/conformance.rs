@@ -51,6 +51,8 @@ macro_rules! adapter_conformance {
             logs_have_watermarks_of_their_own,
             positions_without_commits_move_the_watermark,
             joined_rows_merge_and_move_no_watermark,
+            rows_are_found_by_their_ids,
+            rows_that_have_not_changed_are_forgotten,
             rows_are_the_merge_of_what_was_written,
             a_deleted_row_returns_with_what_was_written_since,
             values_come_back_as_they_were,

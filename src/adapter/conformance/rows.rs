@@ -7,6 +7,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use super::{Backend, LOG, all, batch, opened, shown, stretch, table, upsert, watermark, write};
+use crate::delta::{Delta, Op};
 use crate::limits::{NAME_BYTES_MAX, PUSH_ROWS_MAX, ROW_ID_BYTES_MAX};
 use crate::name::{Position, RowId};
 use crate::row::Row;
@@ -73,6 +74,55 @@ pub async fn joined_rows_merge_and_move_no_watermark(backend: &dyn Backend) {
     assert_eq!(adapter.logs().await, Ok(vec![LOG]));
     write(&*adapter, &batch(2, vec![delta("ann@7 title=oats")])).await;
     assert_eq!(shown(&*adapter).await[0], "done=yes title=oats");
+}
+
+/// Rows are found by their ids, those that were deleted too; others are left out.
+pub async fn rows_are_found_by_their_ids(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let count = 2_000_u64;
+    let row = |at| {
+        let title = Value::String(format!("title {at}"));
+        upsert("todos", &format!("r{at}"), 1, &[("title", title)])
+    };
+    let deleted = Delta { op: Op::Delete, ..upsert("todos", "r7", 2, &[]) };
+    write(&*adapter, &batch(1, (0..count).map(row).chain([deleted]).collect())).await;
+    let written = all(&*adapter, "todos", 999).await;
+    let todos = "todos".parse().expect("a legal name");
+    for wanted in [&["r7", "none", "r1999", "R1"][..], &[]] {
+        let ids: Vec<RowId> = wanted.iter().map(|id| id.parse().expect("a legal id")).collect();
+        let mut found = adapter.find(&todos, &ids).await.expect("find");
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let held = written.iter().filter(|(row_id, _)| ids.contains(row_id));
+        assert_eq!(found, held.cloned().collect::<Vec<_>>());
+    }
+    let ids: Vec<RowId> = written.iter().map(|(row_id, _)| row_id.clone()).collect();
+    let mut found = adapter.find(&todos, &ids).await.expect("find");
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(found, written);
+}
+
+/// A row that changed since it was read stays; one that did not leaves no trace.
+pub async fn rows_that_have_not_changed_are_forgotten(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let title = |id: &str, hlc, text: &str| {
+        upsert("todos", id, hlc, &[("title", Value::String(text.to_owned()))])
+    };
+    let deleted = |id: &str, hlc| Delta { op: Op::Delete, ..upsert("todos", id, hlc, &[]) };
+    let first = ["a", "b", "c", "d"].map(|id| title(id, 1, "milk"));
+    let first = first.into_iter().chain([deleted("c", 2), deleted("d", 2)]).collect();
+    write(&*adapter, &batch(1, first)).await;
+    let rows = all(&*adapter, "todos", 9).await;
+    write(&*adapter, &batch(2, vec![title("b", 3, "oats"), title("d", 3, "oats")])).await;
+    let todos = "todos".parse().expect("a legal name");
+    for _ in 0..2 {
+        adapter.forget(&todos, &rows).await.expect("forget");
+        let left = all(&*adapter, "todos", 9).await;
+        let left: Vec<_> = left.iter().map(|(row_id, _)| row_id.as_str()).collect();
+        assert_eq!(left, ["b", "d"]);
+        assert_eq!(watermark(&*adapter).await, Position(2));
+    }
+    write(&*adapter, &batch(3, vec![title("a", 1, "milk")])).await;
+    assert_eq!(all(&*adapter, "todos", 1).await[0], rows[0], "as if it had never been there");
 }
 
 /// A delete hides what was written before it, and only that.
