@@ -91,6 +91,8 @@ reasons! {
     TooOld = "TOO_OLD" => Precondition,
     /// Other sync rules were put before these came into force.
     RulesReplaced = "RULES_REPLACED" => Precondition,
+    /// There is no backend to flush to.
+    NoBackend = "NO_BACKEND" => Precondition,
     /// The other side speaks a protocol this one does not.
     ProtocolUnsupported = "PROTOCOL_UNSUPPORTED" => Precondition,
     /// The cursor names another log, a trimmed position or an outdated scope.
@@ -107,6 +109,8 @@ reasons! {
     ShuttingDown = "SHUTTING_DOWN" => Unavailable,
     /// The reader took nothing for too long.
     SlowConsumer = "SLOW_CONSUMER" => Unavailable,
+    /// A backend does not take what it is given.
+    BackendUnavailable = "BACKEND_UNAVAILABLE" => Unavailable,
     /// The store has failed and must be reopened.
     StoreUnavailable = "STORE_UNAVAILABLE" => Unavailable,
     /// Stored or sent data failed verification.

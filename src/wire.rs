@@ -14,7 +14,9 @@ pub use push::{
     Offer, Oversized, Refusal, decode_push, encode_commit, encode_push, fit_answer, measure_push,
     weigh_push,
 };
-pub use row::{Arrival, Incoming, decode_changes, encode_exits, encode_rows, encode_unchanged};
+pub use row::{
+    Arrival, Incoming, decode_changes, decode_deltas, encode_exits, encode_rows, encode_unchanged,
+};
 pub use rules::{decode_rules, encode_rules};
 pub use schema::{decode_proposals, decode_schema, encode_schema};
 pub use value::{decode_value, encode_value};

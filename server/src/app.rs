@@ -25,6 +25,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
+use crate::flush::{Backend, Flush, backends};
 use crate::gateway::{Allowance, Gateways, Planted, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
@@ -47,6 +48,7 @@ pub struct App {
     secret: Secret,
     store: Arc<dyn Store>,
     gateways: Arc<Gateways>,
+    flush: Arc<Flush>,
     auth: Arc<Authenticator>,
     clock: Arc<dyn WallClock>,
     health: HealthReporter,
@@ -102,6 +104,19 @@ pub enum RunError {
     Listener(String),
 }
 
+/// What a server is made of beside its settings.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where gateways are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Arc<dyn WallClock>,
+    /// What gateways are flushed to.
+    pub backends: Vec<Backend>,
+    /// A bug to suffer from, if any.
+    pub planted: Option<Arc<Planted>>,
+}
+
 /// The bound addresses.
 struct Sockets {
     listener: TcpListener,
@@ -143,44 +158,31 @@ impl App {
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::build(config, sockets, Arc::new(store), Arc::new(SystemClock), None)
+        let clock = Arc::new(SystemClock);
+        let backends = backends::build(&config.backends, &clock);
+        Self::build(
+            config,
+            sockets,
+            Parts { store: Arc::new(store), clock, backends, planted: None },
+        )
     }
 
-    /// Like [`start`](App::start), on a store and a clock of the caller's.
-    pub async fn start_on(
-        config: Config,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn WallClock>,
-    ) -> Result<Self, StartError> {
+    /// Like [`start`](App::start), of parts of the caller's.
+    pub async fn start_of(config: Config, parts: Parts) -> Result<Self, StartError> {
         let sockets = Sockets::bind(&config).await?;
-        Self::build(config, sockets, store, clock, None)
+        Self::build(config, sockets, parts)
     }
 
-    /// Like [`start_on`](App::start_on), with a bug to suffer from.
-    #[cfg(feature = "planted-bugs")]
-    pub async fn start_planted(
-        config: Config,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn WallClock>,
-        planted: Option<Arc<Planted>>,
-    ) -> Result<Self, StartError> {
-        let sockets = Sockets::bind(&config).await?;
-        Self::build(config, sockets, store, clock, planted)
-    }
-
-    fn build(
-        config: Config,
-        sockets: Sockets,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn WallClock>,
-        planted: Option<Arc<Planted>>,
-    ) -> Result<Self, StartError> {
+    fn build(config: Config, sockets: Sockets, parts: Parts) -> Result<Self, StartError> {
+        let Parts { store, clock, backends, planted } = parts;
         let Sockets { listener, ops_listener } = sockets;
         let secret = Secret::load_or_create(&config.data)?;
         let Config { auth_audience: audience, auth_issuer: issuer, .. } = config.clone();
         let auth = Authenticator::new(&secret, &Policy { audience, issuer }, Arc::clone(&clock));
-        let settings = Settings { planted, ..gateway_settings(&config) };
-        let gateways = Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings);
+        let flush = Arc::new(Flush::new(backends, Arc::clone(&clock)));
+        let (backends, capacity) = (flush.names(), flush.capacity());
+        let settings = Settings { planted, backends, capacity, ..gateway_settings(&config) };
+        let gateways = Arc::new(Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings));
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -192,7 +194,8 @@ impl App {
             config,
             secret,
             store,
-            gateways: Arc::new(gateways),
+            gateways,
+            flush,
             auth: Arc::new(auth),
             clock,
             health: HealthReporter::new(),
@@ -245,6 +248,7 @@ impl App {
         let ops = self.ops_listener.map(|listener| {
             tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
         });
+        self.flush.start(&self.gateways);
         let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {
@@ -264,6 +268,8 @@ impl App {
         if let Some(ops) = ops {
             ops.abort();
         }
+        // A write to a backend that is cut off here is settled when flushing begins again.
+        let _ = timeout_at(deadline, self.flush.stop()).await;
         if outcome.is_ok() {
             // A store that failed has nothing more to make durable.
             let _ = timeout_at(deadline, self.gateways.close()).await;
@@ -294,6 +300,7 @@ impl App {
     fn services(&self) -> Services {
         Services {
             gateways: Arc::clone(&self.gateways),
+            flush: Arc::clone(&self.flush),
             clock: Arc::clone(&self.clock),
             limits: limits_of(&self.config),
             shutdown: self.stop.subscribe(),

@@ -3,6 +3,7 @@
 //! [`KEYS`] is the one table of what can be set. An error names the setting, where it was set, and
 //! what would do.
 
+pub mod backends;
 mod parse;
 
 pub use parse::duration;
@@ -14,7 +15,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backends::Backends;
 use parse::Bounds;
+
+/// Where backends are, in a file of settings.
+const BACKENDS: &str = "backends";
 
 /// One setting: its name, its default as text, and what it is for.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +30,16 @@ pub struct Key {
     pub default: &'static str,
     /// For people.
     pub about: &'static str,
+    /// Whether it may hold a password, and so is never printed.
+    pub is_secret: bool,
 }
 
 const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { name, default, about }
+    Key { name, default, about, is_secret: false }
+}
+
+const fn secret(name: &'static str, about: &'static str) -> Key {
+    Key { name, default: "", about, is_secret: true }
 }
 
 /// Everything that can be set, in the order it is printed.
@@ -48,6 +59,8 @@ pub const KEYS: &[Key] = &[
     key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
     key("disk_reserve", "64MiB", "free space below which pushes are refused"),
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
+    secret("backend_url", "a postgres:// or mysql:// URL of a backend to flush to; empty for none"),
+    key("flush_to", "", "which [backends.NAME] of the file to flush to; empty for all"),
     key("subject_calls_max", "0", "pushes, pulls and checkpoints a second of a subject; 0 for any"),
     key("subject_rows_max", "0", "pushed changes a second of a subject, at each gateway"),
     key("subject_bytes_max", "0", "pushed bytes a second of a subject, at each gateway"),
@@ -116,6 +129,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// How long a reader may take nothing.
     pub stall_max: Duration,
+    /// What gateways are flushed to.
+    pub backends: Backends,
     /// What a subject may take of a gateway: calls, rows and bytes a second, and streams at a time;
     /// zero is no bound.
     pub subject_max: [u64; 4],
@@ -135,7 +150,11 @@ pub struct ConfigError {
 
 /// The settings as text, and where each was set.
 #[derive(Clone, Debug)]
-pub struct Texts(BTreeMap<&'static str, (String, Origin)>);
+pub struct Texts {
+    flat: BTreeMap<&'static str, (String, Origin)>,
+    /// The tables under `backends`, and the file that they are in.
+    backends: (toml::Table, Origin),
+}
 
 #[derive(Clone, Debug)]
 enum Origin {
@@ -165,7 +184,8 @@ impl Texts {
     /// The defaults.
     pub fn defaults() -> Self {
         let text = |key: &Key| (key.name, (key.default.to_owned(), Origin::Default));
-        Self(KEYS.iter().map(text).collect())
+        let backends = (toml::Table::new(), Origin::Default);
+        Self { flat: KEYS.iter().map(text).collect(), backends }
     }
 
     /// Overlays a TOML file of flat settings.
@@ -178,17 +198,19 @@ impl Texts {
         })?;
         for (name, value) in table {
             let text = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Boolean(truth) => truth.to_string(),
-                _ => {
-                    return Err(wrong(
-                        &origin,
-                        format!("{name} must be a text, number or truth value"),
-                    ));
+                toml::Value::Table(backends) if name == BACKENDS => {
+                    self.backends = (backends, origin.clone());
+                    continue;
                 }
+                // A list of names, as the environment and flags write it.
+                toml::Value::Array(names) => {
+                    let names: Option<Vec<String>> = names.iter().map(backends::text).collect();
+                    names.map(|names| names.join(","))
+                }
+                value => backends::text(&value),
             };
-            self.set(&name, text, origin.clone())?;
+            let other = || wrong(&origin, format!("{name} must be a text, number or truth value"));
+            self.set(&name, text.ok_or_else(other)?, origin.clone())?;
         }
         Ok(self)
     }
@@ -226,14 +248,17 @@ impl Texts {
         Ok(self)
     }
 
-    /// The settings, a line each, with where they were set. None of them is secret: secrets are
-    /// kept in files of their own, and only their place would be a setting.
+    /// The settings, a line each, with where they were set. Of those that may hold a password, only
+    /// whether they are set; of backends, only their names.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let line = |key: &Key| {
-            let (text, origin) = &self.0[key.name];
+            let (text, origin) = &self.flat[key.name];
+            let text = if key.is_secret && !text.is_empty() { "(not shown)" } else { text };
             format!("{} = {text:?} ({origin})", key.name)
         };
-        KEYS.iter().map(line)
+        let (backends, origin) = &self.backends;
+        let named = move |name: &String| format!("backends.{name} = \"(not shown)\" ({origin})");
+        KEYS.iter().map(line).chain(backends.keys().map(named))
     }
 
     /// Parses every setting.
@@ -263,6 +288,7 @@ impl Texts {
             queue_bytes_max: self.parsed("queue_size_max", |text| QUEUE_SIZE.size(text))?,
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
+            backends: self.parsed_backends()?,
             subject_max: taken(SUBJECT_KEYS)?,
             gateway_max: taken(GATEWAY_KEYS)?,
             drain_max: self.parsed("drain_max", |text| DRAIN.duration(text))?,
@@ -273,8 +299,22 @@ impl Texts {
         let known = KEYS.iter().find(|key| key.name == name);
         let unknown =
             || wrong(&origin, format!("there is no setting {name}; known are {}", names()));
-        self.0.insert(known.ok_or_else(unknown)?.name, (text, origin));
+        self.flat.insert(known.ok_or_else(unknown)?.name, (text, origin));
         Ok(())
+    }
+
+    fn parsed_backends(&self) -> Result<Backends, ConfigError> {
+        let (tables, origin) = &self.backends;
+        let (flush_to, flush_origin) = &self.flat["flush_to"];
+        let (url, url_origin) = &self.flat["backend_url"];
+        let named = flush_to.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let named: Vec<String> = named.map(str::to_owned).collect();
+        let url = Some(url.as_str()).filter(|url| !url.is_empty());
+        backends::parse(tables, &named, url).map_err(|what| match what.split_once(':') {
+            Some(("flush_to", _)) => wrong(flush_origin, what),
+            Some(("backend_url", _)) => wrong(url_origin, what),
+            _ => wrong(origin, what),
+        })
     }
 
     fn parsed<T>(
@@ -282,7 +322,7 @@ impl Texts {
         name: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
-        let (text, origin) = &self.0[name];
+        let (text, origin) = &self.flat[name];
         parse(text).map_err(|what| wrong(origin, format!("{name} = {text:?}: {what}")))
     }
 }

@@ -6,9 +6,10 @@
 //! Invariant: `trimmed <= durable`, and readers see nothing past `durable`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use lakesync::adapter::Capacity;
 use lakesync::clock::WallClock;
 use lakesync::hlc::Hlc;
 use lakesync::limits;
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 mod access;
 mod admit;
 mod allowance;
+mod backlog;
 mod batch;
 mod checkpoint;
 mod chores;
@@ -28,8 +30,10 @@ mod commit;
 mod cursor;
 mod error;
 mod evolve;
+mod flushed;
 mod followers;
 mod gather;
+mod holds;
 mod index;
 mod keys;
 mod lens;
@@ -53,8 +57,10 @@ mod writer;
 
 pub use admit::REPLAYED;
 pub use allowance::{Allowance, Quota};
+pub use backlog::{Backlog, Growth, Stretch, WeakGateway};
 pub use checkpoint::CheckpointOptions;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
+pub use flushed::{Lag, Mark, Progress};
 pub use lens::Caller;
 pub use out::{Answers, Stopped};
 pub use planted::{Bug, Planted};
@@ -64,7 +70,9 @@ pub use rehearse::Effect;
 
 use crate::store::{GatewayRecord, Store, StoreError};
 use allowance::{Allowances, Take};
+use flushed::Flushed;
 use followers::Tail;
+use holds::Holds;
 use lens::Lens;
 use revoked::Revocations;
 use ruling::InForce;
@@ -77,7 +85,8 @@ pub struct Settings {
     pub clock_drift_max: Duration,
     /// How long deletes are remembered, and a replica may stay away.
     pub offline_max: Duration,
-    /// How large a log may grow before its oldest commits are forgotten, in bytes. Rows stay.
+    /// How large a log may grow before its oldest commits are forgotten, in bytes. Rows stay. A log
+    /// that waits for a backend is not forgotten: pushes are refused once it has grown to this.
     pub log_bytes_max: u64,
     /// The longest silence on a followed pull.
     pub heartbeat: Duration,
@@ -89,6 +98,10 @@ pub struct Settings {
     pub each_subject: Allowance,
     /// What all callers of a gateway may take of it together.
     pub each_gateway: Allowance,
+    /// The backends that the log is flushed to, by name. Trimming waits for them.
+    pub backends: Vec<Arc<str>>,
+    /// What all of the backends can hold.
+    pub capacity: Capacity,
     /// A bug to suffer from, so that tests can show that they find it.
     pub planted: Option<Arc<Planted>>,
 }
@@ -104,6 +117,8 @@ impl Default for Settings {
             queue_bytes_max: 256 << 20,
             each_subject: Allowance::default(),
             each_gateway: Allowance::default(),
+            backends: Vec::new(),
+            capacity: Capacity::ALL,
             planted: None,
         }
     }
@@ -129,6 +144,8 @@ struct Inner {
     schema: watch::Receiver<Arc<Schema>>,
     in_force: watch::Receiver<Arc<InForce>>,
     revoked: Arc<Revocations>,
+    flushed: Arc<Flushed>,
+    holds: Arc<Holds>,
     /// Held by each stream that is not read to its end, though its reader may be done.
     unread: Arc<()>,
 }
@@ -138,6 +155,11 @@ struct Inner {
 struct Gauges {
     rows: AtomicU64,
     log_bytes: AtomicU64,
+    /// Changes, and bytes of commits, ever appended.
+    changes: AtomicU64,
+    appended_bytes: AtomicU64,
+    /// Whether the log has reached its limit and waits for backends.
+    is_full: AtomicBool,
     /// The newest reading of the gateway's clock.
     hlc: AtomicU64,
     /// Through which position commits are kept no longer. It is shown before they go.
@@ -196,6 +218,10 @@ impl Gateway {
     ) -> Result<Ack, PushError> {
         if limits::PUSH_ROWS_MAX < offers.len() {
             return Err(PushError::TooManyChanges { count: offers.len() });
+        }
+        if self.0.gauges.is_full.load(Ordering::Acquire) {
+            // The writer says so too; here it costs nothing.
+            return Err(PushError::LogFull);
         }
         let take = Take { rows: offers.len() as u64, bytes: bytes as u64 };
         self.0.allowances.push(&caller.subject, take, self.0.clock.now_ms())?;

@@ -10,6 +10,8 @@ pub mod store;
 
 pub mod gateway;
 
+pub mod flush;
+
 pub mod service;
 
 pub mod app;

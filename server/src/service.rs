@@ -25,6 +25,7 @@ use tracing::Level;
 pub use authorize::{Authorize, AuthorizeLayer};
 
 use crate::auth::Principal;
+use crate::flush::Flush;
 use crate::gateway::{self, Caller, Gateways, Stopped};
 
 /// What all services share.
@@ -32,6 +33,8 @@ use crate::gateway::{self, Caller, Gateways, Stopped};
 pub struct Services {
     /// All gateways.
     pub gateways: Arc<Gateways>,
+    /// Flushing to backends.
+    pub flush: Arc<Flush>,
     /// The server's clock.
     pub clock: Arc<dyn WallClock>,
     /// What the server enforces.

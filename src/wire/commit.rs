@@ -136,14 +136,22 @@ mod tests {
     use super::*;
     use crate::proto::v1::Page;
     use crate::testing;
-    use crate::wire::encode_commit;
+    use crate::wire::{decode_deltas, encode_commit};
 
     fn check(deltas: Vec<Delta>) {
         let client: ClientId = "ann".parse().expect("an id");
         let mut written = b"before".to_vec();
         put_commit(&client, &deltas, &mut written);
-        let page = Page { tables: encode_commit(&client, deltas), ..Page::default() };
+        let page = Page { tables: encode_commit(&client, deltas.clone()), ..Page::default() };
         assert_eq!(written.strip_prefix(b"before"), Some(&page.encode_to_vec()[..]));
+        let mut decoded = decode_deltas(page.tables).expect("what was just encoded");
+        for (decoded, delta) in decoded.iter_mut().zip(&deltas) {
+            // A change's cells have no order; its client is the commit's.
+            assert_eq!(decoded.stamp.client, client);
+            decoded.stamp.client = delta.stamp.client.clone();
+            assert_eq!(decoded.id(), delta.id());
+        }
+        assert_eq!(decoded.len(), deltas.len());
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Whatever arrives, an upsert, a delete or a whole row, is a part of a row to join into what is
 //! there. A whole row that was deleted once and came back travels as the delete, then the row.
 
+use crate::delta::{Cell, Delta, Op};
 use crate::hlc::Hlc;
 use crate::name::{ClientId, ColumnName, RowId, TableName};
 use crate::proto::v1::{self as proto, ChangeKind};
@@ -56,6 +57,22 @@ pub fn decode_changes(tables: Vec<proto::TableChanges>) -> Result<Vec<Arrival>, 
         }
     }
     Ok(arrivals)
+}
+
+/// Understands the changes of a commit as its log keeps it: upserts and deletes of one stamp each.
+pub fn decode_deltas(tables: Vec<proto::TableChanges>) -> Result<Vec<Delta>, WireError> {
+    let delta = |Arrival { table, row_id, what }: Arrival| {
+        let (stamp, op) = match what {
+            Incoming::Join(Row { cells, written: Some(stamp), deleted: None }) => {
+                let cell = |cell: StampedCell| Cell { column: cell.column, value: cell.value };
+                (stamp, Op::Upsert(cells.into_iter().map(cell).collect()))
+            }
+            Incoming::Join(Row { deleted: Some(stamp), .. }) => (stamp, Op::Delete),
+            _ => return Err(WireError::new("tables", format!("row {row_id}: it is no change"))),
+        };
+        Ok(Delta { table, row_id, stamp, op })
+    };
+    decode_changes(tables)?.into_iter().map(delta).collect()
 }
 
 struct Names {

@@ -3,6 +3,7 @@
 //!
 //! Time stands still at [`NOW_MS`] unless a test turns the clock: nothing here waits for time.
 
+pub(crate) mod backend;
 pub(crate) mod changes;
 pub(crate) mod client;
 pub(crate) mod counting;
@@ -16,11 +17,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lakesync::adapter::Adapter;
 use lakesync::clock::{ManualClock, WallClock};
 use lakesync::name::Gateway;
-use lakesync_server::app::{App, RunError};
+use lakesync_server::app::{App, Parts, RunError};
 use lakesync_server::auth::{Grant, Secret};
 use lakesync_server::config::{Config, Texts};
+use lakesync_server::flush::{Backend, Policy};
 use lakesync_server::gateway::{Bug, Planted};
 use lakesync_server::store::Store;
 use lakesync_server::store::embedded::{EmbeddedStore, Options};
@@ -49,6 +52,7 @@ pub(crate) struct Setup {
     settings: Vec<(&'static str, String)>,
     tuned: Vec<Tuning>,
     planted: Option<Arc<Planted>>,
+    backends: Vec<Backend>,
 }
 
 /// A change of settings.
@@ -71,7 +75,7 @@ impl Setup {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let clock = Arc::new(ManualClock::at(NOW_MS));
         let (settings, tuned) = (Vec::new(), Vec::new());
-        Self { dir, store: None, clock, settings, tuned, planted: None }
+        Self { dir, store: None, clock, settings, tuned, planted: None, backends: Vec::new() }
     }
 
     /// From now on servers keep their state in `store`.
@@ -98,6 +102,22 @@ impl Setup {
         self
     }
 
+    /// A backend that servers flush every gateway to, at once.
+    pub(crate) fn flush_to(self, name: &str, adapter: impl Adapter + Clone) -> Self {
+        self.flush_each_to(name, move |_| adapter.clone())
+    }
+
+    /// The same, with an adapter for each gateway.
+    pub(crate) fn flush_each_to<A: Adapter>(
+        mut self,
+        name: &str,
+        open: impl Fn(&Gateway) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let policy = Policy { age: Duration::ZERO, ..Policy::default() };
+        self.backends.push(Backend::new(name, policy, move |gateway| Arc::new(open(gateway))));
+        self
+    }
+
     /// Starts a server on what the last one left.
     pub(crate) async fn start(&self) -> Server {
         let config = self.config();
@@ -106,7 +126,8 @@ impl Setup {
             None => open(&config.data, config.disk_reserve_bytes).await,
         };
         let clock = Arc::clone(&self.clock);
-        let app = App::start_planted(config, store, clock, self.planted.clone()).await;
+        let (backends, planted) = (self.backends.clone(), self.planted.clone());
+        let app = App::start_of(config, Parts { store, clock, backends, planted }).await;
         let app = app.expect("a server that starts");
         let (address, secret) = (app.address(), app.secret().clone());
         let (stop, stopped) = oneshot::channel::<()>();

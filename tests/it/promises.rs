@@ -15,5 +15,6 @@ mod p10_cursors;
 mod p11_checkpoint;
 mod p12_clock;
 mod p13_absence;
+mod p14_flush;
 mod p15_bounded;
 mod p16_live;

@@ -15,7 +15,9 @@ async fn stopped(store: &MemoryStore, drain_max: &str) -> (Result<(), RunError>,
     let flags = given.map(|(name, value)| (name, Some(value.to_owned())));
     let config = Texts::defaults().flags(flags).and_then(|texts| texts.parse()).expect("settings");
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let app = App::start_on(config, Arc::new(store.clone()), clock).await.expect("a server");
+    let parts =
+        Parts { store: Arc::new(store.clone()), clock, backends: Vec::new(), planted: None };
+    let app = App::start_of(config, parts).await.expect("a server");
     let name: Gateway = "main".parse().expect("a name");
     app.gateways().create(&name).await.expect("created");
     let gateway = app.gateways().get(&name).await.expect("open");

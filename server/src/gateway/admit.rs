@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use lakesync::adapter::Capacity;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
@@ -32,6 +33,8 @@ pub const REPLAYED: &str = "REPLAYED";
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     pub(super) schema: &'a Schema,
+    /// What all backends can hold.
+    pub(super) capacity: Capacity,
     pub(super) clock: &'a Clock,
     pub(super) wall_ms: u64,
     /// Deletes before this may have been forgotten.
@@ -115,7 +118,7 @@ fn merge_one<'a>(
     delta: &Delta,
     admitted: &mut Admitted,
 ) -> Result<Effect, Refusal> {
-    columns.check(rules.schema, delta)?;
+    columns.check(rules, delta)?;
     rules
         .clock
         .check(delta.stamp.hlc, rules.wall_ms)
@@ -228,7 +231,8 @@ impl Undo {
 struct Columns<'a>(HashMap<TableName, HashMap<&'a str, ColumnType>>);
 
 impl<'a> Columns<'a> {
-    fn check(&mut self, schema: &'a Schema, delta: &Delta) -> Result<(), Refusal> {
+    fn check(&mut self, rules: &Rules<'a>, delta: &Delta) -> Result<(), Refusal> {
+        let Rules { schema, capacity, .. } = *rules;
         let mismatch = |message: String| Refusal::new(Reason::SchemaMismatch, message);
         if !self.0.contains_key(&delta.table) {
             let table = schema.table(&delta.table);
@@ -248,7 +252,12 @@ impl<'a> Columns<'a> {
                          once PutSchema has widened the column, to any if need be"
                     )
                 }
-                Some(_) => continue,
+                Some(kind) => match capacity.check(*kind, value) {
+                    Ok(()) => continue,
+                    Err(shortage) => format!(
+                        "column {column}: a backend that is configured can't hold {shortage}"
+                    ),
+                },
             };
             return Err(Refusal { columns: vec![column.to_owned()], ..mismatch(message) });
         }

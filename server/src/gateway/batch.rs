@@ -70,6 +70,7 @@ impl Batch {
         let bytes = commit::encode(client, hlc, &effective, (generation, &described.parts));
         let commit = Commit { position, bytes, parts: described.parts };
         self.counters.appended_bytes += commit.bytes.len() as u64;
+        self.counters.changes += effective.len() as u64;
         self.counters.rows = self.counters.rows.saturating_add_signed(rows_gained);
         let tombstone = |(at, key): &(Hlc, Bytes)| (keys::tombstone(*at, key), Some(Bytes::new()));
         self.meta.extend(deleted.iter().map(tombstone));

@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::allowance::Stream;
 use super::cursor::{Cursor, CursorError, Place, Resume, Seal};
+use super::holds::Hold;
 use super::lens::Caller;
 use super::out::{Answers, Out, Stopped};
 use super::permit::Permit;
@@ -63,7 +64,9 @@ impl Gateway {
         let permit = Permit::new(self, caller, start.view.generation);
         let (out, answers) = Out::new(self, permit, stopped);
         let (gateway, tables, seal) = (self.clone(), options.tables, self.seal());
-        let scan = Scan { _place: place_taken, gateway, tables, start, seal, rows_done, out };
+        let _hold = self.0.holds.take(start.position);
+        let scan =
+            Scan { _place: place_taken, _hold, gateway, tables, start, seal, rows_done, out };
         match lens {
             None => _ = tokio::spawn(scan.run(place)),
             Some(lens) => {
@@ -86,6 +89,8 @@ impl Gateway {
 /// One checkpoint under way.
 pub(super) struct Scan {
     _place: Stream,
+    /// Without the commits after its beginning, a checkpoint is worth nothing.
+    _hold: Hold,
     pub(super) gateway: Gateway,
     /// Which tables the reader wants; empty is all.
     pub(super) tables: Vec<TableName>,

@@ -74,6 +74,12 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Vec<TableChanges>, StoreError> {
     Ok(page.map_err(|error| corrupt(&error.to_string()))?.tables)
 }
 
+/// The gateway's clock when a stored commit was made.
+pub(super) fn hlc(bytes: &Bytes) -> Result<Hlc, StoreError> {
+    let hlc = bytes.get(1..HEADER_BYTES).and_then(|hlc| hlc.try_into().ok());
+    Ok(Hlc(u64::from_be_bytes(hlc.ok_or_else(|| corrupt("it ends early"))?)))
+}
+
 /// The generation and the instances that have parts of a stored commit.
 pub(super) fn parts(bytes: &Bytes) -> Result<(u32, Vec<Instance>), StoreError> {
     let (end, generation) = header(bytes)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lakesync::adapter::Shortage;
 use lakesync::error::{Classify, FieldViolation, Reason};
 use lakesync::limits::PUSH_ROWS_MAX;
 use lakesync::name::{ClientId, ColumnName, TableName};
@@ -15,6 +16,8 @@ use crate::store::StoreError;
 
 /// How long a caller waits before it offers a refused push again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// How long a caller waits for backends to catch up.
+const LOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a whole push was refused. A refused push leaves no trace.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum PushError {
     /// Queues are full.
     #[error("the gateway is at capacity")]
     Full,
+    /// The log is as large as it may be, and a backend does not have all of it.
+    #[error("the log is full until the backends have caught up")]
+    LogFull,
     /// The gateway is closing.
     #[error("the gateway has stopped")]
     Stopped,
@@ -66,7 +72,7 @@ impl Classify for PushError {
             Self::Revoked(error) => error.reason(),
             Self::Quota(error) => error.reason(),
             Self::Refused(refusal) => refusal.reason,
-            Self::Full => Reason::Overloaded,
+            Self::Full | Self::LogFull => Reason::Overloaded,
             Self::Stopped => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
         }
@@ -75,6 +81,7 @@ impl Classify for PushError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full => Some(RETRY_AFTER),
+            Self::LogFull => Some(LOG_FULL_RETRY_AFTER),
             Self::Quota(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
@@ -168,6 +175,14 @@ pub enum SchemaChangeError {
         /// The buckets that look at it.
         buckets: String,
     },
+    /// A backend can't hold it.
+    #[error("table {table}: a backend that is configured can't hold {shortage}")]
+    Backend {
+        /// The table.
+        table: TableName,
+        /// What it can't hold.
+        shortage: Shortage,
+    },
     /// The sync rules mean nothing under it.
     #[error("the sync rules in force do not fit: {0}; put others first")]
     Rules(#[from] RulesError),
@@ -183,7 +198,7 @@ impl Classify for SchemaChangeError {
     fn reason(&self) -> Reason {
         match self {
             Self::Refused(error) => error.reason(),
-            Self::LookedAt { .. } | Self::Rules(_) => Reason::InvalidRequest,
+            Self::LookedAt { .. } | Self::Backend { .. } | Self::Rules(_) => Reason::InvalidRequest,
             Self::Stopped => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
         }
@@ -206,7 +221,7 @@ impl Classify for SchemaChangeError {
     fn violations(&self) -> Vec<FieldViolation> {
         match self {
             Self::Refused(error) => error.violations(),
-            Self::LookedAt { .. } | Self::Rules(_) => {
+            Self::LookedAt { .. } | Self::Backend { .. } | Self::Rules(_) => {
                 let (field, description) = ("tables".to_owned(), self.to_string());
                 vec![FieldViolation { field, description }]
             }

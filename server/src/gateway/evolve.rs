@@ -58,6 +58,12 @@ impl Writer {
     /// The tables after `proposals`, and what the rules mean then.
     fn evolve(&self, proposals: &[Proposal]) -> Result<(Schema, Ruling), SchemaChangeError> {
         let evolved = self.schema.evolve(proposals)?;
+        for table in evolved.tables().filter(|table| self.schema.table(&table.table) != Some(table))
+        {
+            let fits = self.settings.capacity.check_table(table);
+            let table = &table.table;
+            fits.map_err(|shortage| SchemaChangeError::Backend { table: table.clone(), shortage })?;
+        }
         self.ruling.allows(&self.schema, &evolved)?;
         let ruling = self.ruling.under(&evolved)?;
         Ok((evolved, ruling))

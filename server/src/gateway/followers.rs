@@ -27,6 +27,8 @@ pub(super) type Head = Result<Position, StoreError>;
 pub(super) struct Tail {
     recent: Mutex<Recent>,
     head: watch::Sender<Head>,
+    /// The same, for those who are no readers.
+    within: watch::Sender<Head>,
     watchers: Mutex<Watchers>,
     /// How many bytes all tails of the process keep.
     kept: Arc<AtomicUsize>,
@@ -59,8 +61,9 @@ impl Tail {
     /// A tail that ends at `head` and holds nothing yet. `kept` counts what all of them hold.
     pub(super) fn new(head: Position, kept: Arc<AtomicUsize>) -> Self {
         let recent = Recent { after: head, commits: VecDeque::new(), bytes: 0 };
-        let (recent, head) = (Mutex::new(recent), watch::Sender::new(Ok(head)));
-        Self { recent, head, watchers: Mutex::default(), kept }
+        let (recent, within) = (Mutex::new(recent), watch::Sender::new(Ok(head)));
+        let head = watch::Sender::new(Ok(head));
+        Self { recent, head, within, watchers: Mutex::default(), kept }
     }
 
     /// The newest durable position, or why there is none.
@@ -71,6 +74,11 @@ impl Tail {
     /// Tells of every move of the head.
     pub(super) fn subscribe(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
+    }
+
+    /// Like [`subscribe`](Tail::subscribe), for who is no reader.
+    pub(super) fn listen(&self) -> watch::Receiver<Head> {
+        self.within.subscribe()
     }
 
     /// How many readers follow.
@@ -138,13 +146,15 @@ impl Tail {
 
     fn move_head(&self, head: Head) {
         // A log that failed stays so, whatever was still on its way.
-        self.head.send_if_modified(|current| {
-            let moves = current.is_ok();
-            if moves {
-                *current = head;
-            }
-            moves
-        });
+        for sender in [&self.head, &self.within] {
+            sender.send_if_modified(|current| {
+                let moves = current.is_ok();
+                if moves {
+                    *current = head.clone();
+                }
+                moves
+            });
+        }
     }
 
     /// Commits after `after` until `bytes_max` are exceeded, or `None` if some of them are in the

@@ -29,6 +29,7 @@ pub(super) const RULES: &[u8] = b"rules";
 /// Where the subjects begin whose earlier tokens are refused.
 pub(super) const REVOKED: &[u8] = b"revoked/";
 
+const FLUSHED: &[u8] = b"flushed/";
 const CLIENTS: &[u8] = b"client/";
 const HLC_BYTES: usize = size_of::<u64>();
 
@@ -50,6 +51,11 @@ pub(super) fn row_id(key: &[u8], table_prefix: &[u8]) -> Option<RowId> {
 /// The key under which the subject of a client id is kept.
 pub(super) fn client(client: &ClientId) -> Bytes {
     [CLIENTS, client.as_str().as_bytes()].concat().into()
+}
+
+/// The key under which it is kept how far the backend of this name has come.
+pub(super) fn flushed(backend: &str) -> Bytes {
+    [FLUSHED, backend.as_bytes()].concat().into()
 }
 
 /// The key under which it is kept since when a subject's tokens count again.

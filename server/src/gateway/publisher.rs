@@ -104,7 +104,14 @@ impl Gauges {
     pub(super) fn show(&self, counters: &Counters) {
         self.rows.store(counters.rows, Ordering::Release);
         self.log_bytes.store(counters.log_bytes(), Ordering::Release);
+        self.appended_bytes.store(counters.appended_bytes, Ordering::Release);
+        self.changes.store(counters.changes, Ordering::Release);
         self.hlc.store(counters.hlc, Ordering::Release);
+    }
+
+    /// How many changes and bytes the log was ever given.
+    pub(super) fn total(&self) -> (u64, u64) {
+        (self.changes.load(Ordering::Acquire), self.appended_bytes.load(Ordering::Acquire))
     }
 
     /// Shows that commits through `through` are kept no longer, or not for long.

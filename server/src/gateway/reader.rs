@@ -18,6 +18,7 @@ use super::allowance::Stream;
 use super::commit::{self, Commit};
 use super::cursor::{Cursor, Seal, View};
 use super::followers::{Head, Tail, Watch};
+use super::holds::Hold;
 use super::lens::{Caller, Lens};
 use super::out::{Answers, Out, Stopped};
 use super::permit::Permit;
@@ -60,8 +61,10 @@ impl Gateway {
         let (gateway, caller) = (self.clone(), caller.clone());
         let spoke = Instant::now();
         let stand = Cursor { position: at, ..now };
+        let hold = self.0.holds.take(at);
         let reader = Reader {
             _place: place,
+            hold,
             gateway,
             caller,
             lens,
@@ -81,6 +84,7 @@ impl Gateway {
 /// One pull under way.
 pub(super) struct Reader {
     _place: Stream,
+    hold: Hold,
     pub(super) gateway: Gateway,
     caller: Caller,
     /// What the reader may see; everything without rules.
@@ -220,6 +224,7 @@ impl Reader {
         at: Position,
     ) -> Result<bool, ReadError> {
         self.stand.position = at;
+        self.hold.move_to(at);
         self.rows += tables.iter().map(|table| table.rows.len()).sum::<usize>();
         if tables.is_empty() {
             // A long walk past other readers' commits is no silence.

@@ -24,6 +24,8 @@ pub(super) struct Counters {
     pub(super) swept: u64,
     /// Through which position the log is to be trimmed, done or not yet.
     pub(super) trim_through: u64,
+    /// Changes of commits ever appended; those from before this was counted are not among them.
+    pub(super) changes: u64,
 }
 
 impl Counters {
@@ -32,24 +34,29 @@ impl Counters {
         self.appended_bytes.saturating_sub(self.trimmed_bytes)
     }
 
-    /// The counters in their stored form: six big-endian integers.
+    /// The counters in their stored form: seven big-endian integers. The last was added later.
     pub(super) fn encode(&self) -> Bytes {
-        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through } = *self;
-        let fields = [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through];
+        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes } = *self;
+        let fields = [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes];
         fields.map(u64::to_be_bytes).concat().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let (fields, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
         match (fields, rest) {
-            ([rows, appended, trimmed, hlc, swept, trim_through], []) => Ok(Self {
-                rows: u64::from_be_bytes(*rows),
-                appended_bytes: u64::from_be_bytes(*appended),
-                trimmed_bytes: u64::from_be_bytes(*trimmed),
-                hlc: u64::from_be_bytes(*hlc),
-                swept: u64::from_be_bytes(*swept),
-                trim_through: u64::from_be_bytes(*trim_through),
-            }),
+            ([rows, appended, trimmed, hlc, swept, trim_through, changes @ ..], [])
+                if changes.len() <= 1 =>
+            {
+                Ok(Self {
+                    rows: u64::from_be_bytes(*rows),
+                    appended_bytes: u64::from_be_bytes(*appended),
+                    trimmed_bytes: u64::from_be_bytes(*trimmed),
+                    hlc: u64::from_be_bytes(*hlc),
+                    swept: u64::from_be_bytes(*swept),
+                    trim_through: u64::from_be_bytes(*trim_through),
+                    changes: changes.first().copied().map_or(0, u64::from_be_bytes),
+                })
+            }
             _ => Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len()))),
         }
     }
@@ -92,8 +99,12 @@ mod tests {
             hlc: u64::MAX,
             swept: 5,
             trim_through: 6,
+            changes: 7,
         };
         assert_eq!(Counters::decode(&counters.encode()).expect("whole"), counters);
         assert!(Counters::decode(&counters.encode()[1..]).is_err());
+        let old = Counters { changes: 0, ..counters };
+        assert_eq!(Counters::decode(&counters.encode()[..48]).expect("whole"), old);
+        assert!(Counters::decode(&[0; 64]).is_err());
     }
 }

@@ -3,8 +3,9 @@
 //! Invariant: a gateway has one writer at most. Whoever opens or closes one holds its slot.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lakesync::clock::WallClock;
 use lakesync::hlc::{Clock, Hlc};
@@ -13,7 +14,9 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::allowance::Allowances;
+use super::flushed::Flushed;
 use super::followers::Tail;
+use super::holds::Holds;
 use super::publisher::publish_all;
 use super::retain::forget_commits;
 use super::revoked::Revocations;
@@ -37,8 +40,19 @@ pub struct Gateways {
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
     /// Bytes that all tails keep for their followers.
     tails_bytes: Arc<AtomicUsize>,
+    /// Who is told of each gateway that opens.
+    opened: OnceLock<Opened>,
     /// Once true, nothing is opened any more.
     closed: AtomicBool,
+}
+
+/// Who is told of a gateway that opens.
+struct Opened(Box<dyn Fn(&Gateway) + Send + Sync>);
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opened(..)")
+    }
 }
 
 /// What all gateways of a process use.
@@ -76,8 +90,16 @@ impl Gateways {
             queue,
             slots: Mutex::default(),
             tails_bytes: Arc::default(),
+            opened: OnceLock::new(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// From now on `opened` is told of each gateway that opens, before anybody uses it. The first
+    /// who asks is told.
+    pub fn on_open(&self, opened: impl Fn(&Gateway) + Send + Sync + 'static) {
+        // A second one would flush every commit twice.
+        let _ = self.opened.set(Opened(Box::new(opened)));
     }
 
     /// The gateway of this name, opened if need be.
@@ -181,6 +203,10 @@ impl Gateways {
         }
     }
 
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     fn snapshot(&self) -> Vec<(name::Gateway, Arc<Slot>)> {
         self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect()
     }
@@ -227,6 +253,9 @@ impl Gateways {
         let schema = Arc::new(recover::schema(store, record.id).await?);
         let ruling = ruling::load(store, record.id, &schema).await?;
         let revoked = Arc::new(Revocations::load(store, record.id).await?);
+        let (log, backends) = ((record.id, record.log_id), &self.settings.backends);
+        let flushed = Arc::new(Flushed::load(store, log, backends).await?);
+        let holds = Arc::new(Holds::default());
         let head = store.head(record.id).await?;
         let tail = Arc::new(Tail::new(head, Arc::clone(&self.tails_bytes)));
         let (mailbox, inbox) = mpsc::channel(MAILBOX_MAX);
@@ -251,6 +280,8 @@ impl Gateways {
             awaiting: Vec::new(),
             stalled: false,
             revoked: Arc::clone(&revoked),
+            flushed: Arc::clone(&flushed),
+            holds: Arc::clone(&holds),
             gauges: Arc::clone(&gauges),
             publisher,
         };
@@ -281,7 +312,12 @@ impl Gateways {
             in_force,
             unread: Arc::default(),
             revoked,
+            flushed,
+            holds,
         }));
+        if let Some(opened) = self.opened.get() {
+            opened.0(&gateway);
+        }
         Ok(Open { gateway, tasks })
     }
 }

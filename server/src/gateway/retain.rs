@@ -1,5 +1,10 @@
 //! What a gateway forgets: tombstones older than any replica may be away, and the oldest commits of
 //! a log that has outgrown its limit. Rows are never forgotten. Each call does a bounded piece.
+//!
+//! Neither is forgotten before every backend has it. A log that is too large and waits for a backend
+//! is full: pushes are refused until the backend has come further.
+
+use std::sync::atomic::Ordering;
 
 use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::name::Position;
@@ -17,6 +22,8 @@ const SWEEP_MAX: usize = 256;
 const TRIM_BYTES: usize = 8 << 20;
 /// A log is trimmed once it exceeds its limit by this part, so that it is not trimmed at every push.
 const TRIM_SLACK: u64 = 64;
+/// By which part of its limit a log may exceed it for the sake of readers under way.
+const READERS_SLACK: u64 = 8;
 
 impl Writer {
     /// Does what is due.
@@ -28,17 +35,35 @@ impl Writer {
                 self.swept_ms = wall_ms;
             }
         }
-        let slack = self.settings.log_bytes_max / TRIM_SLACK;
-        if self.settings.log_bytes_max + slack < self.counters.log_bytes() {
-            self.trim().await?;
+        let mut is_full = false;
+        if self.exceeds(TRIM_SLACK) {
+            let trimmed = self.trim().await?;
+            is_full =
+                !trimmed && self.exceeds(TRIM_SLACK) && self.flushed.floor() < self.tail.head()?;
+        }
+        if self.gauges.is_full.swap(is_full, Ordering::AcqRel) != is_full {
+            match is_full {
+                true => tracing::error!(
+                    gateway = self.id.0,
+                    "the log is full: pushes are refused until its backends have caught up"
+                ),
+                false => tracing::info!(gateway = self.id.0, "the log has room again"),
+            }
         }
         Ok(())
+    }
+
+    /// Whether the log exceeds its limit by one part in `slack`.
+    fn exceeds(&self, slack: u64) -> bool {
+        let limit = self.settings.log_bytes_max;
+        limit.saturating_add(limit / slack) < self.counters.log_bytes()
     }
 
     /// Removes tombstones from before the horizon, and says how many entries it looked at. A change
     /// that such a tombstone would have hidden is older than it, and so refused by admission.
     async fn sweep(&mut self, wall_ms: u64) -> Result<usize, StoreError> {
         let horizon = self.horizon(wall_ms);
+        let floor = self.flushed.floor();
         let mut swept = self.counters.swept;
         let oldest = self.store.meta_scan(self.id, keys::TOMBSTONES, SWEEP_MAX).await?;
         let mut group = Group::default();
@@ -53,7 +78,11 @@ impl Writer {
             let keys = std::slice::from_ref(&row_key);
             let stored = self.store.rows(self.id, keys, ROW_BYTES_MAX).await?;
             if let Some(bytes) = stored.into_iter().next().flatten() {
-                let (_, row) = stored::decode(&row_key, &bytes)?;
+                let (position, row) = stored::decode(&row_key, &bytes)?;
+                if floor < position {
+                    // A backend that comes late is filled from rows: it must hear of the delete.
+                    break;
+                }
                 // Written or deleted again since: then a later entry speaks for it, or none needs to.
                 if !row.is_live() && row.deleted().is_some_and(|stamp| stamp.hlc == deleted) {
                     group.rows.push((row_key, None));
@@ -76,24 +105,28 @@ impl Writer {
     }
 
     /// Forgets the oldest commits. The figures go first, with the position to trim through: readers
-    /// are told from then on, and whoever opens the gateway after a crash trims to there.
-    async fn trim(&mut self) -> Result<(), StoreError> {
+    /// are told from then on, and whoever opens the gateway after a crash trims to there. False if
+    /// none may go.
+    async fn trim(&mut self) -> Result<bool, StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
-        let durable = self.tail.head()?;
+        // The newest durable commit stays, so that there is always a cursor to give out.
+        let mut last = Position(self.tail.head()?.0.saturating_sub(1)).min(self.flushed.floor());
+        if let Some(held) = self.holds.least().filter(|_| !self.exceeds(READERS_SLACK)) {
+            last = last.min(held);
+        }
         let excess = self.counters.log_bytes() - self.settings.log_bytes_max;
         let piece = usize::try_from(excess).unwrap_or(TRIM_BYTES).min(TRIM_BYTES);
         let mut freed = 0;
         let mut through = trimmed;
         for entry in self.store.log(self.id, trimmed, piece).await? {
-            // The newest durable commit stays, so that there is always a cursor to give out.
-            if excess <= freed || durable <= entry.position {
+            if excess <= freed || last < entry.position {
                 break;
             }
             freed += entry.commit.len() as u64;
             through = entry.position;
         }
         if through == trimmed {
-            return Ok(());
+            return Ok(false);
         }
         let trimmed_bytes = self.counters.trimmed_bytes + freed;
         let counters = Counters { trimmed_bytes, trim_through: through.0, ..self.counters };
@@ -103,12 +136,12 @@ impl Writer {
             self.gauges.trim(through);
             forget_commits(&*self.store, self.id, through).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Hands over what is to be forgotten. Nobody waits for the disk, and a full one only puts it
     /// off: false.
-    async fn forget(&self, group: Group) -> Result<bool, StoreError> {
+    pub(super) async fn forget(&self, group: Group) -> Result<bool, StoreError> {
         match self.store.commit(self.id, group).await {
             Ok(_) => Ok(true),
             Err(StoreError::Full(_)) => Ok(false),

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,9 @@ use super::admit::{self, Rows, Rules};
 use super::batch::Batch;
 use super::commit::Commit;
 use super::error::Revoked;
+use super::flushed::{Flushed, Mark};
 use super::followers::Tail;
+use super::holds::Holds;
 use super::lens::{Caller, Lens};
 use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
 use super::recover::Counters;
@@ -58,6 +61,7 @@ pub(super) enum Message {
     PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
     PutRules { draft: Draft, reply: oneshot::Sender<RulesAnswer> },
     Revoke { subject: String, before_ms: u64, reply: oneshot::Sender<RulesAnswer> },
+    Flushed { name: Arc<str>, mark: Mark },
 }
 
 /// One push in the queue.
@@ -97,6 +101,8 @@ pub(super) struct Writer {
     /// Whether chores wait for room on the disk.
     pub(super) stalled: bool,
     pub(super) revoked: Arc<Revocations>,
+    pub(super) flushed: Arc<Flushed>,
+    pub(super) holds: Arc<Holds>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) publisher: mpsc::Sender<InFlight>,
 }
@@ -166,6 +172,11 @@ impl Writer {
                 Message::Revoke { subject, before_ms, reply } => {
                     self.commit(std::mem::take(&mut pushes)).await?;
                     self.revoke(subject, before_ms, reply).await?;
+                }
+                Message::Flushed { name, mark } => {
+                    let meta = vec![(keys::flushed(&name), Some(mark.encode()))];
+                    // If the disk is full, the backend knows all the same.
+                    self.forget(Group { meta, ..Group::default() }).await?;
                 }
             }
         }
@@ -261,8 +272,10 @@ impl Writer {
         push: Push,
     ) -> Answer {
         let Push { caller, lens, client, offers, atomic, reply, room, .. } = push;
+        let is_full = self.gauges.is_full.load(Ordering::Acquire);
         let what = match owner {
             _ if self.revoked.has(&caller) => Err(Revoked.into()),
+            _ if is_full => Err(PushError::LogFull),
             Some(owner) if owner != *caller.subject => Err(PushError::ClientIdTaken(client)),
             _ => match Lens::renew(lens, self.ruling.in_force.index.as_ref(), &caller) {
                 Ok(lens) => {
@@ -287,6 +300,7 @@ impl Writer {
         let position = batch.head.next();
         let rules = Rules {
             schema: &self.schema,
+            capacity: self.settings.capacity,
             clock: &self.clock,
             wall_ms,
             horizon: self.horizon(wall_ms),

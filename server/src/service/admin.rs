@@ -1,7 +1,5 @@
-//! `AdminService`: what operators and grpcurl talk to. Calls that need backends answer
-//! UNIMPLEMENTED until those exist.
-
-use std::collections::HashMap;
+//! `AdminService`: what operators and grpcurl talk to. Compaction answers UNIMPLEMENTED until there
+//! is a lake to compact.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,12 +13,15 @@ use tonic::{Request, Response, Status};
 
 use super::{NotOffered, Services, enter, principal, refuse};
 use crate::auth::Principal;
+use crate::flush::Flushed;
 use crate::store::{GatewayRecord, StoreError};
 
 /// How many gateways a page lists where the caller does not say.
 const PAGE_DEFAULT: u32 = 100;
 /// How many gateways a page lists at most.
 const PAGE_MAX: u32 = 1_000;
+
+mod stats;
 
 #[tonic::async_trait]
 impl AdminService for Services {
@@ -92,16 +93,7 @@ impl AdminService for Services {
         let caller = principal(request.extensions())?;
         let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
         let stats = gateway.stats().map_err(refuse)?;
-        Ok(Response::new(proto::GetStatsResponse {
-            head: stats.head.0,
-            tail: stats.tail.0,
-            flushed: HashMap::new(),
-            rows: stats.rows,
-            log_bytes: stats.log_bytes,
-            followers: u32::try_from(stats.followers).unwrap_or(u32::MAX),
-            last_flush: None,
-            flush_errors: HashMap::new(),
-        }))
+        Ok(Response::new(stats::encode(&stats, &gateway.lags(self.clock.now_ms()))))
     }
 
     async fn put_sync_rules(
@@ -138,9 +130,13 @@ impl AdminService for Services {
 
     async fn flush(
         &self,
-        _: Request<proto::FlushRequest>,
+        request: Request<proto::FlushRequest>,
     ) -> Result<Response<proto::FlushResponse>, Status> {
-        Err(refuse(NotOffered { method: "Flush" }))
+        let caller = principal(request.extensions())?;
+        let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
+        let Flushed { position, changes, bytes } =
+            self.flush.flush(&gateway).await.map_err(refuse)?;
+        Ok(Response::new(proto::FlushResponse { position: position.0, rows: changes, bytes }))
     }
 
     async fn compact(
@@ -174,10 +170,14 @@ impl Services {
 }
 
 fn describe(record: &GatewayRecord) -> proto::Gateway {
-    let ms = i64::try_from(record.created_ms).unwrap_or(i64::MAX);
+    proto::Gateway { name: record.name.to_string(), created: Some(timestamp(record.created_ms)) }
+}
+
+/// A time in milliseconds since the Unix epoch.
+fn timestamp(ms: u64) -> Timestamp {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     let nanos = i32::try_from(ms % 1_000 * 1_000_000).expect("BUG: less than a second");
-    let created = Timestamp { seconds: ms / 1_000, nanos };
-    proto::Gateway { name: record.name.to_string(), created: Some(created) }
+    Timestamp { seconds: ms / 1_000, nanos }
 }
 
 /// A page token is the last name of the page before. It carries no authority.

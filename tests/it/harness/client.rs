@@ -93,6 +93,12 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    pub(crate) async fn flush(&self) -> Result<admin::FlushResponse, Status> {
+        let request = admin::FlushRequest { gateway: self.gateway.clone() };
+        let answer = within(self.admin.clone().flush(request)).await?;
+        Ok(answer.into_inner())
+    }
+
     /// Pushes changes of this client as one commit.
     pub(crate) async fn push(
         &self,

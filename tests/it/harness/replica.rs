@@ -44,6 +44,13 @@ impl Replica {
         Ok(replica)
     }
 
+    /// A replica that holds these rows of `table` as well.
+    pub(crate) fn with_rows(mut self, table: &str, rows: Vec<(RowId, Row)>) -> Self {
+        let table: TableName = table.parse().expect("a table");
+        self.rows.extend(rows.into_iter().map(|(row_id, row)| ((table.clone(), row_id), row)));
+        self
+    }
+
     /// What anybody who has seen exactly these changes must hold.
     pub(crate) fn of<'a>(deltas: impl IntoIterator<Item = &'a Delta>) -> Self {
         let mut replica = Self::default();

@@ -1,5 +1,6 @@
 //! What takes effect, what is refused, and what an atomic push leaves behind.
 
+use lakesync::adapter::Capacity;
 use lakesync::delta::Cell;
 use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::schema::Proposal;
@@ -27,8 +28,16 @@ fn run(rows: &mut Rows, deltas: &[Delta], atomic: bool, horizon: Hlc) -> Result<
     let clock = Clock::new(lakesync::limits::CLOCK_DRIFT_MAX);
     let (access, indexes, position) = (Access::Everything, &[][..], Position(1));
     let wall_ms = WALL_MS;
-    let rules =
-        Rules { schema: &schema, clock: &clock, wall_ms, horizon, access, indexes, position };
+    let rules = Rules {
+        schema: &schema,
+        capacity: Capacity::ALL,
+        clock: &clock,
+        wall_ms,
+        horizon,
+        access,
+        indexes,
+        position,
+    };
     let offer = |(row, delta): (u32, &Delta)| Offer { table: 0, row, delta: Ok(delta.clone()) };
     admit(&rules, rows, (0..).zip(deltas).map(offer).collect(), atomic)
 }

@@ -1,0 +1,242 @@
+//! Flushing: what a gateway made durable goes on to its backends, in order and exactly once.
+//!
+//! Each backend of each gateway has a task and a watermark of its own, so a dead one holds up nobody
+//! else. Nothing is drained: the log is read from the watermark, which the backend itself keeps in
+//! the transaction of the rows, and what failed is done again for ever.
+
+pub mod backends;
+mod failpoint;
+mod flusher;
+mod policy;
+mod session;
+mod sweep;
+
+use std::fmt;
+use std::sync::Arc;
+
+use lakesync::adapter::{Adapter, AdapterError, Capacity};
+use lakesync::clock::WallClock;
+use lakesync::error::{Classify, Reason};
+use lakesync::name::{self, Position};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use policy::Policy;
+
+use crate::gateway::{Gateway, Gateways, Progress};
+use crate::store::StoreError;
+use flusher::Flusher;
+
+/// How many gateways write to one backend at the same time. Each holds a batch in memory.
+const WRITERS_MAX: usize = 4;
+
+/// Makes the adapter of a gateway.
+type Open = dyn Fn(&name::Gateway) -> Arc<dyn Adapter> + Send + Sync;
+
+/// A backend that gateways flush to.
+#[derive(Clone)]
+pub struct Backend {
+    name: Arc<str>,
+    policy: Policy,
+    open: Arc<Open>,
+    writers: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("name", &self.name).field("policy", &self.policy).finish()
+    }
+}
+
+impl Backend {
+    /// The backend `name`, where `open` makes the adapter of each gateway. It connects to nobody.
+    pub fn new(
+        name: &str,
+        policy: Policy,
+        open: impl Fn(&name::Gateway) -> Arc<dyn Adapter> + Send + Sync + 'static,
+    ) -> Self {
+        let writers = Arc::new(Semaphore::new(WRITERS_MAX));
+        Self { name: name.into(), policy, open: Arc::new(open), writers }
+    }
+
+    /// Its name, as in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What it can hold.
+    pub fn capacity(&self) -> Capacity {
+        let any = name::Gateway::parse("a").expect("BUG: an illegal name");
+        (self.open)(&any).capacity()
+    }
+}
+
+/// All flushing of a process.
+#[derive(Debug)]
+pub struct Flush {
+    backends: Vec<Backend>,
+    clock: Arc<dyn WallClock>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What a flush that was asked for has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Every backend has the log through here.
+    pub position: Position,
+    /// Changes that were written meanwhile, to one backend or another.
+    pub changes: u64,
+    /// Bytes of commits likewise.
+    pub bytes: u64,
+}
+
+/// Why a flush did not come to its end. It goes on all the same.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FlushError {
+    /// There is nothing to flush to.
+    #[error(
+        "no backend is configured; set backend_url, or [backends.NAME] and flush_to in the file \
+         of settings"
+    )]
+    NoBackend,
+    /// A backend does not take it.
+    #[error("backend {name}: {error}; flushing goes on, and is tried again")]
+    Backend {
+        /// Its name.
+        name: Arc<str>,
+        /// What it said.
+        error: String,
+    },
+    /// The gateway has ended.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Classify for FlushError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::NoBackend => Reason::NoBackend,
+            Self::Backend { .. } => Reason::BackendUnavailable,
+            Self::Store(error) => error.reason(),
+        }
+    }
+
+    fn told_instead(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(error) => error.told_instead(),
+            _ => None,
+        }
+    }
+}
+
+impl Flush {
+    /// Flushing to `backends`; nothing is done before [`start`](Flush::start).
+    pub fn new(backends: Vec<Backend>, clock: Arc<dyn WallClock>) -> Self {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Self { backends, clock, stop, tasks }
+    }
+
+    /// The backends' names, in their order.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.backends.iter().map(|backend| Arc::clone(&backend.name)).collect()
+    }
+
+    /// What all of the backends can hold.
+    pub fn capacity(&self) -> Capacity {
+        let each = self.backends.iter().map(Backend::capacity);
+        each.fold(Capacity::ALL, Capacity::meet)
+    }
+
+    /// Begins: every gateway that opens is flushed from now on, and those that are behind are opened.
+    pub fn start(self: &Arc<Self>, gateways: &Arc<Gateways>) {
+        if self.backends.is_empty() {
+            return;
+        }
+        let flush = Arc::clone(self);
+        gateways.on_open(move |gateway| flush.follow(gateway));
+        let sweep = sweep::open_behind(Arc::clone(gateways), self.names());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(sweep).await });
+    }
+
+    /// Flushes a gateway for as long as it is open.
+    fn follow(&self, gateway: &Gateway) {
+        for backend in &self.backends {
+            let clock = Arc::clone(&self.clock);
+            let Some(flusher) = Flusher::new(gateway, backend, clock) else { continue };
+            let stop = self.stop.clone();
+            // A write that is cut off is settled by the watermark when flushing begins again.
+            self.tasks.spawn(async move { stop.run_until_cancelled(flusher.run()).await });
+        }
+    }
+
+    /// Flushes what is durable by now, and waits for it. A backend that fails meanwhile ends the
+    /// wait; flushing goes on.
+    pub async fn flush(&self, gateway: &Gateway) -> Result<Flushed, FlushError> {
+        let (backends, target) = (gateway.backends(), gateway.head()?);
+        if backends.is_empty() {
+            return Err(FlushError::NoBackend);
+        }
+        let mut flushed = Flushed { position: target, ..Flushed::default() };
+        let before: Vec<Progress> =
+            backends.iter().map(|(_, progress)| progress.borrow().clone()).collect();
+        gateway.ask_to_flush(target);
+        for ((name, mut progress), before) in backends.into_iter().zip(before) {
+            let log = gateway.record().log_id;
+            let has_all = |now: &Progress| {
+                let mark = now.mark.filter(|mark| mark.log == log);
+                mark.is_some_and(|mark| target <= mark.position)
+            };
+            let failed = |now: &Progress| before.attempts < now.attempts && now.error.is_some();
+            let mut growth = gateway.growth();
+            let now = tokio::select! {
+                now = progress.wait_for(|now| has_all(now) || failed(now)) => now,
+                () = growth.ended() => return Err(gateway.head().err().unwrap_or(StoreError::Closed).into()),
+            };
+            let now = now.map_err(|_| StoreError::Closed)?;
+            if let Some(error) = now.error.clone().filter(|_| !has_all(&now)) {
+                return Err(FlushError::Backend { name, error });
+            }
+            flushed.changes += now.flushed.0 - before.flushed.0;
+            flushed.bytes += now.flushed.1 - before.flushed.1;
+        }
+        Ok(flushed)
+    }
+
+    /// Stops flushing; returns once nothing is written any more.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Why an attempt failed, as operators are told.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Failure {
+    /// The backend does not take it.
+    #[error(transparent)]
+    Backend(#[from] AdapterError),
+    /// It holds the rows of somebody else.
+    #[error(
+        "it holds rows of another gateway, or of one that was deleted since: empty it, or choose \
+         another place for this gateway"
+    )]
+    Foreign,
+    /// It says that it is further than the log is.
+    #[error(
+        "its watermark is {watermark}, and the log ends at {head}: another server writes to it, or \
+         the data directory was put back to an older state under the same name"
+    )]
+    Ahead {
+        /// How far the backend is.
+        watermark: Position,
+        /// How far the log is.
+        head: Position,
+    },
+    /// The gateway can't be read any more.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

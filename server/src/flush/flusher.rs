@@ -1,0 +1,242 @@
+//! One backend of one gateway: waits until enough has gathered, writes it, and begins again.
+
+use std::sync::Arc;
+
+use lakesync::adapter::{Adapter, Batch};
+use lakesync::clock::WallClock;
+use lakesync::name::Position;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::failpoint;
+use super::policy::Backoff;
+use super::session::Session;
+use super::{Backend, Failure};
+use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
+
+/// Flushes one gateway to one backend.
+pub(super) struct Flusher {
+    pub(super) backend: Backend,
+    pub(super) adapter: Arc<dyn Adapter>,
+    gateway: WeakGateway,
+    growth: Growth,
+    progress: watch::Sender<Progress>,
+    clock: Arc<dyn WallClock>,
+    /// What is known of the backend; nothing before it was reached, and after it failed.
+    session: Option<Session>,
+    /// What the log had been given when all of it had been flushed.
+    flushed_total: (u64, u64),
+}
+
+impl Flusher {
+    /// A flusher of `gateway`; none if the gateway has no backend of that name.
+    pub(super) fn new(
+        gateway: &Gateway,
+        backend: &Backend,
+        clock: Arc<dyn WallClock>,
+    ) -> Option<Self> {
+        let progress = gateway.progress(&backend.name)?;
+        Some(Self {
+            adapter: (backend.open)(&gateway.record().name),
+            backend: backend.clone(),
+            gateway: gateway.downgrade(),
+            growth: gateway.growth(),
+            progress,
+            clock,
+            session: None,
+            flushed_total: (0, 0),
+        })
+    }
+
+    /// Flushes until the gateway has closed or failed.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(gateway) = self.due().await else { return };
+            let mut growth = gateway.growth();
+            let round = tokio::select! {
+                biased;
+                () = growth.ended() => return,
+                round = self.round(&gateway) => round,
+            };
+            match round {
+                Ok(()) => {
+                    backoff.reset();
+                    self.succeeded();
+                }
+                Err(Failure::Store(_)) => return,
+                Err(failure) => {
+                    self.failed(&failure);
+                    let (wait, asked) = (backoff.next(random()), self.progress.borrow().asked);
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = self.is_asked(|now| asked.0 < now.asked.0) => {}
+                        () = growth.ended() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until a round is due; none if the gateway has gone.
+    async fn due(&mut self) -> Option<Gateway> {
+        let Some(at) = self.session.as_ref().map(|session| session.mark.position) else {
+            return self.gateway.upgrade();
+        };
+        while self.growth.head().ok()? == at {
+            if !self.growth.moved().await {
+                return None;
+            }
+        }
+        // Held from here to the end of the round: what is behind is not closed as idle.
+        let gateway = self.gateway.upgrade()?;
+        let deadline = Instant::now() + self.backend.policy.age;
+        self.progress.send_modify(|progress| {
+            progress.oldest_ms.get_or_insert(self.clock.now_ms());
+        });
+        let mut growth = gateway.growth();
+        loop {
+            let (changes, bytes) = growth.total();
+            let waiting = (
+                changes.saturating_sub(self.flushed_total.0),
+                bytes.saturating_sub(self.flushed_total.1),
+            );
+            if self.backend.policy.is_enough(waiting.0, waiting.1) {
+                return Some(gateway);
+            }
+            tokio::select! {
+                moved = growth.moved() => if !moved { return None },
+                () = self.is_asked(|now| at < now.asked.1) => return Some(gateway),
+                () = sleep_until(deadline) => return Some(gateway),
+            }
+        }
+    }
+
+    /// Writes all that is durable when it begins.
+    async fn round(&mut self, gateway: &Gateway) -> Result<(), Failure> {
+        let writers = Arc::clone(&self.backend.writers);
+        let _turn = writers.acquire_owned().await.expect("BUG: nobody closes it");
+        self.notice(gateway).await?;
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                Session::begin(gateway, &self.backend.name, &*self.adapter, &self.progress).await?
+            }
+        };
+        let session = self.session.insert(session);
+        let total = self.growth.total();
+        let target = gateway.head()?;
+        let mut next = read(gateway, &self.backend, session.mark.position, target).await?;
+        while session.mark.position < target {
+            let Some(backlog) = next.take() else {
+                // The log was trimmed past the mark: the backend was put back to an older state.
+                self.session = None;
+                return Ok(());
+            };
+            session.prepare(gateway, &*self.adapter).await?;
+            let (mark, flushed) =
+                (after(&session.mark, &backlog), (backlog.changes, backlog.bytes));
+            self.progress.send_modify(|progress| progress.oldest_ms = Some(backlog.made_ms));
+            let first = session.mark.position.next();
+            let batch = Batch::new(mark.log, first, mark.position, backlog.commits)
+                .expect("BUG: a log whose positions do not ascend");
+            failpoint::reach("before-write");
+            // While the backend writes, the next is read.
+            let (written, read) = tokio::join!(
+                self.adapter.write(&batch),
+                read(gateway, &self.backend, mark.position, target),
+            );
+            written?;
+            failpoint::reach("after-write");
+            session.mark = mark;
+            self.progress.send_modify(|progress| {
+                progress.mark = Some(mark);
+                progress.floor = mark.position;
+                progress.flushed.0 += flushed.0;
+                progress.flushed.1 += flushed.1;
+            });
+            gateway.remember(&self.backend.name, mark).await?;
+            failpoint::reach("after-mark");
+            next = read?;
+        }
+        self.flushed_total = total;
+        if gateway.head()? == target {
+            session.mark.changes = total.0;
+        }
+        Ok(())
+    }
+
+    /// Since when the backend has been behind, unless that is known.
+    async fn notice(&self, gateway: &Gateway) -> Result<(), Failure> {
+        let (oldest_ms, floor) = {
+            let progress = self.progress.borrow();
+            (progress.oldest_ms, progress.floor)
+        };
+        let through = gateway.head()?;
+        if oldest_ms.is_none() && floor < through {
+            let first = Stretch { after: floor, through, changes_max: 0, bytes_max: 0 };
+            let made_ms = gateway.backlog(first).await?.map(|backlog| backlog.made_ms);
+            self.progress.send_modify(|progress| progress.oldest_ms = made_ms);
+        }
+        Ok(())
+    }
+
+    /// Resolves once somebody has asked for a flush as `wanted` has it.
+    async fn is_asked(&self, wanted: impl FnMut(&Progress) -> bool) {
+        // We hold the sender, so it is never gone.
+        let _ = self.progress.subscribe().wait_for(wanted).await;
+    }
+
+    fn succeeded(&self) {
+        let now_ms = self.clock.now_ms();
+        self.progress.send_modify(|progress| {
+            if progress.error.take().is_some() {
+                tracing::info!(backend = %self.backend.name, "flushing goes on");
+            }
+            progress.attempts += 1;
+            progress.done_ms = Some(now_ms);
+            progress.oldest_ms = None;
+        });
+    }
+
+    /// Remembers why, and that nothing is known of the backend any more.
+    fn failed(&mut self, failure: &Failure) {
+        self.session = None;
+        let error = failure.to_string();
+        self.progress.send_modify(|progress| {
+            // Once a failure, and not once an attempt: a backend may be away for a day.
+            if progress.error.as_ref() != Some(&error) {
+                tracing::warn!(backend = %self.backend.name, at = %self.adapter, %error, "can't flush; it is tried again");
+            }
+            progress.attempts += 1;
+            progress.error = Some(error);
+        });
+    }
+}
+
+/// The next batch after a position.
+async fn read(
+    gateway: &Gateway,
+    backend: &Backend,
+    after: Position,
+    through: Position,
+) -> Result<Option<Backlog>, Failure> {
+    if through <= after {
+        return Ok(None);
+    }
+    let policy = backend.policy;
+    let bytes_max = usize::try_from(policy.bytes).unwrap_or(usize::MAX);
+    let stretch = Stretch { after, through, changes_max: policy.changes, bytes_max };
+    Ok(gateway.backlog(stretch).await?)
+}
+
+/// The mark after a backlog.
+fn after(mark: &Mark, backlog: &Backlog) -> Mark {
+    let last = backlog.commits.last().expect("BUG: a backlog without commits");
+    Mark { position: last.position, changes: mark.changes + backlog.changes, ..*mark }
+}
+
+/// Any number. Without randomness the waits are their shortest.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}

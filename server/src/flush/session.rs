@@ -1,0 +1,146 @@
+//! Reaching a backend: what it has, and from where it goes on. Settled by reading, never by deleting.
+
+use std::sync::Arc;
+
+use lakesync::adapter::{Adapter, Batch};
+use lakesync::name::{LogId, Position};
+use lakesync::schema::Schema;
+use tokio::sync::watch;
+
+use super::{Failure, failpoint};
+use crate::gateway::{Gateway, Mark, Progress};
+
+/// What is known of a backend that was reached.
+pub(super) struct Session {
+    /// How far it has come.
+    pub(super) mark: Mark,
+    prepared: Arc<Schema>,
+}
+
+impl Session {
+    /// Reaches the backend, and fills it with rows if the log begins too late for it.
+    pub(super) async fn begin(
+        gateway: &Gateway,
+        name: &Arc<str>,
+        adapter: &dyn Adapter,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Self, Failure> {
+        let log = gateway.record().log_id;
+        let known = progress.borrow().mark;
+        // Before anything is changed there: it may be somebody else's.
+        let position = whose(adapter, log, known.as_ref()).await?;
+        let prepared = gateway.schema();
+        adapter.prepare(&prepared).await?;
+        failpoint::reach("after-prepare");
+        let position = match (position, known) {
+            (Position::START, Some(known)) if known.log != log => {
+                continue_log(gateway, adapter, &known).await?
+            }
+            (position, _) => position,
+        };
+        let head = gateway.head()?;
+        if head < position {
+            return Err(Failure::Ahead { watermark: position, head });
+        }
+        let changes = match known {
+            Some(known) if known.log == log && known.position == position => known.changes,
+            // Not known exactly: what was flushed and not remembered is counted as waiting.
+            Some(known) if known.log == log && known.position < position => known.changes,
+            _ => 0,
+        };
+        let mut session = Self { mark: Mark { log, position, changes }, prepared };
+        if position < gateway.trimmed() {
+            session.fill(gateway, adapter, progress).await?;
+        }
+        let mark = session.mark;
+        progress.send_modify(|progress| {
+            progress.mark = Some(mark);
+            progress.floor = mark.position;
+        });
+        gateway.remember(name, mark).await?;
+        Ok(session)
+    }
+
+    /// Makes room for what the schema has gained.
+    pub(super) async fn prepare(
+        &mut self,
+        gateway: &Gateway,
+        adapter: &dyn Adapter,
+    ) -> Result<(), Failure> {
+        let schema = gateway.schema();
+        if !Arc::ptr_eq(&schema, &self.prepared) {
+            adapter.prepare(&schema).await?;
+            self.prepared = schema;
+        }
+        Ok(())
+    }
+
+    /// Gives the backend every row as it is now, and then the position where that began: what has
+    /// changed meanwhile comes again with the log, and merges to the same.
+    async fn fill(
+        &mut self,
+        gateway: &Gateway,
+        adapter: &dyn Adapter,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), Failure> {
+        let (changes, _) = gateway.growth().total();
+        let start = gateway.head()?;
+        tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
+        // The log may be trimmed up to here: nothing before it is needed any more.
+        progress.send_modify(|progress| progress.floor = start);
+        let schema = gateway.schema();
+        for table in schema.tables() {
+            let mut after = None;
+            loop {
+                let rows = gateway.rows_after(&table.table, after.as_ref()).await?;
+                let Some((last, _)) = rows.last() else { break };
+                // A table that was widened meanwhile holds what the old type does not.
+                self.prepare(gateway, adapter).await?;
+                adapter.join(&table.table, &rows).await?;
+                failpoint::reach("after-page");
+                after = Some(last.clone());
+            }
+        }
+        adapter.write(&moves(self.mark.log, self.mark.position, start)).await?;
+        self.mark = Mark { position: start, changes, ..self.mark };
+        Ok(())
+    }
+}
+
+/// How far the backend has come in `log`, unless it holds somebody else's rows.
+async fn whose(
+    adapter: &dyn Adapter,
+    log: LogId,
+    known: Option<&Mark>,
+) -> Result<Position, Failure> {
+    let position = adapter.watermark(log).await?;
+    if position != Position::START {
+        return Ok(position);
+    }
+    let logs = adapter.logs().await?;
+    let ours = |other: &LogId| *other == log || known.is_some_and(|known| known.log == *other);
+    match logs.is_empty() || logs.iter().any(ours) {
+        true => Ok(Position::START),
+        false => Err(Failure::Foreign),
+    }
+}
+
+/// Goes on where the log ended that this one continues: a gateway restored from a copy begins a new
+/// log, and its commits up to the mark in the copy are those that the backend has.
+async fn continue_log(
+    gateway: &Gateway,
+    adapter: &dyn Adapter,
+    known: &Mark,
+) -> Result<Position, Failure> {
+    if adapter.watermark(known.log).await? < known.position || known.position == Position::START {
+        return Ok(Position::START);
+    }
+    let log = gateway.record().log_id;
+    adapter.write(&moves(log, Position::START, known.position)).await?;
+    Ok(known.position)
+}
+
+/// A batch that moves a watermark, and does nothing else.
+fn moves(log: LogId, from: Position, to: Position) -> Batch {
+    Batch::new(log, from.next(), to, Vec::new()).expect("BUG: positions that do not ascend")
+}

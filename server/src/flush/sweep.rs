@@ -1,0 +1,60 @@
+//! Gateways that were behind when the process ended are opened when it starts: nobody else may come
+//! to use them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::gateway::{Gateway, Gateways};
+use crate::store::StoreError;
+
+/// How many gateways are listed at a time.
+const PAGE: usize = 100;
+/// How many that are behind are kept open by us at a time.
+const BEHIND_MAX: usize = 64;
+/// How often we look whether one of them has caught up, and try again what failed.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Opens each gateway that a backend is behind of, a few at a time.
+pub(super) async fn open_behind(gateways: Arc<Gateways>, backends: Vec<Arc<str>>) {
+    let (mut after, mut behind) = (None, Vec::<Gateway>::new());
+    loop {
+        let listed = match gateways.list(after.as_ref(), PAGE).await {
+            Ok(listed) => listed,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::error!(%error, "can't list gateways to flush");
+                return;
+            }
+        };
+        let Some(last) = listed.last() else { break };
+        after = Some(last.name.clone());
+        for record in listed {
+            while BEHIND_MAX <= behind.len() {
+                sleep(LOOK_EVERY).await;
+                behind.retain(is_behind);
+            }
+            match gateways.is_behind(&record, &backends).await {
+                Ok(false) => {}
+                Ok(true) => match gateways.get(&record.name).await {
+                    Ok(gateway) => behind.push(gateway),
+                    Err(error) => {
+                        tracing::error!(gateway = %record.name, %error, "can't be opened to be flushed")
+                    }
+                },
+                Err(error) => tracing::error!(gateway = %record.name, %error, "can't be looked at"),
+            }
+        }
+    }
+}
+
+/// Whether a backend does not have all of the log.
+fn is_behind(gateway: &Gateway) -> bool {
+    let Ok(head) = gateway.head() else { return false };
+    let log = gateway.record().log_id;
+    gateway.backends().iter().any(|(_, progress)| {
+        let mark = progress.borrow().mark.filter(|mark| mark.log == log);
+        mark.is_none_or(|mark| mark.position < head)
+    })
+}

@@ -1,0 +1,194 @@
+//! What a backend is still to be given: durable commits in order, and rows where the log begins too
+//! late.
+
+use std::sync::{Arc, Weak};
+
+use lakesync::adapter::Commit;
+use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::name::{Position, RowId, TableName};
+use lakesync::row::Row;
+use lakesync::wire;
+use tokio::sync::watch;
+
+use super::flushed::{Mark, Progress};
+use super::writer::Message;
+use super::{Gateway, Inner, commit, keys, stored};
+use crate::store::{LogEntry, StoreError};
+
+/// Commits that follow one another.
+#[derive(Clone, Debug)]
+pub struct Backlog {
+    /// The commits, in order; one at least.
+    pub commits: Vec<Commit>,
+    /// How many changes they hold.
+    pub changes: u64,
+    /// How many bytes they take in the log.
+    pub bytes: u64,
+    /// When the first of them was made, in milliseconds since the Unix epoch.
+    pub made_ms: u64,
+}
+
+/// How much one reading of the log takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins: after this position.
+    pub after: Position,
+    /// Where it ends at the latest.
+    pub through: Position,
+    /// After how many changes it ends.
+    pub changes_max: u64,
+    /// After how many bytes it ends.
+    pub bytes_max: usize,
+}
+
+/// A gateway, for as long as somebody else keeps it open.
+#[derive(Clone, Debug)]
+pub struct WeakGateway(Weak<Inner>);
+
+impl WeakGateway {
+    /// The gateway, unless it was closed.
+    pub fn upgrade(&self) -> Option<Gateway> {
+        self.0.upgrade().map(Gateway)
+    }
+}
+
+/// Tells of a gateway's growth without keeping it open.
+#[derive(Debug)]
+pub struct Growth {
+    head: watch::Receiver<Result<Position, StoreError>>,
+    gauges: Arc<super::Gauges>,
+}
+
+impl Growth {
+    /// The newest durable commit, or why there is none any more.
+    pub fn head(&self) -> Result<Position, StoreError> {
+        self.head.borrow().clone()
+    }
+
+    /// How many changes and bytes the log was ever given.
+    pub fn total(&self) -> (u64, u64) {
+        self.gauges.total()
+    }
+
+    /// Resolves when the head has moved since it was last asked; false if it never will again.
+    pub async fn moved(&mut self) -> bool {
+        self.head.changed().await.is_ok()
+    }
+
+    /// Resolves once the log has failed or was closed.
+    pub async fn ended(&mut self) {
+        // An error means that nobody is there to move it any more.
+        let _ = self.head.wait_for(Result::is_err).await;
+    }
+}
+
+impl Gateway {
+    /// This gateway, without keeping it open.
+    pub fn downgrade(&self) -> WeakGateway {
+        WeakGateway(Arc::downgrade(&self.0))
+    }
+
+    /// What tells of this gateway's growth.
+    pub fn growth(&self) -> Growth {
+        Growth { head: self.0.tail.listen(), gauges: Arc::clone(&self.0.gauges) }
+    }
+
+    /// The newest durable commit.
+    pub fn head(&self) -> Result<Position, StoreError> {
+        self.0.tail.head()
+    }
+
+    /// Through which position the log was trimmed.
+    pub fn trimmed(&self) -> Position {
+        self.0.gauges.trimmed()
+    }
+
+    /// How flushing to the backend `name` goes, as whoever flushes tells it.
+    pub fn progress(&self, name: &str) -> Option<watch::Sender<Progress>> {
+        self.0.flushed.of(name).cloned()
+    }
+
+    /// Each backend, and how flushing to it goes.
+    pub fn backends(&self) -> Vec<(Arc<str>, watch::Receiver<Progress>)> {
+        let all = self.0.flushed.senders();
+        all.map(|(name, progress)| (Arc::clone(name), progress.subscribe())).collect()
+    }
+
+    /// Asks whoever flushes to flush through `target` now.
+    pub fn ask_to_flush(&self, target: Position) {
+        for (_, progress) in self.0.flushed.senders() {
+            progress.send_modify(|progress| {
+                progress.asked = (progress.asked.0 + 1, progress.asked.1.max(target));
+            });
+        }
+    }
+
+    /// Durable commits; `None` if the log no longer holds the first of them, or ends before it.
+    pub async fn backlog(&self, stretch: Stretch) -> Result<Option<Backlog>, StoreError> {
+        let inner = &self.0;
+        let through = stretch.through.min(inner.tail.head()?);
+        let entries = inner.store.log(inner.record.id, stretch.after, stretch.bytes_max).await?;
+        // Asked afterwards, so that a trim under way can't leave a silent gap.
+        if stretch.after < inner.gauges.trimmed() {
+            return Ok(None);
+        }
+        let durable = entries.into_iter().take_while(|entry| entry.position <= through);
+        let mut backlog: Option<Backlog> = None;
+        for entry in durable {
+            let (commit, made_ms) = decode(&entry)?;
+            let backlog = backlog.get_or_insert_with(|| Backlog {
+                commits: Vec::new(),
+                changes: 0,
+                bytes: 0,
+                made_ms,
+            });
+            backlog.changes += commit.deltas.len() as u64;
+            backlog.bytes += entry.commit.len() as u64;
+            backlog.commits.push(commit);
+            if stretch.changes_max <= backlog.changes {
+                break;
+            }
+            // Others are served between two commits: each may take some milliseconds.
+            tokio::task::yield_now().await;
+        }
+        Ok(backlog)
+    }
+
+    /// Some rows of a table after `after`, deleted ones among them; empty means there are no more.
+    /// What is returned is durable.
+    pub async fn rows_after(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+    ) -> Result<Vec<(RowId, Row)>, StoreError> {
+        let inner = &self.0;
+        let prefix = keys::table(table);
+        let after = after.map(|row_id| keys::row(table, row_id));
+        let scanned =
+            inner.store.scan(inner.record.id, &prefix, after.as_deref(), PAGE_BYTES_TARGET);
+        let stored = scanned.await?;
+        self.settle().await?;
+        let row = |(key, bytes): &(bytes::Bytes, bytes::Bytes)| {
+            let illegal = || StoreError::Corrupt(format!("row {key:?}: illegal key"));
+            let (_, row) = stored::decode(key, bytes)?;
+            Ok((keys::row_id(key, &prefix).ok_or_else(illegal)?, row))
+        };
+        stored.iter().map(row).collect()
+    }
+
+    /// Remembers how far a backend has come, and trims what that allows. It may be lost in a crash:
+    /// the backend knows as well.
+    pub async fn remember(&self, name: &Arc<str>, mark: Mark) -> Result<(), StoreError> {
+        let message = Message::Flushed { name: Arc::clone(name), mark };
+        let stopped = || self.ended().unwrap_or(StoreError::Closed);
+        self.0.mailbox.send(message).await.map_err(|_| stopped())
+    }
+}
+
+fn decode(entry: &LogEntry) -> Result<(Commit, u64), StoreError> {
+    let (tables, hlc) = (commit::decode(&entry.commit)?, commit::hlc(&entry.commit)?);
+    let corrupt =
+        |error: wire::WireError| StoreError::Corrupt(format!("commit {}: {error}", entry.position));
+    let deltas = wire::decode_deltas(tables).map_err(corrupt)?;
+    Ok((Commit { position: entry.position, deltas }, hlc.ms()))
+}

@@ -1,0 +1,200 @@
+//! How far the backends have come, as the gateway knows it: what trimming waits for, and what
+//! operators are told.
+//!
+//! The backend's own watermark is the truth. What is kept here follows it, in memory at once and in
+//! the store a little later; so after a crash it may be behind, and never ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lakesync::name::{LogId, Position};
+use tokio::sync::watch;
+
+use super::{Gateway, Gateways, keys};
+use crate::store::{GatewayId, GatewayRecord, Store, StoreError};
+
+/// A watermark and what it stands for, as the store keeps it.
+///
+/// Stored form: the log id, then big-endian the position and the number of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The log. A gateway restored from a copy finds the mark of the log that it continues.
+    pub log: LogId,
+    /// Through which position the backend has the log.
+    pub position: Position,
+    /// How many changes the log held through there since it was begun.
+    pub changes: u64,
+}
+
+/// How flushing to one backend goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last mark that is known; none before the backend was first reached.
+    pub mark: Option<Mark>,
+    /// What trimming must leave alone: commits after this.
+    pub floor: Position,
+    /// Changes, and bytes of commits, flushed since the gateway was opened.
+    pub flushed: (u64, u64),
+    /// How often, and through which position at the furthest, somebody asked for a flush.
+    pub asked: (u64, Position),
+    /// Attempts that have ended, well or not.
+    pub attempts: u64,
+    /// When an attempt last ended well, in milliseconds since the Unix epoch.
+    pub done_ms: Option<u64>,
+    /// When the oldest commit was made that the backend does not have.
+    pub oldest_ms: Option<u64>,
+    /// Why the last attempt failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The backends of a gateway, by name, in the order of the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Flushed(Vec<(Arc<str>, watch::Sender<Progress>)>);
+
+impl Mark {
+    pub(super) fn encode(&self) -> Bytes {
+        let Self { log: LogId(log), position, changes } = self;
+        [&log[..], &position.0.to_be_bytes(), &changes.to_be_bytes()].concat().into()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (log, rest) = bytes.split_first_chunk()?;
+        let (position, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            log: LogId(*log),
+            position: Position(u64::from_be_bytes(*position)),
+            changes: u64::from_be_bytes(rest.try_into().ok()?),
+        })
+    }
+}
+
+impl Flushed {
+    /// What the store knows of the backends `names`.
+    pub(super) async fn load(
+        store: &dyn Store,
+        (id, log): (GatewayId, LogId),
+        names: &[Arc<str>],
+    ) -> Result<Self, StoreError> {
+        let mut backends = Vec::with_capacity(names.len());
+        for name in names {
+            let mut progress = Progress::default();
+            if let Some(bytes) = store.meta(id, &keys::flushed(name)).await? {
+                let corrupt = || StoreError::Corrupt(format!("the mark of backend {name}"));
+                let mark = Mark::decode(&bytes).ok_or_else(corrupt)?;
+                progress.mark = Some(mark);
+                if mark.log == log {
+                    progress.floor = mark.position;
+                }
+            }
+            backends.push((Arc::clone(name), watch::Sender::new(progress)));
+        }
+        Ok(Self(backends))
+    }
+
+    /// The place of each backend's progress.
+    pub(super) fn of(&self, name: &str) -> Option<&watch::Sender<Progress>> {
+        self.0.iter().find(|(known, _)| **known == *name).map(|(_, progress)| progress)
+    }
+
+    /// Each backend and the place of its progress.
+    pub(super) fn senders(&self) -> impl Iterator<Item = (&Arc<str>, &watch::Sender<Progress>)> {
+        self.0.iter().map(|(name, progress)| (name, progress))
+    }
+
+    /// Commits through here every backend has, or needs no more.
+    pub(super) fn floor(&self) -> Position {
+        let floors = self.0.iter().map(|(_, progress)| progress.borrow().floor);
+        floors.min().unwrap_or(Position(u64::MAX))
+    }
+}
+
+/// How far a backend is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Its name.
+    pub backend: Arc<str>,
+    /// The newest commit that it has.
+    pub position: Position,
+    /// Commits that it does not have.
+    pub commits: u64,
+    /// Changes that it does not have. Of a backend that was reached for the first time, or whose mark
+    /// was lost, it may be a little more or less.
+    pub changes: u64,
+    /// For how long it has been behind.
+    pub age: Duration,
+    /// When it last had everything, in milliseconds since the Unix epoch.
+    pub done_ms: Option<u64>,
+    /// Why the last attempt failed, if it did.
+    pub error: Option<String>,
+}
+
+impl Gateway {
+    /// How far each backend is behind, at wall time `now_ms`.
+    pub fn lags(&self, now_ms: u64) -> Vec<Lag> {
+        let (log, (changes, _)) = (self.record().log_id, self.0.gauges.total());
+        // A log that failed has no head, and what a backend lacks of it is not known.
+        let head = self.head().unwrap_or_default();
+        let lag = |(name, progress): (&Arc<str>, &watch::Sender<Progress>)| {
+            let progress = progress.borrow();
+            let mark = progress.mark.filter(|mark| mark.log == log);
+            let (position, had) =
+                mark.map(|mark| (mark.position, mark.changes)).unwrap_or_default();
+            let commits = head.0.saturating_sub(position.0);
+            let behind = 0 < commits;
+            let oldest_ms = progress.oldest_ms.filter(|_| behind).unwrap_or(now_ms);
+            Lag {
+                backend: Arc::clone(name),
+                position,
+                commits,
+                changes: if behind { changes.saturating_sub(had) } else { 0 },
+                age: Duration::from_millis(now_ms.saturating_sub(oldest_ms)),
+                done_ms: progress.done_ms,
+                error: progress.error.clone(),
+            }
+        };
+        self.0.flushed.senders().map(lag).collect()
+    }
+}
+
+impl Gateways {
+    /// Whether one of the backends `names` does not have all of a gateway's log, as far as the store
+    /// knows.
+    pub async fn is_behind(
+        &self,
+        record: &GatewayRecord,
+        names: &[Arc<str>],
+    ) -> Result<bool, StoreError> {
+        let store = self.store();
+        let flushed = Flushed::load(store, (record.id, record.log_id), names).await?;
+        Ok(flushed.floor() < store.head(record.id).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_round_trip() {
+        let mark = Mark { log: LogId([7; 16]), position: Position(258), changes: u64::MAX };
+        let bytes = mark.encode();
+        assert_eq!(Mark::decode(&bytes), Some(mark));
+        assert_eq!(Mark::decode(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn trimming_waits_for_the_slowest() {
+        let backend = |name: &str, floor| {
+            let progress = Progress { floor: Position(floor), ..Progress::default() };
+            (name.into(), watch::Sender::new(progress))
+        };
+        assert_eq!(Flushed::default().floor(), Position(u64::MAX));
+        let flushed = Flushed(vec![backend("a", 9), backend("b", 5)]);
+        assert_eq!(flushed.floor(), Position(5));
+        let moved = flushed.of("b").expect("a backend");
+        moved.send_modify(|progress| progress.floor = Position(12));
+        assert_eq!(flushed.floor(), Position(9));
+        assert!(flushed.of("c").is_none());
+    }
+}

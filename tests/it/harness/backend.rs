@@ -1,0 +1,175 @@
+//! A backend in memory that can be away, and that can lose the answer to a write.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, JsonCapacity, Place};
+use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::row::Row;
+use lakesync::schema::Schema;
+use lakesync_adapters::memory::Memory;
+
+/// How the backend fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fares {
+    /// It does what it is asked.
+    Well,
+    /// It does nothing, and says so.
+    Away,
+    /// It takes everything in and never answers.
+    Silent,
+    /// Every other write lands, and is answered with an error.
+    Doubtful,
+}
+
+/// A backend in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backend {
+    pub(crate) memory: Memory,
+    fares: Arc<AtomicU8>,
+    writes: Arc<AtomicUsize>,
+    narrow: bool,
+    /// The stretches that were written.
+    pub(crate) stretches: Arc<Mutex<Vec<(Position, Position, usize)>>>,
+}
+
+impl Backend {
+    /// One that can hold less than others.
+    pub(crate) fn narrow() -> Self {
+        Self { narrow: true, ..Self::default() }
+    }
+
+    pub(crate) fn fare(&self, fares: Fares) {
+        self.fares.store(fares as u8, Ordering::SeqCst);
+    }
+
+    /// All rows of a table, tombstones included.
+    pub(crate) async fn all(&self, table: &str) -> Vec<(RowId, Row)> {
+        let table = table.parse().expect("a legal name");
+        match self.memory.rows(&table, None, usize::MAX).await {
+            Ok(rows) => rows,
+            Err(AdapterError::UnknownTable(_)) => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// All changes that were written, in order.
+    pub(crate) async fn history(&self) -> Vec<Change> {
+        self.memory.history(None, usize::MAX).await.expect("a history")
+    }
+
+    async fn reach(&self) -> Result<(), AdapterError> {
+        let fares = self.fares.load(Ordering::SeqCst);
+        if fares == Fares::Silent as u8 {
+            std::future::pending::<()>().await;
+        }
+        match fares == Fares::Away as u8 {
+            true => Err(AdapterError::Unavailable("it is away".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a backend of the tests")
+    }
+}
+
+#[async_trait]
+impl Adapter for Backend {
+    fn capacity(&self) -> Capacity {
+        match self.narrow {
+            false => Capacity::ALL,
+            true => Capacity {
+                nul: false,
+                nan: false,
+                json: Some(JsonCapacity { nul: false, depth_max: 3 }),
+                columns_max: 5,
+                ..Capacity::ALL
+            },
+        }
+    }
+
+    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.prepare(schema).await
+    }
+
+    async fn schema(&self) -> Result<Schema, AdapterError> {
+        self.reach().await?;
+        self.memory.schema().await
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.write(batch).await?;
+        let count = batch.commits().len();
+        self.stretches.lock().expect("no panic").push((batch.first(), batch.last(), count));
+        let doubtful = self.fares.load(Ordering::SeqCst) == Fares::Doubtful as u8;
+        match doubtful && self.writes.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+            true => Err(AdapterError::Unavailable("the answer is lost".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
+        self.reach().await?;
+        self.memory.watermark(log).await
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
+        self.reach().await?;
+        self.memory.logs().await
+    }
+
+    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.join(table, rows).await
+    }
+
+    async fn rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        self.reach().await?;
+        self.memory.rows(table, after, limit).await
+    }
+
+    async fn find(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        self.reach().await?;
+        self.memory.find(table, row_ids).await
+    }
+
+    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.forget(table, rows).await
+    }
+
+    async fn history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, AdapterError> {
+        self.reach().await?;
+        self.memory.history(after, limit).await
+    }
+
+    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.record(changes).await
+    }
+
+    async fn health(&self) -> Result<(), AdapterError> {
+        self.reach().await
+    }
+}
