@@ -10,7 +10,7 @@ const NARROW: Dialect = Dialect {
     capacity: Capacity {
         nul: false,
         nan: false,
-        timestamps: (-210_866_803_200_000_000, 9_224_318_015_999_999_999),
+        timestamps: (-210_866_803_200_000_000, i64::MAX),
         dates: (-2_440_588, 2_145_042_905),
         json: Some(JsonCapacity { nul: false, depth_max: 9 }),
         columns_max: 9,
