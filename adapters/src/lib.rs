@@ -2,9 +2,10 @@
 //!
 //! Each implements [`Adapter`](lakesync::adapter::Adapter), whose contract and suite live in the
 //! core: a backend that does not pass the suite is not an adapter. [`memory`] is
-//! for tests.
+//! for tests; [`postgres`] outlives the process.
 
 mod fit;
 mod sql;
 
 pub mod memory;
+pub mod postgres;
