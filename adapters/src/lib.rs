@@ -5,3 +5,5 @@
 //! [`memory`], for tests; those that outlive a process will stand beside it.
 
 pub mod memory;
+#[cfg(feature = "testing")]
+pub mod testing;
