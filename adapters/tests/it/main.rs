@@ -5,6 +5,8 @@ use lakesync::adapter::Adapter;
 use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
+mod servers;
+
 mod memory {
     lakesync::adapter_conformance!(super::empty_memory);
 }
