@@ -5,6 +5,7 @@ use lakesync::adapter::Adapter;
 use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
+mod fixtures;
 mod postgres;
 mod servers;
 
