@@ -1,7 +1,13 @@
 //! Backends that keep the rows a gateway has accepted.
 //!
 //! Each implements [`Adapter`](lakesync::adapter::Adapter), whose contract and suite live in the
-//! core: a backend that does not pass the suite is not an adapter. For now there is one,
-//! [`memory`], for tests; those that outlive a process will stand beside it.
+//! core: a backend that does not pass the suite is not an adapter. [`memory`] is for tests;
+//! [`postgres`] outlives the process.
+
+mod fit;
+mod sql;
 
 pub mod memory;
+pub mod postgres;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -5,6 +5,10 @@ use lakesync::adapter::Adapter;
 use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
+mod fixtures;
+mod postgres;
+mod servers;
+
 mod memory {
     lakesync::adapter_conformance!(super::empty_memory);
 }

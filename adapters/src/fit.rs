@@ -1,0 +1,65 @@
+//! What a schema says of changes, for adapters that hold one: which it knows, and how it grows.
+
+use std::sync::Arc;
+
+use lakesync::adapter::AdapterError;
+use lakesync::delta::{Delta, Op};
+use lakesync::name::TableName;
+use lakesync::schema::{Proposal, Schema, TableSchema};
+
+/// The table of this name, or the error that it was not prepared.
+pub(crate) fn table<'s>(
+    schema: &'s Schema,
+    table: &TableName,
+) -> Result<&'s TableSchema, AdapterError> {
+    let known = schema.table(table).map(Arc::as_ref);
+    known.ok_or_else(|| AdapterError::UnknownTable(table.clone()))
+}
+
+/// Whether rows of `schema` can hold what `delta` writes.
+pub(crate) fn check(schema: &Schema, delta: &Delta) -> Result<(), AdapterError> {
+    let known = table(schema, &delta.table)?;
+    let Op::Upsert(cells) = &delta.op else { return Ok(()) };
+    for cell in cells {
+        let (table, column) = (&delta.table, &cell.column);
+        let Some(known) = known.column(column) else {
+            let (table, column) = (table.clone(), column.clone());
+            return Err(AdapterError::UnknownColumn { table, column });
+        };
+        if !known.kind.held(&cell.value) {
+            let (table, row_id) = (table.clone(), delta.row_id.clone());
+            let (column, wanted, found) = (column.clone(), known.kind, cell.value.kind());
+            return Err(AdapterError::Unfit { table, row_id, column, wanted, found });
+        }
+    }
+    Ok(())
+}
+
+/// The tables of `wanted` that `held` has in an older version or not at all, if it can grow so.
+pub(crate) fn newer<'w>(
+    held: &Schema,
+    wanted: &'w Schema,
+) -> Result<Vec<&'w TableSchema>, AdapterError> {
+    let known = |table: &TableSchema| held.table(&table.table).map_or(0, |held| held.version);
+    let newer = wanted.tables().map(Arc::as_ref).filter(|table| known(table) < table.version);
+    let newer: Vec<_> = newer.collect();
+    let proposals: Vec<_> = newer.iter().map(|table| proposal(table)).collect();
+    let fits = held.evolve(&proposals);
+    fits.map_err(|error| AdapterError::Mismatch(error.to_string()))?;
+    Ok(newer)
+}
+
+/// `held` with the tables `newer`. Ids and versions are the gateway's to give: what it sent is kept.
+pub(crate) fn grown(held: &Schema, newer: &[&TableSchema]) -> Schema {
+    let held = held.tables().map(Arc::as_ref);
+    Schema::from_stored(held.chain(newer.iter().copied()).cloned())
+}
+
+fn proposal(table: &TableSchema) -> Proposal {
+    Proposal {
+        table: table.table.clone(),
+        key: table.key.clone(),
+        columns: table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
+        primary_key: table.primary_key.clone(),
+    }
+}

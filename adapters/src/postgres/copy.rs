@@ -1,0 +1,189 @@
+//! COPY: the fastest way in, for rows that are new. It takes no row that is there already.
+
+use lakesync::name::RowId;
+use lakesync::row::Row;
+use lakesync::schema::TableSchema;
+use sqlx::postgres::{PgConnection, PgCopyIn};
+
+use super::names::{HISTORY, Names, ROWS, quoted};
+use super::session::Failure;
+use super::types::DIALECT;
+use super::upsert::HistoryRecord;
+use crate::sql::merge::Changed;
+use crate::sql::render::{Rendered, render};
+
+/// A buffer of this size is sent.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// A COPY under way.
+struct Copy<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
+    buffer: Vec<u8>,
+}
+
+/// Copies live rows into their table.
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    names: &Names,
+    table: &TableSchema,
+    rows: &[(&RowId, &Row)],
+) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let columns = table.columns.iter().map(|column| column.name.as_str());
+    let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).map(quoted).collect();
+    let sql = format!("COPY {} ({}) FROM STDIN", names.synced(&table.table), columns.join(", "));
+    let mut copy = Copy::begin(connection, &sql).await?;
+    for (row_id, row) in rows {
+        put_escaped(row_id.as_str(), &mut copy.buffer);
+        for column in &table.columns {
+            copy.buffer.push(b'\t');
+            let cell = row.cell(&column.name);
+            match cell.and_then(|cell| render(&DIALECT, column.kind, &cell.value)) {
+                None => copy.buffer.extend(b"\\N"),
+                Some(Rendered::Text(text)) => put_escaped(&text, &mut copy.buffer),
+                Some(Rendered::Bytes(bytes)) => {
+                    copy.buffer.extend(b"\\\\x");
+                    put_hex(bytes, &mut copy.buffer);
+                }
+            }
+        }
+        copy.buffer.push(b'\n');
+        copy.send_if_full().await?;
+    }
+    copy.finish().await
+}
+
+/// Copies states into our own table.
+pub(super) async fn states(
+    connection: &mut PgConnection,
+    names: &Names,
+    table_id: i32,
+    rows: &[&Changed<'_>],
+) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql =
+        format!("COPY {} (table_id, row_id, state) FROM STDIN (FORMAT binary)", names.own(ROWS));
+    let mut copy = Copy::begin_binary(connection, &sql).await?;
+    for changed in rows {
+        copy.put_fields(3);
+        copy.put(&table_id.to_be_bytes());
+        copy.put(changed.row_id.as_str().as_bytes());
+        copy.put(&changed.row.encode());
+        copy.send_if_full().await?;
+    }
+    copy.finish_binary().await
+}
+
+/// Copies changes into the history.
+pub(super) async fn history(
+    connection: &mut PgConnection,
+    names: &Names,
+    records: impl Iterator<Item = HistoryRecord<'_>>,
+) -> Result<(), Failure> {
+    let sql = format!(
+        "COPY {} (log_id, position, index, table_name, row_id, delta_id, hlc, happened_at, client, \
+         op, cells, exact) FROM STDIN (FORMAT binary)",
+        names.own(HISTORY)
+    );
+    let mut copy = Copy::begin_binary(connection, &sql).await?;
+    for record in records {
+        copy.put_fields(12);
+        copy.put(&record.log);
+        copy.put(&record.position.to_be_bytes());
+        copy.put(&record.index.to_be_bytes());
+        copy.put(record.table.as_bytes());
+        copy.put(record.row_id.as_bytes());
+        copy.put(&record.delta_id);
+        copy.put(&record.hlc.to_be_bytes());
+        copy.put(&(record.micros - POSTGRES_EPOCH_MICROS).to_be_bytes());
+        copy.put(record.client.as_bytes());
+        copy.put(record.op.as_bytes());
+        match &record.cells {
+            // The first byte is the version of jsonb's binary form.
+            Some(cells) => copy.put(&[b"\x01", cells.as_bytes()].concat()),
+            None => copy.put_null(),
+        }
+        copy.put(&record.exact);
+        copy.send_if_full().await?;
+    }
+    copy.finish_binary().await
+}
+
+/// Postgres counts from 2000-01-01.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+impl<'c> Copy<'c> {
+    async fn begin(connection: &'c mut PgConnection, sql: &str) -> Result<Self, Failure> {
+        let copy = connection.copy_in_raw(sql).await?;
+        Ok(Self { copy, buffer: Vec::with_capacity(BUFFER_BYTES + (BUFFER_BYTES >> 2)) })
+    }
+
+    async fn begin_binary(connection: &'c mut PgConnection, sql: &str) -> Result<Self, Failure> {
+        let mut copy = Self::begin(connection, sql).await?;
+        copy.buffer.extend(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+        Ok(copy)
+    }
+
+    fn put_fields(&mut self, count: i16) {
+        self.buffer.extend(count.to_be_bytes());
+    }
+
+    fn put(&mut self, field: &[u8]) {
+        let len = i32::try_from(field.len()).expect("BUG: a field of 2 GiB passed the limits");
+        self.buffer.extend(len.to_be_bytes());
+        self.buffer.extend_from_slice(field);
+    }
+
+    fn put_null(&mut self) {
+        self.buffer.extend((-1_i32).to_be_bytes());
+    }
+
+    async fn send_if_full(&mut self) -> Result<(), Failure> {
+        if BUFFER_BYTES <= self.buffer.len() {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), Failure> {
+        self.copy.send(self.buffer.as_slice()).await?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<(), Failure> {
+        self.send().await?;
+        self.copy.finish().await?;
+        Ok(())
+    }
+
+    async fn finish_binary(mut self) -> Result<(), Failure> {
+        self.buffer.extend((-1_i16).to_be_bytes());
+        self.finish().await
+    }
+}
+
+/// `text` as COPY reads it: its own signs escaped.
+fn put_escaped(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.extend(b"\\\\"),
+            b'\n' => out.extend(b"\\n"),
+            b'\r' => out.extend(b"\\r"),
+            b'\t' => out.extend(b"\\t"),
+            other => out.push(other),
+        }
+    }
+}
+
+/// Bytes as Postgres reads them, after their `\x`.
+pub(super) fn put_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend([byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]));
+    }
+}

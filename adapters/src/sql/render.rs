@@ -1,0 +1,164 @@
+//! Values as they look in columns of natural types: for people, never read back.
+//!
+//! Total: what a column can't hold is NULL there. Values from before a type was widened take the
+//! form that the wider type gives them.
+
+use std::borrow::Cow;
+
+use lakesync::adapter::Capacity;
+use lakesync::schema::ColumnType;
+use lakesync::value::Value;
+
+/// How a database writes what not all of them write alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dialect {
+    /// What its types can hold.
+    pub(crate) capacity: Capacity,
+    /// False and true.
+    pub(crate) truths: [&'static str; 2],
+    /// A timestamp that its type can hold, from its microseconds since the Unix epoch.
+    pub(crate) timestamp: fn(i64) -> String,
+}
+
+/// A value as a database takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rendered<'v> {
+    /// Text that the column's type reads.
+    Text(Cow<'v, str>),
+    /// Bytes, for a column of bytes.
+    Bytes(&'v [u8]),
+}
+
+/// `value` in a column of type `kind`; `None` is NULL.
+pub(crate) fn render<'v>(
+    dialect: &Dialect,
+    kind: ColumnType,
+    value: &'v Value,
+) -> Option<Rendered<'v>> {
+    use ColumnType::{
+        Any, Bool, Bytes, Date, Decimal, Double, Int64, Json, String, Timestamp, Uuid,
+    };
+    dialect.capacity.check(kind, value).ok()?;
+    let text: Cow<'v, str> = match (kind, value) {
+        (_, Value::Null) => return None,
+        (Bytes, Value::Bytes(bytes)) => return Some(Rendered::Bytes(bytes)),
+        (Json, value) => json(value)?,
+        (String | Any, value) => plain(value)?,
+        (Bool, Value::Bool(truth)) => dialect.truths[usize::from(*truth)].into(),
+        (Double, Value::Int64(number)) => double(*number as f64).into(),
+        (Timestamp, Value::Timestamp(micros)) => (dialect.timestamp)(*micros).into(),
+        (Timestamp, Value::Date(days)) => {
+            let micros = i64::from(*days).checked_mul(DAY_MICROS)?;
+            return render(dialect, kind, &Value::Timestamp(micros)).map(owned);
+        }
+        (Int64 | Decimal { .. }, Value::Int64(_))
+        | (Double, Value::Double(_))
+        | (Decimal { .. }, Value::Decimal(_))
+        | (Date, Value::Date(_))
+        | (Uuid, Value::Uuid(_)) => plain(value)?,
+        // No column is ever given such a value: the schema refuses it.
+        _ => return None,
+    };
+    let holds = dialect.capacity.nul || !text.contains('\0');
+    holds.then_some(Rendered::Text(text))
+}
+
+/// A value of any kind as JSON.
+pub(crate) fn json(value: &Value) -> Option<Cow<'_, str>> {
+    Some(match value {
+        Value::Json(text) => text.into(),
+        Value::Bool(_) | Value::Int64(_) => plain(value)?,
+        Value::Double(number) if number.is_finite() => plain(value)?,
+        Value::Decimal(text) => number(text).into(),
+        other => serde_json::to_string(&plain(other)?).ok()?.into(),
+    })
+}
+
+/// A value of any kind as text; NULL has none.
+pub(crate) fn plain(value: &Value) -> Option<Cow<'_, str>> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(truth) => if *truth { "true" } else { "false" }.into(),
+        Value::Int64(number) => number.to_string().into(),
+        Value::Double(number) => double(*number).into(),
+        Value::String(text) | Value::Json(text) | Value::Decimal(text) => text.into(),
+        Value::Timestamp(micros) => timestamp(*micros).into(),
+        Value::Date(days) => date(i64::from(*days)).into(),
+        // The comparable text is the hyphenated and the hexadecimal form.
+        Value::Bytes(_) | Value::Uuid(_) => value.text()?,
+    })
+}
+
+/// The shortest digits that read back as `number`, in the form that Postgres gives them.
+fn double(number: f64) -> String {
+    if number.is_nan() {
+        return "NaN".to_owned();
+    }
+    if number.is_infinite() {
+        return if number < 0.0 { "-Infinity" } else { "Infinity" }.to_owned();
+    }
+    let scientific = format!("{number:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..15).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.abs())
+        }
+        _ => number.to_string(),
+    }
+}
+
+/// A decimal's text as a JSON number, which has no leading zeros.
+fn number(text: &str) -> String {
+    let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |unsigned| ("-", unsigned));
+    let trimmed = unsigned.trim_start_matches('0');
+    let zero = if trimmed.is_empty() || trimmed.starts_with('.') { "0" } else { "" };
+    format!("{sign}{zero}{trimmed}")
+}
+
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// `1970-01-01T00:00:00.000000Z`; years before the first end in ` BC`.
+pub(crate) fn timestamp(micros: i64) -> String {
+    let (year, era, month, day) = civil(micros.div_euclid(DAY_MICROS));
+    let (hour, minute, second, micro) = clock(micros);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z{era}")
+}
+
+/// `1970-01-01`; years before the first end in ` BC`.
+fn date(days: i64) -> String {
+    let (year, era, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}{era}")
+}
+
+/// Hour, minute, second and microsecond of the day.
+pub(crate) fn clock(micros: i64) -> (i64, i64, i64, i64) {
+    let of_day = micros.rem_euclid(DAY_MICROS);
+    let seconds = of_day / 1_000_000;
+    (seconds / 3_600, seconds / 60 % 60, seconds % 60, of_day % 1_000_000)
+}
+
+/// Year, era, month and day in the Gregorian calendar, which has no year 0.
+pub(crate) fn civil(days: i64) -> (i64, &'static str, i64, i64) {
+    // Counted in eras of 400 years that begin on the first of March, so that leap days come last.
+    const ERA_DAYS: i64 = 146_097;
+    let since_march = days + 719_468;
+    let (era, of_era) = (since_march.div_euclid(ERA_DAYS), since_march.rem_euclid(ERA_DAYS));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let since_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * since_march + 2) / 5 + 1;
+    let month = if since_march < 10 { since_march + 3 } else { since_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    if year < 1 { (1 - year, " BC", month, day) } else { (year, "", month, day) }
+}
+
+fn owned(rendered: Rendered<'_>) -> Rendered<'static> {
+    match rendered {
+        Rendered::Text(text) => Rendered::Text(text.into_owned().into()),
+        Rendered::Bytes(_) => unreachable!("BUG: a timestamp is text"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! What breaks: the network before, in and after a commit, servers, and servers of ours that hang.
+
+use std::time::{Duration, Instant};
+
+use lakesync::adapter::{Adapter, AdapterError};
+use lakesync::name::Position;
+use lakesync::schema::ColumnType;
+use lakesync::testing::id;
+use lakesync::value::Value;
+use lakesync_adapters::postgres::{Options, Postgres, Server};
+use lakesync_adapters::testing::{Fault, PASSWORD, Postgres as Testing, Proxy};
+
+use super::{adapter, options};
+use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
+
+const SOON: Duration = Duration::from_millis(700);
+
+fn through(proxy: &Proxy, schema: &str) -> Postgres {
+    let hasty = Options {
+        connect_timeout: SOON,
+        call_timeout: SOON,
+        prepare_timeout: SOON,
+        connections_max: 2,
+        ..options(proxy.address().port())
+    };
+    Server::new(hasty).expect("a url").adapter(schema, true).expect("a schema")
+}
+
+fn batch(position: u64) -> lakesync::adapter::Batch {
+    let n = Value::Int64(i64::try_from(position).expect("small"));
+    let change = |id: &str| upsert("t", id, position, &[("n", n.clone())]);
+    let fresh = format!("new{position}");
+    one_commit(position, vec![change("a"), change(&fresh), delete("t", &fresh, position + 1)])
+}
+
+/// Each fault strikes a write, whose outcome is unknown; after it, writing again does it once.
+#[tokio::test]
+async fn a_write_that_broke_is_done_once_by_writing_it_again() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let proxy = Proxy::start(server.address()).await;
+    let adapter = through(&proxy, &name);
+    let direct = super::adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", ColumnType::Int64)])).await.expect("prepare");
+    let lost = |text: &str| Fault::CutBefore(text.to_owned());
+    let unanswered = |text: &str| Fault::CutAnswer(text.to_owned());
+    for (position, (fault, landed)) in (1..).zip([
+        (lost("BEGIN"), false),
+        (unanswered("BEGIN"), false),
+        (lost("FOR UPDATE"), false),
+        (unanswered("COPY"), false),
+        (lost("_lakesync_watermarks\" (log"), false),
+        (lost("COMMIT"), false),
+        (unanswered("COMMIT"), true),
+        (Fault::CutAfterBytes(500), false),
+        (Fault::CutAfterBytes(1_500), false),
+        (Fault::Swallow, false),
+        (Fault::Slow(SOON), false),
+    ]) {
+        let fired = proxy.fired();
+        proxy.set(fault.clone());
+        let batch = batch(position);
+        let start = Instant::now();
+        let error = adapter.write(&batch).await.expect_err("it broke");
+        assert!(matches!(error, AdapterError::Unavailable(_)), "{fault:?}: {error:?}");
+        assert!(!error.to_string().contains(PASSWORD), "{error}");
+        assert!(start.elapsed() < 20 * SOON, "{fault:?}: {:?}", start.elapsed());
+        assert!(matches!(fault, Fault::Slow(_)) || fired < proxy.fired(), "{fault:?}");
+        proxy.heal();
+        let watermark = direct.watermark(LOG).await.expect("watermark");
+        assert_eq!(watermark, Position(position - u64::from(!landed)), "{fault:?}");
+        adapter.write(&batch).await.unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        assert_eq!(adapter.watermark(LOG).await, Ok(Position(position)), "{fault:?}");
+        let shown = server.psql(&format!("SELECT id, n FROM {name}.t")).await;
+        assert_eq!(shown, format!("a|{position}"), "{fault:?}");
+        let history = adapter.history(None, 99).await.expect("history");
+        assert_eq!(history.len() as u64, 3 * position, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_told_by_its_cause_and_found_again() {
+    let Some(server) = Testing::start().await else { return };
+    let adapter = adapter(&server, "main", true);
+    adapter.prepare(&schema("t", 1, &[("n", ColumnType::Int64)])).await.expect("prepare");
+    adapter.write(&batch(1)).await.expect("write");
+    server.stop();
+    let error = adapter.health().await.expect_err("it is down");
+    assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
+    let error = adapter.write(&batch(2)).await.expect_err("it is down").to_string();
+    assert!(error.contains("refused") && !error.contains(PASSWORD), "{error}");
+    server.restart().await;
+    adapter.write(&batch(2)).await.expect("it is back");
+    server.restart().await;
+    // A connection may have died with the server; no more than one call notices.
+    let _ = adapter.health().await;
+    adapter.health().await.expect("healthy");
+    assert_eq!(adapter.watermark(LOG).await, Ok(Position(2)));
+}
+
+#[tokio::test]
+async fn a_writer_that_hangs_stops_no_other_for_long() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let proxy = Proxy::start(server.address()).await;
+    let patient = Options { call_timeout: 5 * SOON, ..options(proxy.address().port()) };
+    let patient = Server::new(patient).expect("a url");
+    let hanging = patient.adapter(&name, true).expect("a schema");
+    hanging.prepare(&schema("t", 1, &[("n", ColumnType::Int64)])).await.expect("prepare");
+    let first = batch(1);
+    proxy.set(Fault::Slow(SOON / 10));
+    let mut write = std::pin::pin!(hanging.write(&first));
+    let locks = format!(
+        "SELECT count(*) FROM pg_locks WHERE relation = '{name}._lakesync_meta'::regclass \
+         AND mode = 'RowShareLock' AND granted"
+    );
+    let is_locked = async { while server.psql(&locks).await == "0" {} };
+    tokio::select! {
+        done = &mut write => panic!("it is too slow for that: {done:?}"),
+        () = is_locked => proxy.set(Fault::Swallow),
+    }
+    // Nobody polls the writer now, and its connection stays: only the database can end this.
+    let successor = adapter(server, &name, true);
+    successor.write(&first).await.expect("its turn comes");
+    successor.write(&batch(2)).await.expect("write");
+    write.await.expect_err("nobody answers it");
+    proxy.heal();
+    hanging.write(&first).await.expect("known already");
+    assert_eq!(hanging.watermark(LOG).await, Ok(Position(2)));
+}
+
+#[tokio::test]
+async fn writers_and_preparers_at_once_harm_nothing() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapters: Vec<_> = (0..4).map(|_| adapter(server, &name, true)).collect();
+    let wanted = schema("t", 1, &[("n", ColumnType::Int64)]);
+    let prepared = adapters.iter().map(|adapter| adapter.prepare(&wanted));
+    for done in futures_util::future::join_all(prepared).await {
+        done.expect("all prepare the same");
+    }
+    let writes = adapters.iter().map(|adapter| async {
+        for position in 1..=30 {
+            adapter.write(&batch(position)).await.expect("write");
+        }
+    });
+    futures_util::future::join_all(writes).await;
+    assert_eq!(adapters[0].watermark(LOG).await, Ok(Position(30)));
+    assert_eq!(adapters[0].history(None, 999).await.expect("history").len(), 90);
+    assert_eq!(adapters[0].rows(&id("t"), None, 99).await.expect("rows").len(), 31);
+
+    // One that was prepared for less learns of more from the database.
+    let wider = schema("t", 2, &[("n", ColumnType::Int64), ("m", ColumnType::Int64)]);
+    adapters[1].prepare(&wider).await.expect("prepare");
+    let change = upsert("t", "a", 99, &[("m", Value::Int64(7))]);
+    adapters[0].write(&one_commit(31, vec![change])).await.expect("it knows the column");
+    assert_eq!(server.psql(&format!("SELECT m FROM {name}.t WHERE id = 'a'")).await, "7");
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_nothing_open() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", ColumnType::Int64)])).await.expect("prepare");
+    let first = batch(1);
+    for us in (0..60).map(|at| at * 200) {
+        let write = adapter.write(&first);
+        let _ = tokio::time::timeout(Duration::from_micros(us), write).await;
+    }
+    adapter.write(&batch(1)).await.expect("write");
+    adapter.write(&batch(2)).await.expect("write");
+    assert_eq!(server.psql(&format!("SELECT id, n FROM {name}.t")).await, "a|2");
+}

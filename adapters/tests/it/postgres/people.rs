@@ -1,0 +1,194 @@
+//! What people have and add beside synced tables: it stays, or it is told what is in the way.
+
+use lakesync::adapter::{Adapter, AdapterError};
+use lakesync::name::Position;
+use lakesync::schema::ColumnType;
+use lakesync::testing::id;
+use lakesync::value::Value;
+use lakesync_adapters::testing::{NULL, Postgres as Testing};
+
+use super::adapter;
+use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
+
+const INT: ColumnType = ColumnType::Int64;
+const TEXT: ColumnType = ColumnType::String;
+
+fn n(row_id: &str, hlc: u64, n: i64) -> lakesync::delta::Delta {
+    upsert("t", row_id, hlc, &[("n", Value::Int64(n))])
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_named_and_left_alone() {
+    let Some(server) = Testing::shared().await else { return };
+    for (made, said) in [
+        ("TABLE t (id text PRIMARY KEY, n text)", "table t has the column n as text, where bigint"),
+        ("TABLE t (id text PRIMARY KEY, n int)", "the column n as integer, where bigint is wanted"),
+        ("TABLE t (id uuid PRIMARY KEY, n bigint)", "key column id as uuid, where text is wanted"),
+        ("TABLE t (id text, n bigint)", "no unique index on its key column id alone"),
+        ("TABLE t (id text, n bigint, UNIQUE (id, n))", "no unique index on its key column id"),
+        ("TABLE t (key text PRIMARY KEY, n bigint)", "exists without its key column id"),
+        ("TABLE t (id text PRIMARY KEY, n bigint NOT NULL)", "the column n as NOT NULL"),
+        ("TABLE t (id text PRIMARY KEY, n bigint, x int NOT NULL)", "a column x that is NOT NULL"),
+        (
+            "TABLE t (id text PRIMARY KEY, n bigint GENERATED ALWAYS AS (7) STORED)",
+            "computes its column n",
+        ),
+        ("VIEW t AS SELECT 'a'::text AS id, 7::bigint AS n", "table t is a view"),
+    ] {
+        let name = server.fresh();
+        server
+            .psql(&format!("CREATE SCHEMA {name}; SET search_path = {name}; CREATE {made}"))
+            .await;
+        let dump = format!(
+            "SELECT attname, atttypid::regtype, attnotnull FROM pg_attribute \
+             WHERE attrelid = '{name}.t'::regclass AND attnum > 0 ORDER BY attnum"
+        );
+        let before = server.psql(&dump).await;
+        let adapter = adapter(server, &name, true);
+        let more = schema("a_new_one", 1, &[("x", INT)]);
+        let wanted = schema("t", 1, &[("n", INT)]);
+        let both = more.tables().chain(wanted.tables()).map(|table| (**table).clone());
+        let refused = adapter.prepare(&lakesync::schema::Schema::from_stored(both)).await;
+        let error = refused.expect_err(made);
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{made}: {error:?}");
+        assert!(error.to_string().contains(said), "{made}: {error}");
+        assert_eq!(server.psql(&dump).await, before, "{made}");
+        let there = server.psql(&format!("SELECT to_regclass('{name}.a_new_one')")).await;
+        assert_eq!(there, NULL, "all of a schema or none of it");
+    }
+}
+
+#[tokio::test]
+async fn what_people_add_stays() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1), n("b", 1, 2)])).await.expect("write");
+    server
+        .psql(&format!(
+            "SET search_path = {name}; CREATE ROLE {name}_reader; \
+             ALTER TABLE t ADD COLUMN note text DEFAULT 'new'; UPDATE t SET note = 'seen'; \
+             ALTER TABLE t ADD COLUMN twice bigint GENERATED ALWAYS AS (n * 2) STORED; \
+             CREATE INDEX by_n ON t (n); CREATE VIEW big AS SELECT id FROM t WHERE n > 1; \
+             GRANT SELECT ON t TO {name}_reader; CREATE TABLE theirs (x int)"
+        ))
+        .await;
+    let more = [("n", INT), ("title", TEXT)];
+    adapter.prepare(&schema("t", 2, &more)).await.expect("a column more");
+    let title = |id, hlc| upsert("t", id, hlc, &[("title", Value::String("x".to_owned()))]);
+    let second = vec![title("a", 2), title("c", 2), delete("t", "b", 2)];
+    adapter.write(&one_commit(2, second)).await.expect("write");
+    let sql = format!("SELECT id, n, note, twice, title FROM {name}.t ORDER BY id");
+    assert_eq!(server.psql(&sql).await, format!("a|1|seen|2|x\nc|{NULL}|new|{NULL}|x"));
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM {name}.big), to_regclass('{name}.by_n') IS NOT NULL, \
+         has_table_privilege('{name}_reader', '{name}.t', 'SELECT'), \
+         to_regclass('{name}.theirs') IS NOT NULL"
+    );
+    assert_eq!(server.psql(&sql).await, "0|t|t|t");
+}
+
+#[tokio::test]
+async fn a_view_in_the_way_of_a_wider_type_is_named() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    let view = format!("CREATE VIEW {name}.big AS SELECT n FROM {name}.t");
+    server.psql(&view).await;
+    let wide = schema("t", 2, &[("n", TEXT)]);
+    let error = adapter.prepare(&wide).await.expect_err("a view depends on it");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    for said in ["view", "big", "column \"n\"", "drop it"] {
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    adapter.write(&one_commit(2, vec![n("a", 2, 2)])).await.expect("nothing was altered");
+    server.psql(&format!("DROP VIEW {name}.big")).await;
+    adapter.prepare(&wide).await.expect("nothing in the way");
+    server.psql(&view).await;
+    assert_eq!(server.psql(&format!("SELECT n FROM {name}.big")).await, "2");
+}
+
+#[tokio::test]
+async fn tables_and_rows_of_people_are_adopted() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    server
+        .psql(&format!(
+            "CREATE SCHEMA {name}; CREATE TABLE {name}.t (n bigint, id text NOT NULL UNIQUE); \
+             INSERT INTO {name}.t VALUES (70, 'a'), (80, 'b'), (90, 'c')"
+        ))
+        .await;
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT), ("title", TEXT)])).await.expect("it fits");
+    let first = vec![n("a", 1, 1), n("d", 1, 4), n("c", 1, 3), delete("t", "c", 2)];
+    adapter.write(&one_commit(1, first)).await.expect("rows stand in the way of a copy");
+    let shown = format!("SELECT id, n FROM {name}.t ORDER BY id");
+    assert_eq!(server.psql(&shown).await, "a|1\nb|80\nd|4");
+    let rows = adapter.rows(&id("t"), None, 9).await.expect("rows");
+    assert_eq!(rows.len(), 3, "rows of people are none of ours");
+    assert_eq!(adapter.watermark(LOG).await, Ok(Position(1)));
+    assert_eq!(adapter.history(None, 9).await.expect("history").len(), 4);
+
+    // What people change of ours lasts until the row changes again; the state is not theirs.
+    server.psql(&format!("UPDATE {name}.t SET n = 0; DELETE FROM {name}.t WHERE id = 'd'")).await;
+    assert_eq!(adapter.rows(&id("t"), None, 9).await, Ok(rows));
+    let title = |id, hlc| upsert("t", id, hlc, &[("title", Value::Null)]);
+    adapter.write(&one_commit(2, vec![title("a", 2), title("d", 2)])).await.expect("write");
+    assert_eq!(server.psql(&shown).await, "a|1\nb|0\nd|4");
+}
+
+#[tokio::test]
+async fn constraints_and_losses_are_told_with_what_to_do() {
+    let Some(server) = Testing::shared().await else { return };
+    for (harm, mend, said) in [
+        ("ALTER TABLE t ADD CHECK (n < 5)", "ALTER TABLE t DROP CONSTRAINT t_n_check", "t_n_check"),
+        ("CREATE UNIQUE INDEX one ON t ((1))", "DROP INDEX one", "\"one\""),
+        ("ALTER TABLE t RENAME TO u", "ALTER TABLE u RENAME TO t", "does not exist"),
+        ("ALTER TABLE t RENAME n TO m", "ALTER TABLE t RENAME m TO n", "does not exist"),
+        ("ALTER TABLE t ALTER n SET NOT NULL", "ALTER TABLE t ALTER n DROP NOT NULL", "not-null"),
+    ] {
+        let name = server.fresh();
+        let adapter = adapter(server, &name, true);
+        adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+        adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+        let path = format!("SET search_path = {name};");
+        server.psql(&format!("{path} {harm}")).await;
+        let batch = one_commit(2, vec![n("b", 2, 7), upsert("t", "c", 2, &[])]);
+        let error = adapter.write(&batch).await.expect_err(harm);
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{harm}: {error:?}");
+        assert!(error.to_string().contains(said), "{harm}: {error}");
+        assert_eq!(adapter.watermark(LOG).await, Ok(Position(1)), "{harm}");
+        server.psql(&format!("{path} {mend}")).await;
+        adapter.write(&batch).await.expect(mend);
+    }
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_named() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let owner = adapter(server, &name, true);
+    owner.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    server.psql(&format!("CREATE ROLE {name} LOGIN PASSWORD 'poor'")).await;
+    let url = format!("postgres://{name}:poor@{}/postgres", server.address());
+    let options = lakesync_adapters::postgres::Options::new(url);
+    let server_of_poor = lakesync_adapters::postgres::Server::new(options).expect("a url");
+    let poor = server_of_poor.adapter(&name, true).expect("a schema");
+    let error = poor.watermark(LOG).await.expect_err("no right");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    assert!(error.to_string().contains("grant it"), "{error}");
+    // Who may do all but create is enough, once somebody else has prepared.
+    server
+        .psql(&format!(
+            "GRANT USAGE ON SCHEMA {name} TO {name}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}"
+        ))
+        .await;
+    poor.prepare(&schema("t", 1, &[("n", INT)])).await.expect("nothing to create");
+    poor.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    let error = poor.prepare(&schema("u", 1, &[("n", INT)])).await.expect_err("no right");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+}
