@@ -70,6 +70,12 @@ fn cases() -> Vec<(ColumnType, Value, &'static str)> {
     ]
 }
 
+/// What psql prints of a column, a line per row.
+async fn printed(server: &Testing, schema: &str, column: &str) -> Vec<String> {
+    let sql = format!("SET timezone = 'UTC'; SELECT '', {column} FROM {schema}.t ORDER BY id");
+    server.psql(&sql).await.lines().map(|line| line[1..].to_owned()).collect()
+}
+
 #[tokio::test]
 async fn values_have_natural_types_whichever_way_they_came() {
     let Some(server) = Testing::shared().await else { return };
@@ -94,9 +100,8 @@ async fn values_have_natural_types_whichever_way_they_came() {
     let second = ["a", "b", "c"].map(cells).to_vec();
     adapter.write(&one_commit(2, second)).await.expect("write");
     for (name, (kind, value, shown)) in names.iter().zip(&cases) {
-        let sql = format!("SET timezone = 'UTC'; SELECT {name} FROM {schema}.t ORDER BY id");
-        let printed = server.psql(&sql).await;
-        assert_eq!(printed, [*shown; 3].join("\n"), "{value:?} in {kind}");
+        let printed = printed(server, &schema, name).await;
+        assert_eq!(printed, [*shown; 3], "{value:?} in {kind}");
     }
     let types = "SELECT string_agg(DISTINCT data_type, ',' ORDER BY data_type) \
                  FROM information_schema.columns WHERE table_name = 't' AND table_schema";
@@ -172,13 +177,7 @@ async fn widened_columns_show_what_they_would_have_shown() {
 
     let mut differ = Vec::new();
     for (name, (from, to, value)) in names.iter().zip(&widenings) {
-        let sql = format!("SET timezone = 'UTC'; SELECT {name} FROM {schema}.t ORDER BY id");
-        let printed = server.psql(&sql).await;
-        let lines: Vec<_> = printed.lines().collect();
-        if !printed.contains('\n') || lines.len() != 3 {
-            assert_eq!(printed, "\n\n", "{value:?}, {from} to {to}");
-            continue;
-        }
+        let lines = printed(server, &schema, name).await;
         assert_eq!(lines[0], lines[1], "{value:?}, {from} to {to}");
         if lines[0] != lines[2] {
             differ.push((*from, *to, lines[0].to_owned(), lines[2].to_owned()));
