@@ -25,7 +25,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
-use crate::flush::{Backend, Flush, backends};
+use crate::flush::backends::{self, BadBackend};
+use crate::flush::{Backend, Flush};
 use crate::gateway::{Allowance, Gateways, Planted, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The secret can't be used.
     #[error(transparent)]
     Secret(#[from] KeyError),
+    /// A backend can't be used as configured.
+    #[error(transparent)]
+    Backend(#[from] BadBackend),
     /// An address can't be listened on.
     #[error("{setting} = {address}: {source}{}", way_out(.source, .setting))]
     Bind {
@@ -153,13 +157,13 @@ impl App {
             ..Options::default()
         };
         // What can fail without a trace comes first: a taken port must not make a directory.
+        let clock: Arc<dyn WallClock> = Arc::new(SystemClock);
+        let backends = backends::build(&config.backends, &clock)?;
         let sockets = Sockets::bind(&config).await?;
         Secret::load(&config.data)?;
         let data: PathBuf = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        let clock = Arc::new(SystemClock);
-        let backends = backends::build(&config.backends, &clock);
         Self::build(
             config,
             sockets,

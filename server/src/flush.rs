@@ -31,8 +31,8 @@ use flusher::Flusher;
 /// How many gateways write to one backend at the same time. Each holds a batch in memory.
 const WRITERS_MAX: usize = 4;
 
-/// Makes the adapter of a gateway.
-type Open = dyn Fn(&name::Gateway) -> Arc<dyn Adapter> + Send + Sync;
+/// Makes the adapter of a gateway, or says why there can be none.
+type Open = dyn Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync;
 
 /// A backend that gateways flush to.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Backend {
     pub fn new(
         name: &str,
         policy: Policy,
-        open: impl Fn(&name::Gateway) -> Arc<dyn Adapter> + Send + Sync + 'static,
+        open: impl Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync + 'static,
     ) -> Self {
         let writers = Arc::new(Semaphore::new(WRITERS_MAX));
         Self { name: name.into(), policy, open: Arc::new(open), writers }
@@ -68,7 +68,7 @@ impl Backend {
     /// What it can hold.
     pub fn capacity(&self) -> Capacity {
         let any = name::Gateway::parse("a").expect("BUG: an illegal name");
-        (self.open)(&any).capacity()
+        (self.open)(&any).map_or(Capacity::ALL, |adapter| adapter.capacity())
     }
 }
 
@@ -219,6 +219,9 @@ enum Failure {
     /// The backend does not take it.
     #[error(transparent)]
     Backend(#[from] AdapterError),
+    /// The gateway can't have a place there.
+    #[error("{0}")]
+    Unusable(String),
     /// It holds the rows of somebody else.
     #[error(
         "it holds rows of another gateway, or of one that was deleted since: empty it, or choose \

@@ -114,7 +114,7 @@ impl Setup {
         open: impl Fn(&Gateway) -> A + Send + Sync + 'static,
     ) -> Self {
         let policy = Policy { age: Duration::ZERO, ..Policy::default() };
-        self.backends.push(Backend::new(name, policy, move |gateway| Arc::new(open(gateway))));
+        self.backends.push(Backend::new(name, policy, move |gateway| Ok(Arc::new(open(gateway)))));
         self
     }
 

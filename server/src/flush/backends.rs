@@ -1,13 +1,65 @@
 //! The backends that settings name → the adapters behind them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lakesync::clock::SystemClock;
+use lakesync::adapter::Adapter;
+use lakesync::clock::WallClock;
+use lakesync::name::Gateway;
+use lakesync_adapters::postgres;
 
-use super::Backend;
-use crate::config::backends::Backends;
+use super::{Backend, Policy};
+use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 
-/// The backends that gateways are flushed to.
-pub fn build(_config: &Backends, _clock: &Arc<SystemClock>) -> Vec<Backend> {
-    Vec::new()
+/// A backend that settings name and that can't be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("backends.{name}: {what}")]
+pub struct BadBackend {
+    name: String,
+    what: String,
+}
+
+/// What opens adapters: servers, by the name of their backend, and how backends are made of them.
+#[derive(Debug)]
+struct Plan {
+    config: Backends,
+    postgres: BTreeMap<String, postgres::Server>,
+    clock: Arc<dyn WallClock>,
+}
+
+/// The backends that gateways are flushed to. Nothing connects yet: a backend that is away does not
+/// keep a server from starting.
+pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backend>, BadBackend> {
+    let mut postgres = BTreeMap::new();
+    for (name, backend) in &config.all {
+        let bad = |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
+        if let Kind::Postgres(Sql { url, .. }) = &backend.kind {
+            let options = postgres::Options::new(url.0.as_str());
+            let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
+            postgres.insert(name.clone(), server);
+        }
+    }
+    let plan = Arc::new(Plan { config: config.clone(), postgres, clock: Arc::clone(clock) });
+    let backend = |name: &String| {
+        let (plan, own) = (Arc::clone(&plan), name.clone());
+        let backend = &config.all[name];
+        let policy = Policy { changes: backend.rows, bytes: backend.bytes, age: backend.age };
+        Backend::new(name, policy, move |gateway| plan.open(&own, gateway))
+    };
+    Ok(config.flush_to.iter().map(backend).collect())
+}
+
+impl Plan {
+    /// The adapter of a gateway at the backend `name`.
+    fn open(&self, name: &String, gateway: &Gateway) -> Result<Arc<dyn Adapter>, String> {
+        let opened: Arc<dyn Adapter> = match &self.config.all[name].kind {
+            Kind::Postgres(sql) => {
+                let schema = sql.schema.replace(GATEWAY, gateway.as_str());
+                let adapter = self.postgres[name].adapter(&schema, sql.history);
+                Arc::new(adapter.map_err(|error| error.to_string())?)
+            }
+            _ => return Err("not offered by this version".to_owned()),
+        };
+        Ok(opened)
+    }
 }

@@ -17,7 +17,8 @@ use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGate
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    pub(super) adapter: Arc<dyn Adapter>,
+    /// What writes there, or why there is nothing.
+    adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
     growth: Growth,
     progress: watch::Sender<Progress>,
@@ -117,11 +118,10 @@ impl Flusher {
         let writers = Arc::clone(&self.backend.writers);
         let _turn = writers.acquire_owned().await.expect("BUG: nobody closes it");
         self.notice(gateway).await?;
+        let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
         let session = match self.session.take() {
             Some(session) => session,
-            None => {
-                Session::begin(gateway, &self.backend.name, &*self.adapter, &self.progress).await?
-            }
+            None => Session::begin(gateway, &self.backend.name, &*adapter, &self.progress).await?,
         };
         let session = self.session.insert(session);
         let total = self.growth.total();
@@ -133,7 +133,7 @@ impl Flusher {
                 self.session = None;
                 return Ok(());
             };
-            session.prepare(gateway, &*self.adapter).await?;
+            session.prepare(gateway, &*adapter).await?;
             let (mark, flushed) =
                 (after(&session.mark, &backlog), (backlog.changes, backlog.bytes));
             self.progress.send_modify(|progress| progress.oldest_ms = Some(backlog.made_ms));
@@ -143,7 +143,7 @@ impl Flusher {
             failpoint::reach("before-write");
             // While the backend writes, the next is read.
             let (written, read) = tokio::join!(
-                self.adapter.write(&batch),
+                adapter.write(&batch),
                 read(gateway, &self.backend, mark.position, target),
             );
             written?;
@@ -206,7 +206,7 @@ impl Flusher {
         self.progress.send_modify(|progress| {
             // Once a failure, and not once an attempt: a backend may be away for a day.
             if progress.error.as_ref() != Some(&error) {
-                tracing::warn!(backend = %self.backend.name, at = %self.adapter, %error, "can't flush; it is tried again");
+                tracing::warn!(backend = %self.backend.name, %error, "can't flush; it is tried again");
             }
             progress.attempts += 1;
             progress.error = Some(error);

@@ -77,6 +77,7 @@ async fn serve(config: Config) -> Result<(), Exit> {
     let dev = config.dev;
     let app = App::start(config.clone()).await.map_err(|error| match error {
         StartError::Bind { .. } => Exit::unavailable(error),
+        StartError::Backend(_) => Exit::config(error),
         StartError::Store(_) | StartError::Secret(_) => Exit::input_output(error),
     })?;
     let mut text = format!("listening on {}\n", app.address());
