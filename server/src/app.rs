@@ -187,6 +187,8 @@ impl App {
         let (backends, capacity) = (flush.names(), flush.capacity());
         let settings = Settings { planted, backends, capacity, ..gateway_settings(&config) };
         let gateways = Arc::new(Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings));
+        // Before anybody can open a gateway: one that opens earlier would not be flushed.
+        flush.start(&gateways);
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -252,7 +254,6 @@ impl App {
         let ops = self.ops_listener.map(|listener| {
             tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
         });
-        self.flush.start(&self.gateways);
         let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {

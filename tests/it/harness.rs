@@ -23,7 +23,7 @@ use lakesync::name::Gateway;
 use lakesync_server::app::{App, Parts, RunError};
 use lakesync_server::auth::{Grant, Secret};
 use lakesync_server::config::{Config, Texts};
-use lakesync_server::flush::{Backend, Policy};
+use lakesync_server::flush::{Backend, Policy, backends};
 use lakesync_server::gateway::{Bug, Planted};
 use lakesync_server::store::Store;
 use lakesync_server::store::embedded::{EmbeddedStore, Options};
@@ -115,6 +115,17 @@ impl Setup {
     ) -> Self {
         let policy = Policy { age: Duration::ZERO, ..Policy::default() };
         self.backends.push(Backend::new(name, policy, move |gateway| Ok(Arc::new(open(gateway)))));
+        self
+    }
+
+    /// The backends of these settings, as a file would have them.
+    pub(crate) fn flush_to_settings(mut self, toml: &str) -> Self {
+        let file = self.dir.path().join("lakesync.toml");
+        std::fs::write(&file, toml).expect("written");
+        let texts = Texts::defaults().file(&file).expect("a good file");
+        let config = texts.parse().expect("good settings").backends;
+        let clock: Arc<dyn WallClock> = Arc::clone(&self.clock) as Arc<dyn WallClock>;
+        self.backends.extend(backends::build(&config, &clock).expect("good backends"));
         self
     }
 

@@ -1,5 +1,6 @@
 //! The promises, across crates, in one binary.
 
+mod backends;
 mod bad_input;
 mod faults;
 mod gateways;

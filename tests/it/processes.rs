@@ -13,7 +13,7 @@ use lakesync::hlc::Hlc;
 use crate::harness::{Client, MAIN, changes};
 
 /// The gateway and its tables, as far as they are not there yet.
-async fn set_up(operator: &Client) {
+pub(crate) async fn set_up(operator: &Client) {
     let mut operator = operator.clone();
     // Somebody may have been here before.
     let _ = operator.create_gateway(MAIN).await;
@@ -21,6 +21,6 @@ async fn set_up(operator: &Client) {
 }
 
 /// What a clock reads: the real one, as the process under test has.
-fn hlc_now() -> Hlc {
+pub(crate) fn hlc_now() -> Hlc {
     Hlc::from_ms(SystemClock.now_ms())
 }

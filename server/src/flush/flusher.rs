@@ -152,6 +152,7 @@ impl Flusher {
             self.progress.send_modify(|progress| {
                 progress.mark = Some(mark);
                 progress.floor = mark.position;
+                progress.error = None;
                 progress.flushed.0 += flushed.0;
                 progress.flushed.1 += flushed.1;
             });

@@ -1,0 +1,10 @@
+//! Real databases behind a real gateway. What they hold is read by their own clients, and never by
+//! our reader: I13, backends are the gateway's rows, value for value.
+
+mod cells;
+mod configured;
+mod faults;
+mod history;
+mod killed;
+mod servers;
+mod values;

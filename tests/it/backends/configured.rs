@@ -1,0 +1,68 @@
+//! A backend as a new user gets one: a URL in the environment, and rows to be queried.
+
+use super::servers::Database;
+use crate::harness::changes::upsert;
+use crate::harness::process::{Served, lakesync, run};
+use crate::processes::{hlc_now, set_up};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_is_all_it_takes() {
+    for database in Database::all().await {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        let data_text = data.to_str().expect("text");
+        let mut command = lakesync(["serve", "--data", data_text, "--listen", "127.0.0.1:0"]);
+        command.env("LAKESYNC_BACKEND_URL", database.url(database.address()));
+        let served = Served::spawn(command, &data).await;
+        let client = served.client("ann").await;
+        set_up(&client).await;
+        let milk = upsert("ann", hlc_now(), "todos/1", &[("title", "milk")]);
+        client.push([milk]).await.expect("pushed");
+        assert_eq!(client.flush().await.expect("flushed").position, 1);
+        let table = format!("{}.{}", database.quoted("main"), database.quoted("todos"));
+        assert_eq!(
+            database.ask(&format!("SELECT id, title, done FROM {table}")).await,
+            ["1|milk|∅"]
+        );
+        served.signal("TERM").await;
+        let ended = served.ended().await;
+        assert!(ended.status.success(), "{ended:?}");
+        let said = ended.stdout + &ended.stderr;
+        assert!(!said.contains(lakesync_adapters::testing::PASSWORD), "{said}");
+        database
+            .ask(&format!("DROP SCHEMA {} CASCADE", database.quoted("main")).replace(
+                " CASCADE",
+                match database {
+                    Database::Postgres(_) => " CASCADE",
+                    Database::MariaDb(_) => "",
+                },
+            ))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_configured_wrongly_is_told_before_anything_starts() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("lakesync.toml");
+    for (text, says) in [
+        ("[backends.a]\nkind = 'oracle'\n", "backends.a: kind = \"oracle\""),
+        ("[backends.a]\nkind = 'postgres'\nurl = 'nonsense'\n", "backends.a: the url"),
+        ("flush_to = ['b']\n", "flush_to: there is no backend b"),
+        ("backend_url = 'ftp://x'\n", "postgres:// or mysql://"),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        let data = place.path().join("data");
+        let arguments = [
+            "serve",
+            "--config",
+            file.to_str().expect("text"),
+            "--data",
+            data.to_str().expect("text"),
+        ];
+        let ended = run(lakesync(arguments)).await;
+        assert_eq!(ended.status.code(), Some(78), "{text}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{text}: {}", ended.stderr);
+        assert!(!data.exists(), "nothing was made");
+    }
+}
