@@ -109,7 +109,7 @@ async fn values_have_natural_types_whichever_way_they_came() {
     adapter.write(&one_commit(2, second)).await.expect("write");
     for (name, (kind, value, shown)) in names.iter().zip(&cases) {
         let printed = printed(server, &database, name).await;
-        assert_eq!(printed, [shown; 3], "{value:?} in {kind}");
+        assert_eq!(printed, [shown.as_str(); 3], "{value:?} in {kind}");
     }
     let types = "SELECT GROUP_CONCAT(DISTINCT DATA_TYPE ORDER BY DATA_TYPE) \
                  FROM information_schema.COLUMNS WHERE TABLE_NAME = 't' AND TABLE_SCHEMA";
