@@ -8,8 +8,8 @@ use crate::sql::render::{self, Dialect};
 /// What both servers' types hold.
 ///
 /// A row must fit half a page of 16 KiB. Its long values are moved out of it, but only those of more
-/// than 40 bytes: so columns of 40 bytes each, and texts of decimals that stay whole, are the widest
-/// row, and 180 of them fit beside the longest row id.
+/// than 40 bytes: so columns of 40 bytes each are the widest row, and 180 of them leave some room
+/// for columns that people add.
 pub(super) const CAPACITY: Capacity = Capacity {
     nul: true,
     nan: false,
@@ -74,7 +74,10 @@ impl Flavour {
             ColumnType::Decimal { precision, scale } if scale <= SCALE_MAX => {
                 return format!("decimal({precision},{scale})");
             }
-            ColumnType::Decimal { .. } => "varchar(64) collate ascii_bin",
+            // Of 256 bytes, which is what makes it one that may be moved out of a row.
+            ColumnType::Decimal { .. } => {
+                return format!("varchar(64) collate {}", self.collation());
+            }
             ColumnType::Timestamp => "datetime(6)",
             ColumnType::Date => "date",
             ColumnType::Uuid => "char(36) collate ascii_bin",
@@ -119,7 +122,7 @@ mod tests {
         }
         let decimal = |scale| ColumnType::Decimal { precision: 38, scale };
         assert_eq!(Flavour::MySql.name(decimal(30)), "decimal(38,30)");
-        assert_eq!(Flavour::MySql.name(decimal(31)), "varchar(64) collate ascii_bin");
+        assert_eq!(Flavour::MySql.name(decimal(31)), "varchar(64) collate utf8mb4_0900_bin");
         let end = CAPACITY.timestamps.1;
         assert_eq!((DIALECT.timestamp)(end), "9999-12-31 23:59:59.999999");
     }

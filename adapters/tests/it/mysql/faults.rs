@@ -93,22 +93,29 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
     let adapter = through(&proxy, &name);
     let lost = |text: &str| Fault::CutBefore(text.to_owned());
     let unanswered = |text: &str| Fault::CutAnswer(text.to_owned());
-    let kinds = [ColumnType::Int64, ColumnType::Json];
+    let kind_at = |version| match version {
+        1 => ColumnType::Int64,
+        2 => ColumnType::Double,
+        _ => ColumnType::Json,
+    };
     let wanted = |version: u32| {
-        let kind = kinds[usize::from(1 < version)];
+        let kind = kind_at(version);
         let columns: Vec<_> = (0..version).map(|at| (format!("c{at}"), kind)).collect();
         let columns: Vec<_> = columns.iter().map(|(name, kind)| (name.as_str(), *kind)).collect();
         schema("t", version, &columns)
     };
     for (version, fault) in (1..).zip([
-        unanswered("CREATE TABLE"),
-        unanswered("UPDATE"),
-        unanswered("ALTER TABLE"),
+        unanswered("CREATE TABLE `"),
+        unanswered("AS t JOIN"),
+        unanswered("MODIFY COLUMN"),
+        unanswered("ADD COLUMN"),
         lost("INSERT INTO"),
         lost("generation + 1"),
         unanswered("\u{3}COMMIT"),
     ]) {
         let wanted = wanted(version);
+        // Statements that the server knows already are sent by number, not by their text.
+        proxy.cut();
         proxy.set(fault.clone());
         let fired = proxy.fired();
         for tries in 1.. {
@@ -119,13 +126,12 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
                 Err(error) => panic!("{fault:?}: {error:?}"),
             }
         }
-        // The second type widens once, so its emptying is not met again.
-        assert!(fired < proxy.fired() || fault == unanswered("UPDATE"), "{fault:?}");
+        assert!(fired < proxy.fired(), "{fault:?}");
         proxy.heal();
         assert_eq!(adapter.schema().await, Ok(wanted), "{fault:?}");
         let position = u64::from(version);
-        let kind = kinds[usize::from(1 < version)];
-        let value = match kind {
+        let value = match kind_at(version) {
+            ColumnType::Double => Value::Double(2.5),
             ColumnType::Json => Value::Json(format!("[{version}]")),
             _ => Value::Int64(7),
         };
@@ -133,7 +139,7 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
         adapter.write(&one_commit(position, vec![change])).await.expect("write");
     }
     let shown = server.mariadb(&format!("SELECT c0 FROM {name}.t ORDER BY id")).await;
-    assert_eq!(shown, "7\n[2]\n[3]\n[4]\n[5]\n[6]", "rows from before are shown anew");
+    assert_eq!(shown, "7\n2.5\n[3]\n[4]\n[5]\n[6]\n[7]", "rows from before are shown anew");
 }
 
 #[tokio::test]
@@ -168,12 +174,8 @@ async fn a_writer_that_hangs_stops_no_other_for_long() {
     let first = batch(1);
     proxy.set(Fault::Slow(SOON / 20));
     let mut write = std::pin::pin!(hanging.write(&first));
-    let locks = format!(
-        "SELECT count(*) FROM information_schema.INNODB_TRX WHERE trx_rows_locked > 0 \
-         AND trx_mysql_thread_id IN (SELECT ID FROM information_schema.PROCESSLIST) \
-         AND EXISTS (SELECT 1 FROM {name}._lakesync_meta)"
-    );
-    let is_locked = async { while server.mariadb(&locks).await == "0" {} };
+    let free = format!("SELECT one FROM {name}._lakesync_meta FOR UPDATE SKIP LOCKED");
+    let is_locked = async { while server.mariadb(&free).await == "1" {} };
     tokio::select! {
         done = &mut write => panic!("it is too slow for that: {done:?}"),
         () = is_locked => proxy.set(Fault::Swallow),

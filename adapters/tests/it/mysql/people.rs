@@ -46,7 +46,7 @@ async fn what_does_not_fit_is_named_and_left_alone() {
             format!("TABLE t ({KEY} PRIMARY KEY, n bigint GENERATED ALWAYS AS (7) STORED)"),
             "computes its column n",
         ),
-        (format!("TABLE t ({KEY} PRIMARY KEY, n bigint) ENGINE = MyISAM"), "is kept by MyISAM"),
+        (format!("TABLE t ({KEY} PRIMARY KEY, n bigint) ENGINE = MEMORY"), "is kept by MEMORY"),
         ("VIEW t AS SELECT 'a' AS id, 7 AS n".to_owned(), "table t is a view"),
     ] {
         let name = server.fresh();
