@@ -37,7 +37,8 @@ impl Postgres {
     }
 
     /// A connection in a transaction. The database ends it by itself if we don't within `limit`: a
-    /// server that hangs must not keep its successor from writing.
+    /// server that hangs must not keep its successor from writing. Rows are looked up by index,
+    /// however small their table is thought to be: a planner knows of the rows there were.
     pub(super) async fn begin(&self, limit: Duration) -> Result<Session, Failure> {
         let mut session = self.session().await?;
         let ms = limit.as_millis().clamp(1, i32::MAX as u128);
@@ -45,7 +46,8 @@ impl Postgres {
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
              SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL datestyle = 'ISO'; \
-             SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1"
+             SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1; \
+             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
         );
         script(&mut session, sql).await?;
         Ok(session)

@@ -129,7 +129,13 @@ pub(super) async fn delete_states(
     table_id: i32,
     row_ids: &[&RowId],
 ) -> Result<(), Failure> {
-    let sql = format!("DELETE FROM {} WHERE table_id = $1 AND row_id = ANY($2)", names.own(ROWS));
+    // Nobody but us writes these, and we hold the lock: so rows stay where they were found.
+    let sql = format!(
+        "DELETE FROM {0} WHERE ctid = ANY(ARRAY(SELECT r.ctid \
+         FROM unnest($2::text[]) AS u (row_id) CROSS JOIN LATERAL \
+         (SELECT ctid FROM {0} WHERE table_id = $1 AND row_id = u.row_id LIMIT 1) AS r))",
+        names.own(ROWS)
+    );
     for chunk in row_ids.chunks(STATEMENT_ROWS) {
         let ids: Vec<_> = chunk.iter().map(|row_id| row_id.as_str()).collect();
         Statement::new(&sql).bind(table_id).bind(ids).run(connection).await?;
