@@ -8,6 +8,7 @@ mod fit;
 mod sql;
 
 pub mod memory;
+pub mod mysql;
 pub mod postgres;
 #[cfg(feature = "testing")]
 pub mod testing;

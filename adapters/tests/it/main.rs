@@ -6,6 +6,7 @@ use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
 mod fixtures;
+mod mysql;
 mod postgres;
 mod servers;
 

@@ -1,0 +1,137 @@
+//! What stands in the database under the names of synced tables, whoever made it.
+
+use std::collections::HashMap;
+
+use lakesync::name::TableName;
+use sqlx::Row;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+
+use super::MySql;
+use super::read::text;
+use super::session::Failure;
+use super::statement::Statement;
+use super::types::tidied;
+
+/// A table, or whatever else has its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Relation {
+    /// `BASE TABLE` for a table.
+    pub(super) kind: String,
+    /// Who keeps its rows: only InnoDB takes them back when a transaction fails.
+    pub(super) engine: String,
+    pub(super) columns: Vec<Found>,
+}
+
+/// A column of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) name: String,
+    /// The type's name, with its collation.
+    pub(super) kind: String,
+    pub(super) not_null: bool,
+    /// Whether a row that says nothing of it gets a value.
+    pub(super) filled: bool,
+    /// Whether its value is computed, so that nobody may write it.
+    pub(super) generated: bool,
+    /// Whether it alone is unique in its table.
+    pub(super) unique: bool,
+}
+
+/// What there is in the database, by name.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    relations: HashMap<String, Relation>,
+    /// Whether the server tells tables apart by the case of their names.
+    is_sensitive: bool,
+}
+
+impl Inventory {
+    /// What has the name of `table`.
+    pub(super) fn of(&self, table: &TableName) -> Option<&Relation> {
+        self.relations.get(&self.folded(table.as_str()))
+    }
+
+    fn folded(&self, name: &str) -> String {
+        if self.is_sensitive { name.to_owned() } else { name.to_ascii_lowercase() }
+    }
+}
+
+impl MySql {
+    /// What there is in the database.
+    pub(super) async fn inspect(
+        &self,
+        connection: &mut MySqlConnection,
+    ) -> Result<Inventory, Failure> {
+        const TABLES: &str = "
+SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR), CAST(TABLE_TYPE AS CHAR),
+    CAST(COALESCE(ENGINE, '') AS CHAR)
+FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?";
+        const COLUMNS: &str = "
+SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR), CAST(COLUMN_NAME AS CHAR),
+    CAST(COLUMN_TYPE AS CHAR), CAST(COLLATION_NAME AS CHAR), CAST(IS_NULLABLE = 'NO' AS SIGNED),
+    CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%'
+        OR EXTRA LIKE '%DEFAULT_GENERATED%' AS SIGNED),
+    CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED)
+FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION";
+        const UNIQUE: &str = "
+SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR), CAST(MAX(COLUMN_NAME) AS CHAR)
+FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND NON_UNIQUE = 0
+GROUP BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME
+HAVING COUNT(*) = 1 AND MAX(SUB_PART) IS NULL";
+        let sql = "SELECT CAST(@@lower_case_table_names AS SIGNED)";
+        let row = Statement::new(sql).row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let mut inventory = Inventory {
+            is_sensitive: row.try_get_unchecked::<i64, _>(0)? == 0,
+            ..Inventory::default()
+        };
+        for row in self.look_up(connection, TABLES, &inventory).await? {
+            let relation = inventory.relations.entry(inventory_key(&inventory, &row)?).or_default();
+            relation.kind = text(&row, 2)?.to_owned();
+            relation.engine = text(&row, 3)?.to_owned();
+        }
+        for row in self.look_up(connection, COLUMNS, &inventory).await? {
+            let key = inventory_key(&inventory, &row)?;
+            let Some(relation) = inventory.relations.get_mut(&key) else { continue };
+            relation.columns.push(Found {
+                name: text(&row, 2)?.to_owned(),
+                kind: tidied(text(&row, 3)?, row.try_get_unchecked(4)?),
+                not_null: truth(&row, 5)?,
+                filled: truth(&row, 6)?,
+                generated: truth(&row, 7)?,
+                unique: false,
+            });
+        }
+        for row in self.look_up(connection, UNIQUE, &inventory).await? {
+            let key = inventory_key(&inventory, &row)?;
+            let Some(relation) = inventory.relations.get_mut(&key) else { continue };
+            let name = text(&row, 2)?;
+            let of_name = |found: &&mut Found| found.name.eq_ignore_ascii_case(name);
+            if let Some(found) = relation.columns.iter_mut().find(of_name) {
+                found.unique = true;
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// Rows that are about our database. The server compares the names of databases regardless of
+    /// case, even where they differ by it.
+    async fn look_up(
+        &self,
+        connection: &mut MySqlConnection,
+        sql: &str,
+        inventory: &Inventory,
+    ) -> Result<Vec<MySqlRow>, Failure> {
+        let mut rows = Statement::new(sql).bind(self.names.database()).rows(connection).await?;
+        let ours = inventory.folded(self.names.database());
+        rows.retain(|row| text(row, 0).is_ok_and(|name| inventory.folded(name) == ours));
+        Ok(rows)
+    }
+}
+
+fn inventory_key(inventory: &Inventory, row: &MySqlRow) -> Result<String, sqlx::Error> {
+    Ok(inventory.folded(text(row, 1)?))
+}
+
+fn truth(row: &MySqlRow, at: usize) -> Result<bool, sqlx::Error> {
+    Ok(row.try_get_unchecked::<i64, _>(at)? != 0)
+}

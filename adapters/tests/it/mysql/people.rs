@@ -1,0 +1,212 @@
+//! What people have and add beside synced tables: it stays, or it is told what is in the way.
+
+use lakesync::adapter::{Adapter, AdapterError};
+use lakesync::name::Position;
+use lakesync::schema::{ColumnType, Schema};
+use lakesync::value::Value;
+use lakesync_adapters::testing::MariaDb;
+
+use super::adapter;
+use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
+
+const INT: ColumnType = ColumnType::Int64;
+const TEXT: ColumnType = ColumnType::String;
+const KEY: &str = "id varchar(256) COLLATE utf8mb4_nopad_bin";
+
+fn n(row_id: &str, hlc: u64, n: i64) -> lakesync::delta::Delta {
+    upsert("t", row_id, hlc, &[("n", Value::Int64(n))])
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_named_and_left_alone() {
+    let Some(server) = MariaDb::shared().await else { return };
+    for (made, said) in [
+        (
+            format!("TABLE t ({KEY} PRIMARY KEY, n text)"),
+            "table t has the column n as text collate utf8mb4_general_ci, where bigint is wanted",
+        ),
+        (format!("TABLE t ({KEY} PRIMARY KEY, n int)"), "the column n as int(11), where bigint"),
+        (format!("TABLE t ({KEY} PRIMARY KEY, n bigint unsigned)"), "n as bigint unsigned, where"),
+        (
+            "TABLE t (id varchar(256) PRIMARY KEY, n bigint)".to_owned(),
+            "key column id as varchar(256) collate utf8mb4_general_ci, where varchar(256) collate",
+        ),
+        (format!("TABLE t ({KEY}, n bigint)"), "column id without a primary key on it alone"),
+        (
+            format!("TABLE t ({KEY}, n bigint, PRIMARY KEY (id, n))"),
+            "column id without a primary key on it alone",
+        ),
+        ("TABLE t (k int PRIMARY KEY, n bigint)".to_owned(), "exists without its key column id"),
+        (format!("TABLE t ({KEY} PRIMARY KEY, n bigint NOT NULL)"), "the column n as NOT NULL"),
+        (
+            format!("TABLE t ({KEY} PRIMARY KEY, n bigint, x int NOT NULL)"),
+            "a column x that is NOT NULL",
+        ),
+        (
+            format!("TABLE t ({KEY} PRIMARY KEY, n bigint GENERATED ALWAYS AS (7) STORED)"),
+            "computes its column n",
+        ),
+        (format!("TABLE t ({KEY} PRIMARY KEY, n bigint) ENGINE = MEMORY"), "is kept by MEMORY"),
+        ("VIEW t AS SELECT 'a' AS id, 7 AS n".to_owned(), "table t is a view"),
+    ] {
+        let name = server.fresh();
+        server
+            .mariadb(&format!(
+                "CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci; \
+                 USE {name}; CREATE {made}"
+            ))
+            .await;
+        let dump = format!("SHOW CREATE TABLE {name}.t");
+        let before = server.mariadb(&dump).await;
+        let adapter = adapter(server, &name, true);
+        let more = schema("a_new_one", 1, &[("x", INT)]);
+        let wanted = schema("t", 1, &[("n", INT)]);
+        let both = more.tables().chain(wanted.tables()).map(|table| (**table).clone());
+        let error = adapter.prepare(&Schema::from_stored(both)).await.expect_err(&made);
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{made}: {error:?}");
+        assert!(error.to_string().contains(said), "{made}: {error}");
+        assert_eq!(server.mariadb(&dump).await, before, "{made}");
+        let there = server.mariadb(&format!("SHOW TABLES IN {name} LIKE 'a_new_one'")).await;
+        assert_eq!(there, "", "all of a schema or none of it");
+    }
+}
+
+#[tokio::test]
+async fn what_people_add_stays() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1), n("b", 1, 2)])).await.expect("write");
+    server
+        .mariadb(&format!(
+            "USE {name}; CREATE ROLE {name}_reader; \
+             ALTER TABLE t ADD COLUMN note varchar(9) NOT NULL DEFAULT 'new'; \
+             UPDATE t SET note = 'seen'; ALTER TABLE t ADD COLUMN twice bigint AS (n * 2); \
+             CREATE INDEX by_n ON t (n); CREATE VIEW big AS SELECT id FROM t WHERE n > 1; \
+             GRANT SELECT ON t TO {name}_reader; CREATE TABLE theirs (x int)"
+        ))
+        .await;
+    let more = [("n", INT), ("title", TEXT)];
+    adapter.prepare(&schema("t", 2, &more)).await.expect("a column more");
+    let title = |id, hlc| upsert("t", id, hlc, &[("title", Value::String("x".to_owned()))]);
+    let changes = vec![title("a", 2), title("c", 2), n("c", 2, 7), delete("t", "b", 3)];
+    adapter.write(&one_commit(2, changes)).await.expect("write");
+    let wider = [("n", ColumnType::Double), ("title", TEXT)];
+    adapter.prepare(&schema("t", 3, &wider)).await.expect("a wider type");
+    let sql = format!("SELECT id, n, title, note, twice FROM {name}.t ORDER BY id");
+    assert_eq!(server.mariadb(&sql).await, "a|1|x|seen|2\nc|7|x|new|14");
+    assert_eq!(server.mariadb(&format!("SELECT id FROM {name}.big")).await, "c");
+    let indexes = format!(
+        "SELECT DISTINCT INDEX_NAME FROM information_schema.STATISTICS \
+         WHERE TABLE_SCHEMA = '{name}' AND TABLE_NAME = 't' ORDER BY 1"
+    );
+    assert_eq!(server.mariadb(&indexes).await, "by_n\nPRIMARY");
+    let grants = server.mariadb(&format!("SHOW GRANTS FOR {name}_reader")).await;
+    assert!(grants.contains("GRANT SELECT ON"), "{grants}");
+    // A row of theirs that is not ours stays, until one of ours has its key.
+    server.mariadb(&format!("INSERT INTO {name}.t (id, note) VALUES ('z', 'mine')")).await;
+    adapter.write(&one_commit(3, vec![n("y", 4, 1)])).await.expect("write");
+    assert_eq!(server.mariadb(&format!("SELECT note FROM {name}.t WHERE id = 'z'")).await, "mine");
+}
+
+#[tokio::test]
+async fn tables_that_fit_are_used() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    server
+        .mariadb(&format!(
+            "CREATE DATABASE {name}; \
+             CREATE TABLE {name}.t (own int AUTO_INCREMENT PRIMARY KEY, \
+             {KEY} NOT NULL UNIQUE, N bigint) CHARACTER SET utf8mb4"
+        ))
+        .await;
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT), ("m", INT)])).await.expect("it fits");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1), n("b", 1, 2)])).await.expect("write");
+    adapter.write(&one_commit(2, vec![n("a", 2, 3), delete("t", "b", 2)])).await.expect("write");
+    assert_eq!(server.mariadb(&format!("SELECT own, id, n FROM {name}.t")).await, "1|a|3");
+}
+
+#[tokio::test]
+async fn what_is_put_in_the_way_later_says_what_to_do() {
+    let Some(server) = MariaDb::shared().await else { return };
+    for (harm, mend, said) in [
+        (
+            "ALTER TABLE t ADD CONSTRAINT small CHECK (n < 5)",
+            "ALTER TABLE t DROP CONSTRAINT small",
+            "small",
+        ),
+        (
+            "ALTER TABLE t ADD COLUMN x int DEFAULT 1; CREATE UNIQUE INDEX one ON t (x)",
+            "DROP INDEX one ON t",
+            "lift the constraint",
+        ),
+        ("ALTER TABLE t RENAME TO u", "ALTER TABLE u RENAME TO t", "doesn't exist"),
+        (
+            "ALTER TABLE t RENAME COLUMN n TO m",
+            "ALTER TABLE t RENAME COLUMN m TO n",
+            "Unknown column",
+        ),
+        (
+            "ALTER TABLE t MODIFY n bigint NOT NULL",
+            "ALTER TABLE t MODIFY n bigint",
+            "cannot be null",
+        ),
+        ("ALTER TABLE t ADD x int NOT NULL", "ALTER TABLE t DROP x", "default value"),
+        (
+            "CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not today'",
+            "DROP TRIGGER no",
+            "not today",
+        ),
+    ] {
+        let name = server.fresh();
+        let adapter = adapter(server, &name, true);
+        adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+        adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+        server.mariadb(&format!("USE {name}; {harm}")).await;
+        let batch = one_commit(2, vec![n("b", 2, 7), upsert("t", "c", 2, &[])]);
+        let error = adapter.write(&batch).await.expect_err(harm);
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{harm}: {error:?}");
+        assert!(error.to_string().contains(said), "{harm}: {error}");
+        assert_eq!(adapter.watermark(LOG).await, Ok(Position(1)), "{harm}");
+        let shown = server.mariadb(&format!("SELECT COUNT(*) FROM {name}._lakesync_rows")).await;
+        assert_eq!(shown, "1", "{harm}");
+        server.mariadb(&format!("USE {name}; {mend}")).await;
+        adapter.write(&batch).await.expect(mend);
+    }
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_named() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let owner = adapter(server, &name, true);
+    owner.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    server.mariadb(&format!("CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'poor'")).await;
+    let options =
+        lakesync_adapters::mysql::Options::new(format!("mysql://{name}:poor@{}", server.address()));
+    let server_of_poor = lakesync_adapters::mysql::Server::new(options).expect("a url");
+    let poor = server_of_poor.adapter(&name, true).expect("a name");
+    let error = poor.watermark(LOG).await.expect_err("no right");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    assert!(error.to_string().contains("grant it"), "{error}");
+    // Who may do all but create is enough, once somebody else has prepared.
+    let rights = "SELECT, INSERT, UPDATE, DELETE";
+    server.mariadb(&format!("GRANT {rights} ON {name}.* TO {name}@'127.0.0.1'")).await;
+    poor.prepare(&schema("t", 1, &[("n", INT)])).await.expect("nothing to create");
+    poor.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    let error = poor.prepare(&schema("u", 1, &[("n", INT)])).await.expect_err("no right");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn servers_that_take_short_statements_are_refused() {
+    let Some(server) = MariaDb::start().await else { return };
+    server.mariadb("SET GLOBAL max_allowed_packet = 4194304").await;
+    let adapter = adapter(&server, "main", true);
+    let error = adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect_err("too short");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    assert!(error.to_string().contains("max_allowed_packet is 4194304 bytes"), "{error}");
+}
