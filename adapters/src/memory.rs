@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
-use lakesync::delta::{Delta, Op};
+use lakesync::delta::Delta;
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
-use lakesync::schema::{Proposal, Schema, TableSchema};
+use lakesync::schema::{Schema, TableSchema};
+
+use crate::shape;
 
 /// A backend in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -142,14 +144,7 @@ impl Memory {
 
 impl State {
     fn prepare(&mut self, schema: &Schema) -> Result<(), AdapterError> {
-        let known = |table: &TableSchema| self.schema.table(&table.table).map_or(0, |t| t.version);
-        let newer: Vec<_> = schema.tables().filter(|table| known(table) < table.version).collect();
-        let proposals: Vec<_> = newer.iter().map(|table| proposal(table)).collect();
-        let fits = self.schema.evolve(&proposals);
-        fits.map_err(|error| AdapterError::Mismatch(error.to_string()))?;
-        // Ids and versions are the gateway's to give: what it sent is kept, not what fitted.
-        let tables = self.schema.tables().chain(newer).map(|table| TableSchema::clone(table));
-        self.schema = Schema::from_stored(tables);
+        self.schema = shape::grown(&self.schema, schema)?;
         Ok(())
     }
 
@@ -160,7 +155,7 @@ impl State {
         }
         let new = || batch.after(watermark).iter().flat_map(|commit| &commit.deltas);
         // All is checked before anything is changed: from here on nothing can fail.
-        new().try_for_each(|delta| self.check(delta))?;
+        new().try_for_each(|delta| shape::check(&self.schema, delta))?;
         for (place, delta) in batch.changes_after(watermark) {
             self.history.insert(place, delta.clone());
             let rows = self.rows.entry(delta.table.clone()).or_default();
@@ -170,38 +165,11 @@ impl State {
         Ok(())
     }
 
-    fn check(&self, delta: &Delta) -> Result<(), AdapterError> {
-        let schema = self.table(&delta.table)?;
-        let Op::Upsert(cells) = &delta.op else { return Ok(()) };
-        for cell in cells {
-            let (table, column) = (delta.table.clone(), cell.column.clone());
-            let Some(known) = schema.column(&column) else {
-                return Err(AdapterError::UnknownColumn { table, column });
-            };
-            if !known.kind.held(&cell.value) {
-                let (row_id, wanted) = (delta.row_id.clone(), known.kind);
-                let found = cell.value.kind();
-                return Err(AdapterError::Unfit { table, row_id, column, wanted, found });
-            }
-        }
-        Ok(())
-    }
-
     fn table(&self, table: &TableName) -> Result<&TableSchema, AdapterError> {
-        let known = self.schema.table(table).map(Arc::as_ref);
-        known.ok_or_else(|| AdapterError::UnknownTable(table.clone()))
+        shape::table(&self.schema, table)
     }
 
     fn watermark(&self, log: LogId) -> Position {
         self.watermarks.get(&log).copied().unwrap_or_default()
-    }
-}
-
-fn proposal(table: &TableSchema) -> Proposal {
-    Proposal {
-        table: table.table.clone(),
-        key: table.key.clone(),
-        columns: table.columns.iter().map(|column| (column.name.clone(), column.kind)).collect(),
-        primary_key: table.primary_key.clone(),
     }
 }
