@@ -71,6 +71,8 @@ impl Faults {
             state.calls.push(name);
             (state.calls.len(), state.mode)
         };
+        // As a backend out there would: others get a turn meanwhile.
+        tokio::task::yield_now().await;
         let failed = || Err(AdapterError::Unavailable(format!("{name} was to fail")));
         match mode {
             Mode::Away => failed(),
