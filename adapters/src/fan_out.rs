@@ -222,7 +222,8 @@ impl Adapter for FanOut {
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.primary.forget(table, rows).await?;
         let followers = self.followers.iter();
-        join_all(followers.map(|follower| follower.call(|adapter| adapter.forget(table, rows)))).await;
+        join_all(followers.map(|follower| follower.call(|adapter| adapter.forget(table, rows))))
+            .await;
         Ok(())
     }
 

@@ -124,11 +124,7 @@ async fn watermarks(source: &dyn Adapter) -> Result<checkpoint::Watermarks, Adap
     Ok(all)
 }
 
-fn tell(
-    progress: &mut dyn Progress,
-    step: Step<'_>,
-    at: &Checkpoint,
-) -> Result<(), MigrateError> {
+fn tell(progress: &mut dyn Progress, step: Step<'_>, at: &Checkpoint) -> Result<(), MigrateError> {
     if progress.done(step, at).is_break() { Err(MigrateError::Stopped) } else { Ok(()) }
 }
 
@@ -159,7 +155,10 @@ impl Copy<'_> {
             after = Some(last.clone());
             at.stage = Stage::Rows { table: table.clone(), after: last.clone(), done };
             tell(self.progress, Step::Rows(table, done), at)?;
-            pace.took(page.len(), page.iter().map(|(id, row)| id.as_str().len() + row.size()).sum());
+            pace.took(
+                page.len(),
+                page.iter().map(|(id, row)| id.as_str().len() + row.size()).sum(),
+            );
         }
     }
 

@@ -175,6 +175,9 @@ mod tests {
         let part = part.only(|delta| 2 < delta.stamp.hlc.0);
         assert_eq!(clocks(&part, 0), [(3, 2, 3), (3, 3, 4), (5, 2, 3), (5, 3, 4)]);
         let none = part.only(|_| false);
-        assert_eq!((none.first(), none.last(), none.commits()), (Position(3), Position(9), &[][..]));
+        assert_eq!(
+            (none.first(), none.last(), none.commits()),
+            (Position(3), Position(9), &[][..])
+        );
     }
 }

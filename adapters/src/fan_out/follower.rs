@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lakesync::adapter::{Adapter, AdapterError, Batch};
 use lakesync::name::{LogId, Position};
@@ -88,8 +87,8 @@ impl Follower {
             Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) => batch,
         };
         let fails = self.status.borrow().error.is_some();
-        let wait = if fails { Duration::ZERO } else { self.patience.answer };
-        if !matches!(timeout(wait, self.queue.send(batch)).await, Ok(Ok(()))) {
+        let send = timeout(self.patience.answer, self.queue.send(batch));
+        if fails || !matches!(send.await, Ok(Ok(()))) {
             self.doubt();
         }
     }

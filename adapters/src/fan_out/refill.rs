@@ -133,11 +133,7 @@ impl Refill {
     }
 
     /// From here on, batches connect again.
-    async fn finish(
-        &self,
-        follower: &dyn Adapter,
-        patience: Patience,
-    ) -> Result<(), AdapterError> {
+    async fn finish(&self, follower: &dyn Adapter, patience: Patience) -> Result<(), AdapterError> {
         for (log, position) in self.covered.iter().filter(|(_, at)| **at != Position::START) {
             let all = Batch::new(*log, Position::START.next(), *position, Vec::new());
             let all = all.expect("BUG: from the first position to a later one");

@@ -21,6 +21,12 @@ pub(super) struct Task {
     patience: Patience,
 }
 
+/// Whether the follower was heard of.
+enum Spoke {
+    No,
+    Well,
+}
+
 /// Batches that the primary has.
 struct Inbox {
     queue: mpsc::Receiver<Arc<Batch>>,
@@ -66,10 +72,14 @@ impl Task {
                 Phase::Following => self.follow().await,
                 Phase::Refilling => self.fill().await,
             };
-            let Err(error) = done else {
-                pause = self.patience.pause_min;
-                self.status.send_if_modified(|status| status.error.take().is_some());
-                continue;
+            let error = match done {
+                Ok(Spoke::No) => continue,
+                Ok(Spoke::Well) => {
+                    pause = self.patience.pause_min;
+                    self.status.send_if_modified(|status| status.error.take().is_some());
+                    continue;
+                }
+                Err(error) => error,
             };
             if let AdapterError::UnknownTable(_) | AdapterError::UnknownColumn { .. } = error {
                 // Its own error is the one to tell, if that is refused as well.
@@ -93,7 +103,7 @@ impl Task {
         self.status.borrow().phase
     }
 
-    async fn compare(&mut self) -> Result<(), AdapterError> {
+    async fn compare(&mut self) -> Result<Spoke, AdapterError> {
         self.prepare().await?;
         let mut logs = self.patience.wait(self.primary.logs()).await?;
         logs.retain(|log| *log != MARKS);
@@ -104,17 +114,17 @@ impl Task {
         }
         if !marks_behind && !behind {
             self.enter(Phase::Following);
-            return Ok(());
+            return Ok(Spoke::Well);
         }
         // What it lacks may be on its way; but no batch has what a mark stands for.
         if !marks_behind
             && let Some(batch) = self.inbox.next()
             && self.deliver(batch).await?
         {
-            return Ok(());
+            return Ok(Spoke::Well);
         }
         self.enter(Phase::Refilling);
-        Ok(())
+        Ok(Spoke::Well)
     }
 
     /// The primary is asked first: it may move on meanwhile, but what it had is a lot to be behind.
@@ -125,18 +135,18 @@ impl Task {
         Ok(reached < wanted)
     }
 
-    async fn follow(&mut self) -> Result<(), AdapterError> {
+    async fn follow(&mut self) -> Result<Spoke, AdapterError> {
         let mut status = self.status.subscribe();
         let doubt = async { drop(status.wait_for(|status| status.doubted).await) };
         let batch = tokio::select! {
             biased;
-            () = doubt => return Ok(()),
+            () = doubt => return Ok(Spoke::No),
             batch = self.inbox.wait() => batch,
         };
         if !self.deliver(batch).await? {
             self.enter(Phase::Refilling);
         }
-        Ok(())
+        Ok(Spoke::Well)
     }
 
     /// Whether `batch` connects to what the follower has. If it can't be told, it is held.
@@ -154,13 +164,13 @@ impl Task {
         }
     }
 
-    async fn fill(&mut self) -> Result<(), AdapterError> {
+    async fn fill(&mut self) -> Result<Spoke, AdapterError> {
         let (primary, follower) = (&*self.primary, &*self.follower);
         let Some(refill) = &mut self.refill else {
             self.refill = Some(Refill::begin(primary, self.patience).await?);
             // From here on, what the primary is given without a batch may be missed.
             self.status.send_modify(|status| status.refills += 1);
-            return Ok(());
+            return Ok(Spoke::No);
         };
         // All that has come so far: then the queue has room, however long the refill takes.
         for _ in 0..=self.inbox.queue.max_capacity() {
@@ -170,7 +180,7 @@ impl Task {
                 Ok(false) => {
                     // Something before it found no room: the primary has it by now.
                     self.enter(Phase::Refilling);
-                    return Ok(());
+                    return Ok(Spoke::No);
                 }
                 Err(error) => {
                     self.inbox.held = Some(batch);
@@ -181,7 +191,7 @@ impl Task {
         if refill.step(primary, follower, self.patience).await? == Filled::All {
             self.enter(Phase::Comparing);
         }
-        Ok(())
+        Ok(Spoke::Well)
     }
 
     async fn prepare(&self) -> Result<(), AdapterError> {

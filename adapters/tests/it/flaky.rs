@@ -132,11 +132,20 @@ impl Adapter for Flaky {
         self.faults.around("join", self.inner.join(table, rows)).await
     }
 
-    async fn rows(&self, table: &TableName, after: Option<&RowId>, limit: usize) -> Result<Vec<(RowId, Row)>, AdapterError> {
+    async fn rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
         self.faults.around("rows", self.inner.rows(table, after, limit)).await
     }
 
-    async fn find(&self, table: &TableName, row_ids: &[RowId]) -> Result<Vec<(RowId, Row)>, AdapterError> {
+    async fn find(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
         self.faults.around("find", self.inner.find(table, row_ids)).await
     }
 
@@ -144,7 +153,11 @@ impl Adapter for Flaky {
         self.faults.around("forget", self.inner.forget(table, rows)).await
     }
 
-    async fn history(&self, after: Option<&Place>, limit: usize) -> Result<Vec<Change>, AdapterError> {
+    async fn history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, AdapterError> {
         self.faults.around("history", self.inner.history(after, limit)).await
     }
 
