@@ -60,6 +60,8 @@ macro_rules! adapter_conformance {
             legal_names_are_only_names,
             ten_thousand_rows_fit_one_commit,
             a_history_tells_each_change_once,
+            a_part_of_a_commit_keeps_its_places,
+            what_was_recorded_is_written_all_the_same,
             columns_are_added_and_rows_stay,
             what_was_written_before_a_type_was_widened_fits,
             the_schema_is_told,

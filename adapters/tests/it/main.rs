@@ -1,14 +1,21 @@
-//! Every adapter against the suite they share.
+//! Every adapter against the suite they share, and each one's own behaviour.
 
 use async_trait::async_trait;
 use lakesync::adapter::Adapter;
 use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
+mod fan_out;
 mod fixtures;
+mod flaky;
+mod migrate;
 mod mysql;
 mod postgres;
+mod route;
 mod servers;
+mod suite;
+mod texts;
+mod tier;
 
 mod memory {
     lakesync::adapter_conformance!(super::empty_memory);

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use lakesync::adapter::Adapter;
 use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
-use lakesync_adapters::postgres;
+use lakesync_adapters::fan_out::{FanOut, Patience};
+use lakesync_adapters::route::Route;
+use lakesync_adapters::tier::Tier;
+use lakesync_adapters::{mysql, postgres};
 
 use super::{Backend, Policy};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
@@ -24,22 +27,31 @@ pub struct BadBackend {
 struct Plan {
     config: Backends,
     postgres: BTreeMap<String, postgres::Server>,
+    mysql: BTreeMap<String, mysql::Server>,
     clock: Arc<dyn WallClock>,
 }
 
 /// The backends that gateways are flushed to. Nothing connects yet: a backend that is away does not
 /// keep a server from starting.
 pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backend>, BadBackend> {
-    let mut postgres = BTreeMap::new();
+    let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
     for (name, backend) in &config.all {
         let bad = |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
-        if let Kind::Postgres(Sql { url, .. }) = &backend.kind {
-            let options = postgres::Options::new(url.0.as_str());
-            let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
-            postgres.insert(name.clone(), server);
+        match &backend.kind {
+            Kind::Postgres(Sql { url, .. }) => {
+                let options = postgres::Options::new(url.0.as_str());
+                let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
+                postgres.insert(name.clone(), server);
+            }
+            Kind::MySql(Sql { url, .. }) => {
+                let options = mysql::Options::new(url.0.as_str());
+                let server = mysql::Server::new(options).map_err(|error| bad(&error))?;
+                mysql.insert(name.clone(), server);
+            }
+            Kind::Route { .. } | Kind::FanOut { .. } | Kind::Tier { .. } => {}
         }
     }
-    let plan = Arc::new(Plan { config: config.clone(), postgres, clock: Arc::clone(clock) });
+    let plan = Arc::new(Plan { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) });
     let backend = |name: &String| {
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
@@ -58,7 +70,32 @@ impl Plan {
                 let adapter = self.postgres[name].adapter(&schema, sql.history);
                 Arc::new(adapter.map_err(|error| error.to_string())?)
             }
-            _ => return Err("not offered by this version".to_owned()),
+            Kind::MySql(sql) => {
+                let schema = sql.schema.replace(GATEWAY, gateway.as_str());
+                let adapter = self.mysql[name].adapter(&schema, sql.history);
+                Arc::new(adapter.map_err(|error| error.to_string())?)
+            }
+            Kind::Route { default, tables } => {
+                // A backend that several tables go to is opened once: it has one watermark.
+                let mut opened = BTreeMap::from([(default, self.open(default, gateway)?)]);
+                for part in tables.values() {
+                    if !opened.contains_key(part) {
+                        opened.insert(part, self.open(part, gateway)?);
+                    }
+                }
+                let of = |part: &String| Arc::clone(&opened[part]);
+                let tables = tables.iter().map(|(table, part)| (table.clone(), of(part)));
+                Arc::new(Route::new(of(default), tables.collect()))
+            }
+            Kind::FanOut { primary, followers } => {
+                let follower = |name: &String| Ok((name.clone(), self.open(name, gateway)?));
+                let followers = followers.iter().map(follower).collect::<Result<_, String>>()?;
+                Arc::new(FanOut::new(self.open(primary, gateway)?, followers, Patience::default()))
+            }
+            Kind::Tier { hot, cold, after } => {
+                let (hot, cold) = (self.open(hot, gateway)?, self.open(cold, gateway)?);
+                Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)))
+            }
         };
         Ok(opened)
     }

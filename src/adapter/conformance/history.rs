@@ -1,6 +1,6 @@
 //! The history: every change that took effect, once, in its place.
 
-use super::{Backend, LOG, batch, opened, stretch, write};
+use super::{Backend, LOG, batch, opened, shown, stretch, write};
 use crate::adapter::{Adapter, Change, Place};
 use crate::delta::Delta;
 use crate::name::{LogId, Position};
@@ -35,6 +35,31 @@ pub async fn a_history_tells_each_change_once(backend: &dyn Backend) {
     }
     assert_eq!(history(&*adapter).await, expected);
     assert_eq!(history(&*backend.open().await).await, expected);
+}
+
+/// A backend that gets some tables only keeps the places that changes had among all.
+pub async fn a_part_of_a_commit_keeps_its_places(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let deltas = ["ann@1 title=milk", "bob@2 title=oats", "bob@3 done=yes"].map(delta);
+    let whole = batch(1, deltas.to_vec());
+    write(&*adapter, &whole.only(|delta| delta.stamp.client.as_str() == "bob")).await;
+    let [_, second, third] = deltas;
+    let expected = [change(LOG, 1, 1, second), change(LOG, 1, 2, third)];
+    let expected = if backend.keeps_history() { &expected[..] } else { &[] };
+    assert_eq!(history(&*adapter).await, expected);
+}
+
+/// A history that was copied may tell already what is written later.
+pub async fn what_was_recorded_is_written_all_the_same(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let known = delta("ann@1 title=milk");
+    adapter.record(&[change(LOG, 1, 0, known.clone())]).await.expect("record");
+    let new = delta("bob@2 done=yes");
+    write(&*adapter, &batch(1, vec![known.clone(), new.clone()])).await;
+    assert_eq!(shown(&*adapter).await, ["done=yes title=milk"]);
+    let expected = [change(LOG, 1, 0, known), change(LOG, 1, 1, new)];
+    let expected = if backend.keeps_history() { &expected[..] } else { &[] };
+    assert_eq!(history(&*adapter).await, expected);
 }
 
 fn change(log: LogId, position: u64, index: u32, delta: Delta) -> Change {

@@ -13,7 +13,7 @@ impl Database {
     /// All that this machine has.
     pub(super) async fn all() -> Vec<Self> {
         let postgres = Postgres::shared().await.map(Self::Postgres);
-        let mariadb = MariaDb::shared().await.map(Self::MariaDb).filter(|_| false);
+        let mariadb = MariaDb::shared().await.map(Self::MariaDb);
         postgres.into_iter().chain(mariadb).collect()
     }
 

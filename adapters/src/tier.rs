@@ -1,0 +1,291 @@
+//! A wrapper that keeps new rows in one backend and old ones in another.
+//!
+//! All is written to the hot backend, which also keeps the watermarks and the history. A row that
+//! nobody has written for a while moves to the cold one: joined there first, then forgotten here.
+//!
+//! Invariant: what the hot backend holds of a row is all of it. So before a row is written that the
+//! cold backend has, it is brought back; and a row in both is what the hot one says. A crash between
+//! two steps leaves a row in both, which reads as one and moves again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join;
+use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
+use lakesync::clock::WallClock;
+use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::row::Row;
+use lakesync::schema::Schema;
+
+use crate::fit;
+use crate::pace::Pace;
+
+/// Two adapters, and when a row moves from the one to the other.
+#[derive(Debug)]
+pub struct Tier {
+    hot: Arc<dyn Adapter>,
+    cold: Arc<dyn Adapter>,
+    after: Duration,
+    clock: Arc<dyn WallClock>,
+    // The turn to change anything, held until the change is done, across awaits: a row that was
+    // forgotten while it moved would be back where it moved to. Readers need no turn.
+    turn: tokio::sync::Mutex<Walk>,
+    failed: Mutex<Option<AdapterError>>,
+}
+
+/// How far the search for old rows has come. A new process starts over.
+#[derive(Debug, Default)]
+struct Walk {
+    table: Option<TableName>,
+    after: Option<RowId>,
+    pace: Pace,
+}
+
+impl Tier {
+    /// Writes to `hot`, and moves rows to `cold` whose newest write or delete is `after` ago, by
+    /// its stamp.
+    pub fn new(
+        hot: Arc<dyn Adapter>,
+        cold: Arc<dyn Adapter>,
+        after: Duration,
+        clock: Arc<dyn WallClock>,
+    ) -> Self {
+        Self { hot, cold, after, clock, turn: Default::default(), failed: Mutex::default() }
+    }
+
+    /// Looks at the next few rows and moves those that are old, as every write does; for times in
+    /// which nobody writes.
+    pub async fn advance(&self) -> Result<(), AdapterError> {
+        let mut walk = self.turn.lock().await;
+        let moved = self.step(&mut walk).await;
+        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
+        moved
+    }
+
+    /// Why rows could not be moved, the last time that it was tried. Writes don't fail for it.
+    pub fn failed(&self) -> Option<AdapterError> {
+        self.failed.lock().expect("BUG: a panic while an error was put").clone()
+    }
+
+    async fn step(&self, walk: &mut Walk) -> Result<(), AdapterError> {
+        let schema = self.hot.schema().await?;
+        let from = walk.table.clone();
+        let names = schema.tables().map(|table| &table.table);
+        let mut left = names.filter(|name| from.as_ref() <= Some(name));
+        let Some(table) = left.next().cloned() else {
+            *walk = Walk { pace: walk.pace, ..Walk::default() };
+            return Ok(());
+        };
+        if walk.table.as_ref() != Some(&table) {
+            walk.after = None;
+        }
+        let page = self.hot.rows(&table, walk.after.as_ref(), walk.pace.count()).await?;
+        walk.table = Some(table.clone());
+        let Some((last, _)) = page.last() else {
+            // On to the next table, or back to the first one.
+            *walk = Walk { table: left.next().cloned(), pace: walk.pace, after: None };
+            return Ok(());
+        };
+        let last = last.clone();
+        walk.pace.took(page.len(), size(&page));
+        let old: Vec<_> = page.into_iter().filter(|(_, row)| self.is_old(row)).collect();
+        if !old.is_empty() {
+            self.cold.join(&table, &old).await?;
+            self.hot.forget(&table, &old).await?;
+        }
+        walk.after = Some(last);
+        Ok(())
+    }
+
+    fn is_old(&self, row: &Row) -> bool {
+        let newest = row.written().max(row.deleted()).map_or(0, |stamp| stamp.hlc.ms());
+        let age = Duration::from_millis(self.clock.now_ms().saturating_sub(newest));
+        self.after <= age
+    }
+
+    /// Brings those rows back that the cold backend has and the hot one has not. Returns the ids of
+    /// those that were in neither.
+    async fn warm(
+        &self,
+        table: &TableName,
+        row_ids: &[&RowId],
+    ) -> Result<HashSet<RowId>, AdapterError> {
+        let mut pace = Pace::default();
+        let mut rest = row_ids;
+        let mut absent = HashSet::new();
+        while !rest.is_empty() {
+            let (ids, later) = rest.split_at(pace.count().min(rest.len()));
+            rest = later;
+            let ids: Vec<RowId> = ids.iter().copied().cloned().collect();
+            let held = self.hot.find(table, &ids).await?;
+            let mut away: HashSet<RowId> = ids.iter().cloned().collect();
+            held.iter().for_each(|(row_id, _)| {
+                away.remove(row_id);
+            });
+            let mut bytes = size(&held);
+            if !away.is_empty() {
+                let ids: Vec<_> = ids.into_iter().filter(|row_id| away.contains(row_id)).collect();
+                let cold = self.cold.find(table, &ids).await?;
+                if !cold.is_empty() {
+                    self.hot.join(table, &cold).await?;
+                }
+                bytes += size(&cold);
+                cold.iter().for_each(|(row_id, _)| {
+                    away.remove(row_id);
+                });
+            }
+            pace.took(held.len().max(1), bytes);
+            absent.extend(away);
+        }
+        Ok(absent)
+    }
+}
+
+fn size(rows: &[(RowId, Row)]) -> usize {
+    rows.iter().map(|(row_id, row)| row_id.as_str().len() + row.size()).sum()
+}
+
+/// Rows of both backends by id. A row in both is joined.
+fn merged(hot: Vec<(RowId, Row)>, cold: Vec<(RowId, Row)>) -> BTreeMap<RowId, Row> {
+    let mut rows: BTreeMap<RowId, Row> = hot.into_iter().collect();
+    for (row_id, row) in cold {
+        rows.entry(row_id).or_default().join(&row);
+    }
+    rows
+}
+
+#[async_trait]
+impl Adapter for Tier {
+    fn capacity(&self) -> Capacity {
+        self.hot.capacity().meet(self.cold.capacity())
+    }
+
+    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
+        for tier in [&self.cold, &self.hot] {
+            fit::newer(&tier.schema().await?, schema)?;
+        }
+        // The hot one last: what it has room for, the other has too.
+        self.cold.prepare(schema).await?;
+        self.hot.prepare(schema).await
+    }
+
+    async fn schema(&self) -> Result<Schema, AdapterError> {
+        self.hot.schema().await
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
+        let mut walk = self.turn.lock().await;
+        let watermark = self.hot.watermark(batch.log()).await?;
+        if watermark.next() < batch.first() {
+            return Err(AdapterError::Gap { watermark, first: batch.first() });
+        }
+        let mut written: BTreeMap<&TableName, HashSet<&RowId>> = BTreeMap::new();
+        for (_, delta) in batch.changes_after(watermark) {
+            written.entry(&delta.table).or_default().insert(&delta.row_id);
+        }
+        for (table, row_ids) in written {
+            self.warm(table, &row_ids.into_iter().collect::<Vec<_>>()).await?;
+        }
+        self.hot.write(batch).await?;
+        // What was written is safe: that old rows can't move is nothing to write it again for.
+        let moved = self.step(&mut walk).await;
+        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.err();
+        Ok(())
+    }
+
+    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
+        self.hot.watermark(log).await
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
+        self.hot.logs().await
+    }
+
+    /// Old rows that are not in the hot backend are joined where they belong.
+    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        let _turn = self.turn.lock().await;
+        let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
+        let absent = self.warm(table, &row_ids).await?;
+        let is_cold = |(row_id, row): &&(RowId, Row)| absent.contains(row_id) && self.is_old(row);
+        let (cold, hot): (Vec<_>, Vec<_>) = rows.iter().partition(is_cold);
+        let owned = |rows: Vec<&(RowId, Row)>| rows.into_iter().cloned().collect::<Vec<_>>();
+        if !cold.is_empty() {
+            self.cold.join(table, &owned(cold)).await?;
+        }
+        self.hot.join(table, &owned(hot)).await
+    }
+
+    async fn rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        // In this order: a row that moves meanwhile was seen here, or is there already.
+        let hot = self.hot.rows(table, after, limit).await?;
+        let cold = self.cold.rows(table, after, limit).await?;
+        // Beyond the end of either page, that backend may have rows that were not asked for yet.
+        let ends = [hot.last(), cold.last()].into_iter().flatten();
+        let Some(end) = ends.map(|(row_id, _)| row_id).min().cloned() else {
+            return Ok(Vec::new());
+        };
+        let rows = merged(hot, cold).into_iter();
+        Ok(rows.take_while(|(row_id, _)| *row_id <= end).take(limit).collect())
+    }
+
+    async fn find(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
+        let hot = self.hot.find(table, row_ids).await?;
+        let cold = self.cold.find(table, row_ids).await?;
+        Ok(merged(hot, cold).into_iter().collect())
+    }
+
+    /// The cold backend forgets first: were a crash to leave it an older state alone, a row that was
+    /// deleted would be back.
+    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        let _turn = self.turn.lock().await;
+        let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
+        let hot = self.hot.find(table, &row_ids).await?;
+        let cold = self.cold.find(table, &row_ids).await?;
+        let now = merged(hot.clone(), cold.clone());
+        let same = rows.iter().filter(|(row_id, row)| now.get(row_id) == Some(row));
+        let same: HashSet<_> = same.map(|(row_id, _)| row_id).collect();
+        for (tier, held) in [(&self.cold, cold), (&self.hot, hot)] {
+            let held: Vec<_> = held.into_iter().filter(|(id, _)| same.contains(id)).collect();
+            if !held.is_empty() {
+                tier.forget(table, &held).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, AdapterError> {
+        self.hot.history(after, limit).await
+    }
+
+    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
+        self.hot.record(changes).await
+    }
+
+    async fn health(&self) -> Result<(), AdapterError> {
+        let (hot, cold) = join(self.hot.health(), self.cold.health()).await;
+        hot.and(cold)
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = self.after.as_secs_f64() / (24.0 * 60.0 * 60.0);
+        write!(f, "{}, and after {days} days {}", self.hot, self.cold)
+    }
+}
