@@ -78,12 +78,21 @@ pub(super) fn alteration(
 }
 
 fn create(names: &Names, wanted: &TableSchema) -> String {
-    let key = format!("{} text COLLATE \"C\" PRIMARY KEY", quoted(wanted.key.as_str()));
+    // An index has a name among those of tables: one of ours, so that it is in no table's way.
+    let constraint = quoted(&format!("_lakesync_key_{:016x}", fnv(wanted.table.as_str())));
+    let key = quoted(wanted.key.as_str());
+    let key = format!("{key} text COLLATE \"C\" CONSTRAINT {constraint} PRIMARY KEY");
     let column = |column: &Column| {
         format!(", {} {}", quoted(column.name.as_str()), types::name(column.kind))
     };
     let columns: String = wanted.columns.iter().map(column).collect();
     format!("CREATE TABLE {} ({key}{columns})", names.synced(&wanted.table))
+}
+
+/// FNV-1a: a short name for a long one.
+fn fnv(text: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 fn widen(name: &str, from: ColumnType, to: ColumnType) -> String {

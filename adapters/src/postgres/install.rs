@@ -11,6 +11,10 @@ use super::statement::{Statement, script};
 /// The form that our tables have. Another form has another number.
 const FORMAT: i32 = 1;
 
+/// The database's own time. Generations are times, so that none comes twice, not even after a backup
+/// was put back.
+pub(super) const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
 /// Refuses tables of another form than ours.
 pub(super) fn check_format(found: i32) -> Result<(), AdapterError> {
     match found == FORMAT {
@@ -62,7 +66,7 @@ CREATE TABLE IF NOT EXISTS {meta} (
     format integer NOT NULL,
     generation bigint NOT NULL
 );
-INSERT INTO {meta} (format, generation) VALUES ({FORMAT}, 0) ON CONFLICT DO NOTHING;
+INSERT INTO {meta} (format, generation) VALUES ({FORMAT}, {NOW_MICROS}) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS {tables} (
     id integer PRIMARY KEY,
     name text COLLATE "C" NOT NULL UNIQUE,

@@ -7,6 +7,7 @@ use lakesync::schema::{Schema, TableSchema};
 use sqlx::postgres::PgConnection;
 
 use super::alter::{Alteration, alteration};
+use super::install::NOW_MICROS;
 use super::names::{COLUMNS, META, TABLES};
 use super::session::Failure;
 use super::statement::{Statement, script};
@@ -16,7 +17,7 @@ use crate::fit;
 use crate::sql::catalogue::{Catalogue, ColumnRecord, TableRecord};
 
 /// Rows that are shown anew at once, when a type was widened.
-const PAGE_ROWS: usize = 256;
+const PAGE_ROWS: usize = 100;
 
 impl Postgres {
     /// Makes room for what is new in `schema`.
@@ -107,7 +108,10 @@ impl Postgres {
             .bind(columns.iter().map(|column| column.field_id).collect::<Vec<_>>())
             .run(connection)
             .await?;
-        let sql = format!("UPDATE {} SET generation = generation + 1", self.names.own(META));
+        let sql = format!(
+            "UPDATE {} SET generation = greatest(generation + 1, {NOW_MICROS})",
+            self.names.own(META)
+        );
         Statement::new(sql).run(connection).await?;
         Ok(())
     }

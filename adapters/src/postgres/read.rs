@@ -17,6 +17,8 @@ use crate::sql::error::corrupt;
 
 /// Row ids that are looked up at once.
 const IDS_MAX: usize = 10_000;
+/// States that are read at once, and one more.
+const STATES_BYTES: i64 = 32 << 20;
 
 impl Postgres {
     pub(super) async fn read_schema(&self) -> Result<Schema, Failure> {
@@ -121,23 +123,49 @@ impl Postgres {
         table_id: i32,
         row_ids: &[&RowId],
     ) -> Result<HashMap<RowId, Row>, Failure> {
+        let (mut all, mut rest) = (HashMap::new(), row_ids);
+        while !rest.is_empty() {
+            let (found, done) = self.some_states(connection, table_id, rest).await?;
+            all.extend(found);
+            rest = &rest[done..];
+        }
+        Ok(all)
+    }
+
+    /// As [`states`](Self::states), but of so many of the first row ids as fit into memory well;
+    /// says of how many.
+    pub(super) async fn some_states(
+        &self,
+        connection: &mut PgConnection,
+        table_id: i32,
+        row_ids: &[&RowId],
+    ) -> Result<(HashMap<RowId, Row>, usize), Failure> {
         // One look into the index per row id, whatever the planner thinks of their number: LIMIT
         // keeps it from turning this into a join, which may read the whole table.
         let sql = format!(
-            "SELECT u.row_id, r.state FROM unnest($2::text[]) AS u (row_id) CROSS JOIN LATERAL \
-             (SELECT state FROM {} WHERE table_id = $1 AND row_id = u.row_id LIMIT 1) AS r",
+            "SELECT row_id, CASE WHEN before < $3 THEN state END, at FROM ( \
+             SELECT u.row_id, u.at, r.state, sum(octet_length(r.state)) OVER (ORDER BY u.at) \
+             - octet_length(r.state) AS before \
+             FROM unnest($2::text[]) WITH ORDINALITY AS u (row_id, at) CROSS JOIN LATERAL \
+             (SELECT state FROM {} WHERE table_id = $1 AND row_id = u.row_id LIMIT 1) AS r \
+             ) AS s ORDER BY at",
             self.names.own(ROWS)
         );
+        let count = row_ids.len().min(IDS_MAX);
+        let ids: Vec<_> = row_ids[..count].iter().map(|row_id| row_id.as_str()).collect();
+        let statement = Statement::new(sql).bind(table_id).bind(ids).bind(STATES_BYTES);
         let mut found = HashMap::new();
-        for chunk in row_ids.chunks(IDS_MAX) {
-            let ids: Vec<_> = chunk.iter().map(|row_id| row_id.as_str()).collect();
-            let rows = Statement::new(&sql).bind(table_id).bind(ids).rows(connection).await?;
-            for row in &rows {
-                let (row_id, row) = state(row)?;
-                found.insert(row_id, row);
+        for row in &statement.rows(connection).await? {
+            if row.try_get::<Option<&[u8]>, _>(1)?.is_none() {
+                // Ordinals count from 1, and those before this one were answered.
+                let at: i64 = row.try_get(2)?;
+                let done = usize::try_from(at - 1).map_err(corrupt)?;
+                return Ok((found, done));
             }
+            let (row_id, row) = state(row)?;
+            found.insert(row_id, row);
         }
-        Ok(found)
+        Ok((found, count))
     }
 
     async fn table_id(

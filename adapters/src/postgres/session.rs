@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lakesync::adapter::AdapterError;
@@ -41,10 +42,12 @@ impl Postgres {
     /// however small their table is thought to be: a planner knows of the rows there were.
     pub(super) async fn begin(&self, limit: Duration) -> Result<Session, Failure> {
         let mut session = self.session().await?;
-        let ms = limit.as_millis().clamp(1, i32::MAX as u128);
+        let ms = |limit: Duration| limit.as_millis().clamp(1, i32::MAX as u128);
+        // Who waits for a table to alter it keeps all others waiting behind.
+        let (wait, ms) = (ms(limit.min(self.server.options.call_timeout)), ms(limit));
         let sql = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
-             SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
+             SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {wait}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL datestyle = 'ISO'; \
              SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1; \
              SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
@@ -57,8 +60,12 @@ impl Postgres {
     pub(super) async fn lock(&self, session: &mut Session) -> Result<Arc<Catalogue>, Failure> {
         let meta = self.names.own(META);
         let sql = format!("SELECT format, generation FROM {meta} FOR UPDATE");
-        let row = Statement::new(sql).row(session).await?;
-        let row = row.ok_or_else(|| corrupt(format!("{META} is empty")))?;
+        let row = Statement::new(sql).row(session).await.map_err(Failure::from);
+        if row.as_ref().is_err_and(Failure::is_absence) {
+            // Somebody dropped our tables. The next call begins anew.
+            self.installed.store(false, Ordering::Relaxed);
+        }
+        let row = row?.ok_or_else(|| corrupt(format!("{META} is empty")))?;
         install::check_format(row.try_get(0)?)?;
         let generation: i64 = row.try_get(1)?;
         if let Some(catalogue) = self.cached(generation) {

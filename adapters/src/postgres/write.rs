@@ -47,9 +47,15 @@ impl Postgres {
         for touched in merge::touched(new()) {
             let table = fit::table(&catalogue.schema, touched.table)?;
             let id = catalogue.id(touched.table)?;
-            let mut held = self.states(&mut session, id, &touched.row_ids()).await?;
-            let changed = touched.merged(&mut held);
-            self.put(&mut session, table, id, &changed, way).await?;
+            let row_ids = touched.row_ids();
+            let mut done = 0;
+            while done < row_ids.len() {
+                let rest = &row_ids[done..];
+                let (mut held, count) = self.some_states(&mut session, id, rest).await?;
+                let changed = touched.merged(done..done + count, &mut held);
+                self.put(&mut session, table, id, &changed, way).await?;
+                done += count;
+            }
         }
         if self.keeps_history {
             self.tell(&mut session, batch, watermark, way).await?;
@@ -78,9 +84,14 @@ impl Postgres {
     ) -> Result<(), Failure> {
         let (mut session, schema, id) = self.begin_with(table).await?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
-        let mut held = self.states(&mut session, id, &row_ids).await?;
-        let changed = merge::joined(rows, &mut held);
-        self.put(&mut session, &schema, id, &changed, way).await?;
+        let mut done = 0;
+        while done < rows.len() {
+            let rest = &row_ids[done..];
+            let (mut held, count) = self.some_states(&mut session, id, rest).await?;
+            let changed = merge::joined(&rows[done..done + count], &mut held);
+            self.put(&mut session, &schema, id, &changed, way).await?;
+            done += count;
+        }
         session.commit().await
     }
 

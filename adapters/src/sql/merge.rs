@@ -2,6 +2,7 @@
 //! this merges, and the database writes what changed.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use lakesync::delta::Delta;
 use lakesync::name::{RowId, TableName};
@@ -38,17 +39,23 @@ impl<'b> Touched<'b> {
         self.deltas.chunk_by(same_row).map(|deltas| &deltas[0].row_id).collect()
     }
 
-    /// The rows that the changes make of `held`, in order; those that stay as they are left out.
-    pub(crate) fn merged(&self, held: &mut HashMap<RowId, Row>) -> Vec<Changed<'b>> {
-        let rows = self.deltas.chunk_by(same_row);
-        rows.filter_map(|deltas| {
-            change(&deltas[0].row_id, held, |row| {
-                deltas.iter().for_each(|delta| {
-                    row.merge(delta);
-                });
+    /// The rows that the changes of `rows` make of `held`, in order; those that stay as they are are
+    /// left out. `rows` are some of [`row_ids`](Self::row_ids), by their places there.
+    pub(crate) fn merged(
+        &self,
+        rows: Range<usize>,
+        held: &mut HashMap<RowId, Row>,
+    ) -> Vec<Changed<'b>> {
+        let deltas = self.deltas.chunk_by(same_row).skip(rows.start).take(rows.len());
+        deltas
+            .filter_map(|deltas| {
+                change(&deltas[0].row_id, held, |row| {
+                    deltas.iter().for_each(|delta| {
+                        row.merge(delta);
+                    });
+                })
             })
-        })
-        .collect()
+            .collect()
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
         ]);
         let mut with_both = known;
         with_both.merge(&deltas[2]);
-        let merged = touched[0].merged(&mut held);
+        let merged = touched[0].merged(0..3, &mut held);
         let s = Changed {
             row_id: &deltas[1].row_id,
             known: false,

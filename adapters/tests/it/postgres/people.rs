@@ -8,7 +8,7 @@ use lakesync::value::Value;
 use lakesync_adapters::testing::{NULL, Postgres as Testing};
 
 use super::adapter;
-use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
+use crate::fixtures::{LOG, delete, one_commit, schema, table, upsert};
 
 const INT: ColumnType = ColumnType::Int64;
 const TEXT: ColumnType = ColumnType::String;
@@ -191,4 +191,60 @@ async fn rights_that_are_missing_are_named() {
     poor.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
     let error = poor.prepare(&schema("u", 1, &[("n", INT)])).await.expect_err("no right");
     assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_schema_that_was_dropped_is_made_anew() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let ours = adapter(server, &name, true);
+    ours.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    ours.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    server.psql(&format!("DROP SCHEMA {name} CASCADE")).await;
+    assert_eq!(ours.watermark(LOG).await, Ok(Position::START), "all is to be written again");
+    let error = ours.write(&one_commit(2, vec![n("a", 2, 2)])).await.expect_err("all is gone");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+
+    // Another server is there first, and prepares less; what was known before is known no more.
+    let theirs = adapter(server, &name, true);
+    theirs.prepare(&schema("u", 1, &[("n", INT)])).await.expect("prepare");
+    let error = ours.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect_err("no such table");
+    assert_eq!(error, AdapterError::UnknownTable(id("t")));
+    ours.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    ours.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    assert_eq!(server.psql(&format!("SELECT id, n FROM {name}.t")).await, "a|1");
+}
+
+#[tokio::test]
+async fn a_tables_index_is_in_no_tables_way() {
+    let Some(server) = Testing::shared().await else { return };
+    let adapter = adapter(server, &server.fresh(), true);
+    let tables = ["t", "t_pkey", "t_id_key", "_t"].map(|name| table(name, 1, &[("n", INT)]));
+    adapter.prepare(&lakesync::schema::Schema::from_stored(tables)).await.expect("prepare");
+    let deltas = vec![n("a", 1, 1), upsert("t_pkey", "a", 1, &[])];
+    adapter.write(&one_commit(1, deltas)).await.expect("write");
+}
+
+/// Many large rows, touched by small changes: their states are read and written in parts.
+#[tokio::test]
+async fn large_rows_are_merged_in_parts() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, false);
+    let columns = [("n", INT), ("text", TEXT)];
+    adapter.prepare(&schema("t", 1, &columns)).await.expect("prepare");
+    let text = Value::String("x".repeat(1_800_000));
+    let ids: Vec<_> = (0..45).map(|at| format!("r{at:02}")).collect();
+    let large = ids.iter().map(|id| upsert("t", id, 1, &[("text", text.clone())]));
+    adapter.write(&one_commit(1, large.collect())).await.expect("write");
+    let small = ids.iter().map(|id| n(id, 2, 7));
+    adapter.write(&one_commit(2, small.collect())).await.expect("write");
+    let sql = format!("SELECT count(*), sum(n), sum(length(text)) FROM {name}.t");
+    assert_eq!(server.psql(&sql).await, "45|315|81000000");
+    let wanted: Vec<_> = ids.iter().map(|row| id(row)).collect();
+    let found = adapter.find(&id("t"), &wanted).await.expect("find");
+    assert_eq!(found.len(), 45);
+    adapter.join(&id("t"), &found).await.expect("join");
+    adapter.forget(&id("t"), &found).await.expect("forget");
+    assert_eq!(server.psql(&format!("SELECT count(*) FROM {name}.t")).await, "0");
 }
