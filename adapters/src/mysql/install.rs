@@ -13,6 +13,9 @@ use super::types::Flavour;
 
 /// The form that our tables have. Another form has another number.
 const FORMAT: i32 = 1;
+/// The server's own time. Generations are times, so that none comes twice, not even after a backup
+/// was put back.
+pub(super) const NOW_MICROS: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 /// What a statement must be able to carry: a row of the largest size, and what it looks like.
 const PACKET_BYTES_MIN: u64 = 8 << 20;
 
@@ -97,7 +100,7 @@ impl MySql {
     pub(super) async fn alone(&self) -> Result<Session, Failure> {
         let limit = self.server.options.prepare_timeout;
         let mut session = self.session().await?;
-        session.set_up(limit).await?;
+        session.set_up(limit, self.server.options.call_timeout).await?;
         let sql = "SELECT GET_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)), ?)";
         let statement = Statement::new(sql).bind(self.names.database()).bind(limit.as_secs());
         let row = statement.row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -167,7 +170,7 @@ CREATE TABLE IF NOT EXISTS {meta} (
     format int NOT NULL,
     generation bigint NOT NULL
 ) {form};
-INSERT INTO {meta} (one, format, generation) VALUES (1, {FORMAT}, 0)
+INSERT INTO {meta} (one, format, generation) VALUES (1, {FORMAT}, {NOW_MICROS})
     ON DUPLICATE KEY UPDATE one = one;"#
         )
     }

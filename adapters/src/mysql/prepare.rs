@@ -7,7 +7,7 @@ use lakesync::schema::{Schema, TableSchema};
 use sqlx::mysql::MySqlConnection;
 
 use super::alter::{Alteration, alteration};
-use super::install::flavour;
+use super::install::{NOW_MICROS, flavour};
 use super::names::{COLUMNS, META, TABLES};
 use super::session::Failure;
 use super::statement::{Insert, Parameter, Statement, script};
@@ -17,7 +17,7 @@ use crate::fit;
 use crate::sql::catalogue::Catalogue;
 
 /// Rows that are shown anew at once, when a type was widened.
-const PAGE_ROWS: usize = 256;
+const PAGE_ROWS: usize = 100;
 
 impl MySql {
     /// Makes room for what is new in `schema`.
@@ -116,7 +116,10 @@ impl MySql {
             width: 5,
         };
         insert.run(connection, columns.into_iter()).await?;
-        let sql = format!("UPDATE {} SET generation = generation + 1", self.names.own(META));
+        let sql = format!(
+            "UPDATE {} SET generation = GREATEST(generation + 1, {NOW_MICROS})",
+            self.names.own(META)
+        );
         Ok(Statement::new(sql).run(connection).await?)
     }
 

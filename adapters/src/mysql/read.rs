@@ -1,6 +1,6 @@
 //! Reading: states, watermarks and what was prepared. A backend that holds nothing yet says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use lakesync::adapter::AdapterError;
 use lakesync::name::{LogId, Position, RowId, TableName};
@@ -15,12 +15,16 @@ use super::session::Failure;
 use super::statement::{Parameter, Statement, over};
 use crate::sql::error::corrupt;
 
+/// Row ids that are looked up at once.
+const IDS_MAX: usize = 512;
+/// States up to this length are read as many as were asked for.
+const SHORT_BYTES: usize = 64 << 10;
+/// How many longer ones are read at once.
+const LONG_MAX: usize = 16;
+
 impl MySql {
     pub(super) async fn read_schema(&self) -> Result<Schema, Failure> {
-        let mut session = match self.begin(self.server.options.call_timeout).await {
-            Ok(session) => session,
-            Err(failure) => return Err(failure),
-        };
+        let mut session = self.begin(self.server.options.call_timeout).await?;
         // Under the writers' lock, both tables are of one generation.
         match self.lock(&mut session).await {
             Ok(catalogue) => {
@@ -121,19 +125,56 @@ impl MySql {
         table_id: i32,
         row_ids: &[&RowId],
     ) -> Result<HashMap<RowId, Row>, Failure> {
+        let (mut all, mut rest) = (HashMap::new(), row_ids);
+        while !rest.is_empty() {
+            let (found, done) = self.some_states(connection, table_id, rest).await?;
+            all.extend(found);
+            rest = &rest[done..];
+        }
+        Ok(all)
+    }
+
+    /// As [`states`](Self::states), but of so many of the first row ids as fit into memory well;
+    /// says of how many. Short states are read at once, and long ones some at a time.
+    pub(super) async fn some_states(
+        &self,
+        connection: &mut MySqlConnection,
+        table_id: i32,
+        row_ids: &[&RowId],
+    ) -> Result<(HashMap<RowId, Row>, usize), Failure> {
+        let rows = self.names.own(ROWS);
+        let condition = "FORCE INDEX (PRIMARY) WHERE table_id = ? AND row_id IN (";
         let head = format!(
-            "SELECT row_id, state FROM {} FORCE INDEX (PRIMARY) WHERE table_id = ? AND row_id IN (",
-            self.names.own(ROWS)
+            "SELECT row_id, IF(OCTET_LENGTH(state) <= {SHORT_BYTES}, state, NULL) \
+             FROM {rows} {condition}"
         );
-        let (table_id, row_ids) = ([number(table_id)], ids(row_ids));
-        let mut found = HashMap::new();
-        for statement in over(&head, &table_id, &row_ids) {
+        let first = &row_ids[..row_ids.len().min(IDS_MAX)];
+        let (table_id, mut found, mut long) = ([number(table_id)], HashMap::new(), HashSet::new());
+        for statement in over(&head, &table_id, &ids(first)) {
             for row in &statement.rows(connection).await? {
-                let (row_id, row) = state(row)?;
-                found.insert(row_id, row);
+                match row.try_get_unchecked::<Option<&[u8]>, _>(1)? {
+                    Some(_) => found.extend([state(row)?]),
+                    None => long.extend([text(row, 0)?.parse::<RowId>().map_err(corrupt)?]),
+                }
             }
         }
-        Ok(found)
+        let mut long_at = (0..).zip(first).filter(|(_, row_id)| long.contains(**row_id));
+        let mut now: Vec<&RowId> = Vec::new();
+        let beyond = long_at.find(|(_, row_id)| {
+            let has_room = now.len() < LONG_MAX;
+            if has_room {
+                now.push(row_id);
+            }
+            !has_room
+        });
+        let done = beyond.map_or(first.len(), |(at, _)| at);
+        let head = format!("SELECT row_id, state FROM {rows} {condition}");
+        for statement in over(&head, &table_id, &ids(&now)) {
+            for row in &statement.rows(connection).await? {
+                found.extend([state(row)?]);
+            }
+        }
+        Ok((found, done))
     }
 
     async fn table_id(

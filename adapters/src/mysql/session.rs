@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lakesync::adapter::AdapterError;
@@ -41,7 +42,7 @@ impl MySql {
     /// gateway that hangs must not keep its successor from writing.
     pub(super) async fn begin(&self, limit: Duration) -> Result<Session, Failure> {
         let mut session = self.session().await?;
-        session.set_up(limit).await?;
+        session.set_up(limit, self.server.options.call_timeout).await?;
         script(&mut session, "START TRANSACTION").await?;
         Ok(session)
     }
@@ -50,8 +51,12 @@ impl MySql {
     pub(super) async fn lock(&self, session: &mut Session) -> Result<Arc<Catalogue>, Failure> {
         let meta = self.names.own(META);
         let sql = format!("SELECT format, generation FROM {meta} WHERE one = 1 FOR UPDATE");
-        let row = Statement::kept(sql).row(session).await?;
-        let row = row.ok_or_else(|| corrupt(format!("{META} is empty")))?;
+        let row = Statement::kept(sql).row(session).await.map_err(Failure::from);
+        if row.as_ref().is_err_and(Failure::is_absence) {
+            // Somebody dropped our tables. The next call begins anew.
+            self.installed.store(false, Ordering::Relaxed);
+        }
+        let row = row?.ok_or_else(|| corrupt(format!("{META} is empty")))?;
         install::check_format(row.try_get(0)?)?;
         let generation: i64 = row.try_get(1)?;
         if let Some(catalogue) = self.cached(generation) {
@@ -105,15 +110,16 @@ impl MySql {
 }
 
 impl Session {
-    /// Sets what servers may have otherwise: how strict they are, and how long anything is waited
-    /// for.
-    pub(super) async fn set_up(&mut self, limit: Duration) -> Result<(), Failure> {
-        let seconds = limit.as_secs().clamp(1, 31_536_000);
+    /// Sets what servers may have otherwise: how strict they are, how long we may be silent, and how
+    /// long we wait for a lock. Who waits for a table to alter it keeps all others waiting behind.
+    pub(super) async fn set_up(&mut self, silent: Duration, wait: Duration) -> Result<(), Failure> {
+        let seconds = |limit: Duration| limit.as_secs().clamp(1, 31_536_000);
+        let (wait, silent) = (seconds(wait.min(silent)), seconds(silent));
         let sql = format!(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,\
              ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
-             autocommit = 1, innodb_lock_wait_timeout = {seconds}, lock_wait_timeout = {seconds}, \
-             wait_timeout = {seconds}; \
+             autocommit = 1, innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}, \
+             wait_timeout = {silent}; \
              SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
         );
         Ok(script(self, sql).await?)

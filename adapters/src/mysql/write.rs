@@ -30,9 +30,15 @@ impl MySql {
         for touched in merge::touched(new()) {
             let table = fit::table(&catalogue.schema, touched.table)?;
             let id = catalogue.id(touched.table)?;
-            let mut held = self.states(&mut session, id, &touched.row_ids()).await?;
-            let changed = touched.merged(&mut held);
-            self.put(&mut session, table, id, &changed).await?;
+            let row_ids = touched.row_ids();
+            let mut done = 0;
+            while done < row_ids.len() {
+                let rest = &row_ids[done..];
+                let (mut held, count) = self.some_states(&mut session, id, rest).await?;
+                let changed = touched.merged(done..done + count, &mut held);
+                self.put(&mut session, table, id, &changed).await?;
+                done += count;
+            }
         }
         if self.keeps_history {
             put::history(&mut session, &self.names, batch.changes_after(watermark)).await?;
@@ -48,9 +54,14 @@ impl MySql {
     ) -> Result<(), Failure> {
         let (mut session, schema, id) = self.begin_with(table).await?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
-        let mut held = self.states(&mut session, id, &row_ids).await?;
-        let changed = merge::joined(rows, &mut held);
-        self.put(&mut session, &schema, id, &changed).await?;
+        let mut done = 0;
+        while done < rows.len() {
+            let rest = &row_ids[done..];
+            let (mut held, count) = self.some_states(&mut session, id, rest).await?;
+            let changed = merge::joined(&rows[done..done + count], &mut held);
+            self.put(&mut session, &schema, id, &changed).await?;
+            done += count;
+        }
         session.commit().await
     }
 

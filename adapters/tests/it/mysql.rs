@@ -10,6 +10,7 @@ use lakesync_adapters::testing::{MariaDb, PASSWORD, USER};
 mod faults;
 mod people;
 mod shown;
+mod speed;
 
 mod with_history {
     lakesync::adapter_conformance!(super::empty_with_history);

@@ -110,7 +110,7 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
         unanswered("MODIFY COLUMN"),
         unanswered("ADD COLUMN"),
         lost("INSERT INTO"),
-        lost("generation + 1"),
+        lost("SET generation"),
         unanswered("\u{3}COMMIT"),
     ]) {
         let wanted = wanted(version);
