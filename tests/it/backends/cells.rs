@@ -46,7 +46,7 @@ pub(super) fn exactly(database: Database, kind: ColumnType, column: &str) -> Str
 pub(super) fn printed(database: Database, kind: ColumnType, value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => NULL.to_owned(),
-        Some(value) => canonical(kind, &shown(database, kind, value)),
+        Some(value) => canonical(kind, &shown(database, value)),
     }
 }
 
@@ -73,12 +73,16 @@ pub(super) fn canonical(kind: ColumnType, printed: &str) -> String {
     }
 }
 
-fn shown(database: Database, kind: ColumnType, value: &Value) -> String {
+fn shown(database: Database, value: &Value) -> String {
     let text = |text: &str| hex(text.as_bytes());
     match value {
         Value::Null => NULL.to_owned(),
         Value::Bool(value) => u8::from(*value).to_string(),
         Value::Int64(value) => value.to_string(),
+        // MariaDB knows one zero.
+        Value::Double(value) if *value == 0.0 && matches!(database, Database::MariaDb(_)) => {
+            format!("{:016x}", 0)
+        }
         Value::Double(value) => format!("{:016x}", value.to_bits()),
         Value::String(value) | Value::Json(value) => text(value),
         Value::Bytes(bytes) => hex(bytes),
@@ -86,7 +90,6 @@ fn shown(database: Database, kind: ColumnType, value: &Value) -> String {
         Value::Timestamp(micros) => micros.to_string(),
         Value::Date(days) => days.to_string(),
         Value::Uuid(uuid) => {
-            let _ = (database, kind);
             let digits = hex(uuid);
             [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]]
                 .join("-")

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lakesync_adapters::testing::{Fault, Postgres, Proxy, USER};
+use lakesync_adapters::testing::{Fault, Postgres, Proxy};
 
 use super::servers::Database;
 use crate::harness::changes::{at, upsert};
@@ -99,45 +99,65 @@ async fn a_stopped_server_is_told_of_by_name_and_waited_for() {
     }
 }
 
-/// A failover to a server that is read-only, and statements that are cut off: each is told by name,
-/// and mends itself.
+/// A failover to a server that only reads, locks that somebody holds, and sessions that are ended:
+/// each is told or waited for, and mends itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_says_no_is_asked_again() {
     // A server of its own: others would be told no as well.
-    let Some(server) = Postgres::start().await else { return };
-    let database = Database::Postgres(Box::leak(Box::new(server)));
+    let Some(postgres) = Postgres::start().await else { return };
+    let postgres: &'static Postgres = Box::leak(Box::new(postgres));
+    let database = Database::Postgres(postgres);
     let schema = database.fresh();
-    let (proxy, setup) = behind(database, &schema).await;
+    let (_proxy, setup) = behind(database, &schema).await;
     let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
     push(&ann, 0).await;
     flushed(&ann).await;
-    for (nth, (setting, no, says)) in (1..).zip([
-        ("default_transaction_read_only", "on", "read-only"),
-        ("lock_timeout", "1", "timeout"),
-    ]) {
-        database.ask(&format!("ALTER ROLE {USER} SET {setting} = {no}")).await;
-        // New sessions see it.
-        proxy.cut();
-        proxy.set(Fault::Slow(Duration::from_millis(5)));
-        for row in 0..500 {
-            push(&ann, nth * 1_000 + row).await;
+
+    let data = database.ask("SHOW data_directory").await.remove(0);
+    let standby = std::path::Path::new(&data).join("standby.signal");
+    std::fs::write(&standby, "").expect("written");
+    postgres.restart().await;
+    push(&ann, 1).await;
+    let told = error_of(&ann, "recovery").await;
+    assert!(told.starts_with("backend db: "), "{told}");
+    std::fs::remove_file(&standby).expect("removed");
+    postgres.restart().await;
+    flushed(&ann).await;
+    assert_all(database, &schema, 2).await;
+
+    let table = format!("{}.{}", database.quoted(&schema), database.quoted("todos"));
+    let locked = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(2); COMMIT");
+    let holding = tokio::spawn(async move { database.ask(&locked).await });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    within(async {
+        let mut nth = 2;
+        while database.ask(waits).await == ["0"] {
+            push(&ann, nth).await;
+            nth += 1;
         }
-        let told = within(async {
-            loop {
-                if let Err(error) = ann.flush().await {
-                    return error.message().to_owned();
-                }
-            }
-        });
-        let told = told.await;
-        assert!(told.contains(says), "{told}");
-        let undo = "SET default_transaction_read_only = off; SET statement_timeout = 0";
-        database.ask(&format!("{undo}; ALTER ROLE {USER} RESET {setting}")).await;
-        proxy.heal();
-        proxy.cut();
-        flushed(&ann).await;
-        assert_all(database, &schema, nth * 500 + 1).await;
+    })
+    .await;
+    for end in ["pg_cancel_backend", "pg_terminate_backend"] {
+        let ours = "FROM pg_stat_activity WHERE application_name = 'lakesync'";
+        database.ask(&format!("SELECT {end}(pid) {ours}")).await;
     }
+    within(holding).await.expect("no panic");
+    flushed(&ann).await;
+    let rows = ann.stats().await.expect("figures").rows;
+    assert_all(database, &schema, rows).await;
     server.stop().await.expect("stopped");
+}
+
+/// Asks for flushes until one fails with these words.
+async fn error_of(client: &Client, words: &str) -> String {
+    within(async {
+        loop {
+            match client.flush().await {
+                Err(error) if error.message().contains(words) => return error.message().to_owned(),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
 }
