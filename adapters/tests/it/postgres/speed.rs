@@ -19,7 +19,7 @@ const COMMIT_ROWS: u64 = 1_000;
 
 #[tokio::test]
 #[ignore = "takes minutes"]
-async fn rows_arrive_at_a_third_of_a_copys_speed() {
+async fn rows_arrive_beside_a_copy() {
     let Some(server) = Testing::start_with(Durability::Machine).await else { return };
     let columns = [
         ("title", ColumnType::String),
@@ -28,7 +28,7 @@ async fn rows_arrive_at_a_third_of_a_copys_speed() {
         ("at", ColumnType::Timestamp),
         ("note", ColumnType::String),
     ];
-    for (keeps_history, batch_rows) in [(false, 10_000)] {
+    for (keeps_history, batch_rows) in [(false, 10_000), (true, 10_000)] {
         let name = server.fresh();
         let adapter = adapter(&server, &name, keeps_history);
         adapter.prepare(&schema("t", 1, &columns)).await.expect("prepare");
