@@ -19,7 +19,7 @@ pub mod conformance;
 mod history;
 
 pub use batch::{BadBatch, Batch, Commit};
-pub use capacity::{Capacity, JsonCapacity, Shortage};
+pub use capacity::{Capacity, JsonCapacity, Shortage, has_small_numbers};
 pub use history::{Change, Place};
 
 /// A backend that keeps the rows of one gateway.

@@ -175,7 +175,7 @@ impl Flush {
     /// Flushes what is durable by now, and waits for it. A backend that fails meanwhile ends the
     /// wait; flushing goes on.
     pub async fn flush(&self, gateway: &Gateway) -> Result<Flushed, FlushError> {
-        let (backends, target) = (gateway.backends(), gateway.head()?);
+        let (backends, target, schema) = (gateway.backends(), gateway.head()?, gateway.schema());
         if backends.is_empty() {
             return Err(FlushError::NoBackend);
         }
@@ -187,7 +187,9 @@ impl Flush {
             let log = gateway.record().log_id;
             let has_all = |now: &Progress| {
                 let mark = now.mark.filter(|mark| mark.log == log);
+                let prepared = now.prepared.as_ref();
                 mark.is_some_and(|mark| target <= mark.position)
+                    && prepared.is_some_and(|prepared| Arc::ptr_eq(prepared, &schema))
             };
             let failed = |now: &Progress| before.attempts < now.attempts && now.error.is_some();
             let mut growth = gateway.growth();

@@ -48,7 +48,7 @@ pub enum Shortage {
     #[error("a date so far away")]
     Date,
     /// A document that is JSON by its grammar only.
-    #[error("JSON with numbers beyond a double's, or escapes that are half a character")]
+    #[error("JSON with numbers beyond a double's, or with escapes that are half a character")]
     Json,
     /// A document of too many levels.
     #[error("JSON of more than {0} levels")]
@@ -128,6 +128,9 @@ impl Capacity {
 impl JsonCapacity {
     fn check(self, text: &str) -> Result<(), Shortage> {
         let document = serde_json::from_str(text).map_err(|_| Shortage::Json)?;
+        if !has_small_numbers(text) {
+            return Err(Shortage::Json);
+        }
         self.walk(&document, 0)
     }
 
@@ -150,6 +153,42 @@ impl JsonCapacity {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the numbers of a JSON document are within what exact decimals have in Postgres: some
+/// 16,000 digits behind the point. A double takes what is smaller for zero.
+pub fn has_small_numbers(text: &str) -> bool {
+    const DIGITS_MAX: usize = 4_000;
+    const EXPONENT_MAX: u32 = 4_000;
+    let is_small = |number: &str| {
+        let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let exponent = exponent.trim_start_matches(['+', '-']).parse::<u32>();
+        digits.len() <= DIGITS_MAX && exponent.is_ok_and(|exponent| exponent <= EXPONENT_MAX)
+    };
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+        rest = &rest[at..];
+        let token = match rest.starts_with('"') {
+            true => string_len(rest),
+            false => rest.find([',', ']', '}', ' ', '\n', '\r', '\t']).unwrap_or(rest.len()),
+        };
+        if !rest.starts_with('"') && !is_small(&rest[..token]) {
+            return false;
+        }
+        rest = &rest[token..];
+    }
+    true
+}
+
+/// The length of the JSON string that `text` begins with, quotes included.
+fn string_len(text: &str) -> usize {
+    let mut is_escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
 }
 
 #[cfg(test)]
@@ -187,6 +226,8 @@ mod tests {
             (ColumnType::Json, json(r#"{"\u0000":1}"#), Some(Shortage::Nul)),
             (ColumnType::Json, json(r#""\ud800""#), Some(Shortage::Json)),
             (ColumnType::Json, json("1e400"), Some(Shortage::Json)),
+            (ColumnType::Json, json(r#"["1e-9999", 1e-9999]"#), Some(Shortage::Json)),
+            (ColumnType::Json, json(r#"["1e-9999", "\\", 1e-99]"#), None),
             (ColumnType::Json, Value::Null, None),
         ] {
             assert_eq!(NARROW.check(kind, &value).err(), told, "{value:?} in {kind}");

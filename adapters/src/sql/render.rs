@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use lakesync::adapter::Capacity;
+use lakesync::adapter::{Capacity, has_small_numbers};
 use lakesync::schema::ColumnType;
 use lakesync::value::Value;
 
@@ -66,49 +66,13 @@ pub(crate) fn render<'v>(
 /// A value of any kind as JSON, unless it is JSON with numbers that no database takes.
 pub(crate) fn json(value: &Value) -> Option<Cow<'_, str>> {
     Some(match value {
-        Value::Json(text) if numbers_are_small(text) => text.into(),
+        Value::Json(text) if has_small_numbers(text) => text.into(),
         Value::Json(_) => return None,
         Value::Bool(_) | Value::Int64(_) => plain(value)?,
         Value::Double(number) if number.is_finite() => plain(value)?,
         Value::Decimal(text) => number(text).into(),
         other => serde_json::to_string(&plain(other)?).ok()?.into(),
     })
-}
-
-/// Whether the numbers of a JSON document are within what exact decimals have in Postgres: some
-/// 16,000 digits behind the point. A double takes more for zero, and a capacity asks no more.
-fn numbers_are_small(text: &str) -> bool {
-    const DIGITS_MAX: usize = 4_000;
-    const EXPONENT_MAX: u32 = 4_000;
-    let is_small = |number: &str| {
-        let (digits, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-        let exponent = exponent.trim_start_matches(['+', '-']).parse::<u32>();
-        digits.len() <= DIGITS_MAX && exponent.is_ok_and(|exponent| exponent <= EXPONENT_MAX)
-    };
-    let mut rest = text;
-    while let Some(at) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
-        rest = &rest[at..];
-        let token = match rest.starts_with('"') {
-            true => string_len(rest),
-            false => rest.find([',', ']', '}', ' ', '\n', '\r', '\t']).unwrap_or(rest.len()),
-        };
-        if !rest.starts_with('"') && !is_small(&rest[..token]) {
-            return false;
-        }
-        rest = &rest[token..];
-    }
-    true
-}
-
-/// The length of the JSON string that `text` begins with, quotes included.
-fn string_len(text: &str) -> usize {
-    let mut is_escaped = false;
-    let end = text.bytes().skip(1).position(|byte| {
-        let ends = byte == b'"' && !is_escaped;
-        is_escaped = byte == b'\\' && !is_escaped;
-        ends
-    });
-    end.map_or(text.len(), |end| end + 2)
 }
 
 /// A value of any kind as text; NULL has none.

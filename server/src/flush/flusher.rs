@@ -81,10 +81,14 @@ impl Flusher {
 
     /// Waits until a round is due; none if the gateway has gone.
     async fn due(&mut self) -> Option<Gateway> {
-        let Some(at) = self.session.as_ref().map(|session| session.mark.position) else {
+        let Some(Session { mark, prepared }) = &self.session else {
             return self.gateway.upgrade();
         };
+        let (at, prepared) = (mark.position, Arc::clone(prepared));
         while self.growth.head().ok()? == at {
+            if !Arc::ptr_eq(&self.growth.schema(), &prepared) {
+                return self.gateway.upgrade();
+            }
             if !self.growth.moved().await {
                 return None;
             }
@@ -124,6 +128,7 @@ impl Flusher {
             None => Session::begin(gateway, &self.backend.name, &*adapter, &self.progress).await?,
         };
         let session = self.session.insert(session);
+        session.prepare(gateway, &*adapter, &self.progress).await?;
         let total = self.growth.total();
         let target = gateway.head()?;
         let mut next = read(gateway, &self.backend, session.mark.position, target).await?;
@@ -133,7 +138,7 @@ impl Flusher {
                 self.session = None;
                 return Ok(());
             };
-            session.prepare(gateway, &*adapter).await?;
+            session.prepare(gateway, &*adapter, &self.progress).await?;
             let (mark, flushed) =
                 (after(&session.mark, &backlog), (backlog.changes, backlog.bytes));
             self.progress.send_modify(|progress| progress.oldest_ms = Some(backlog.made_ms));

@@ -14,7 +14,7 @@ use crate::gateway::{Gateway, Mark, Progress};
 pub(super) struct Session {
     /// How far it has come.
     pub(super) mark: Mark,
-    prepared: Arc<Schema>,
+    pub(super) prepared: Arc<Schema>,
 }
 
 impl Session {
@@ -56,6 +56,7 @@ impl Session {
         progress.send_modify(|progress| {
             progress.mark = Some(mark);
             progress.floor = mark.position;
+            progress.prepared = Some(Arc::clone(&session.prepared));
         });
         gateway.remember(name, mark).await?;
         Ok(session)
@@ -66,10 +67,12 @@ impl Session {
         &mut self,
         gateway: &Gateway,
         adapter: &dyn Adapter,
+        progress: &watch::Sender<Progress>,
     ) -> Result<(), Failure> {
         let schema = gateway.schema();
         if !Arc::ptr_eq(&schema, &self.prepared) {
             adapter.prepare(&schema).await?;
+            progress.send_modify(|progress| progress.prepared = Some(Arc::clone(&schema)));
             self.prepared = schema;
         }
         Ok(())
@@ -95,7 +98,7 @@ impl Session {
                 let rows = gateway.rows_after(&table.table, after.as_ref()).await?;
                 let Some((last, _)) = rows.last() else { break };
                 // A table that was widened meanwhile holds what the old type does not.
-                self.prepare(gateway, adapter).await?;
+                self.prepare(gateway, adapter, progress).await?;
                 adapter.join(&table.table, &rows).await?;
                 failpoint::reach("after-page");
                 after = Some(last.clone());

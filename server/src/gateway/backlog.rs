@@ -7,6 +7,7 @@ use lakesync::adapter::Commit;
 use lakesync::limits::PAGE_BYTES_TARGET;
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
+use lakesync::schema::Schema;
 use lakesync::wire;
 use tokio::sync::watch;
 
@@ -56,6 +57,7 @@ impl WeakGateway {
 #[derive(Debug)]
 pub struct Growth {
     head: watch::Receiver<Result<Position, StoreError>>,
+    schema: watch::Receiver<Arc<Schema>>,
     gauges: Arc<super::Gauges>,
 }
 
@@ -70,9 +72,18 @@ impl Growth {
         self.gauges.total()
     }
 
-    /// Resolves when the head has moved since it was last asked; false if it never will again.
+    /// The tables.
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.schema.borrow())
+    }
+
+    /// Resolves when the head has moved, or the tables have grown, since it was last asked; false if
+    /// neither ever will again.
     pub async fn moved(&mut self) -> bool {
-        self.head.changed().await.is_ok()
+        tokio::select! {
+            moved = self.head.changed() => moved.is_ok(),
+            grown = self.schema.changed() => grown.is_ok(),
+        }
     }
 
     /// Resolves once the log has failed or was closed.
@@ -90,7 +101,8 @@ impl Gateway {
 
     /// What tells of this gateway's growth.
     pub fn growth(&self) -> Growth {
-        Growth { head: self.0.tail.listen(), gauges: Arc::clone(&self.0.gauges) }
+        let schema = self.0.schema.clone();
+        Growth { head: self.0.tail.listen(), schema, gauges: Arc::clone(&self.0.gauges) }
     }
 
     /// The newest durable commit.

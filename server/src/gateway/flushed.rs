@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lakesync::name::{LogId, Position};
+use lakesync::schema::Schema;
 use tokio::sync::watch;
 
 use super::{Gateway, Gateways, keys};
@@ -32,6 +33,8 @@ pub struct Mark {
 pub struct Progress {
     /// The last mark that is known; none before the backend was first reached.
     pub mark: Option<Mark>,
+    /// The tables that the backend has made room for.
+    pub prepared: Option<Arc<Schema>>,
     /// What trimming must leave alone: commits after this.
     pub floor: Position,
     /// Changes, and bytes of commits, flushed since the gateway was opened.
