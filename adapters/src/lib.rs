@@ -2,7 +2,7 @@
 //!
 //! Each implements [`Adapter`](lakesync::adapter::Adapter), whose contract and suite live in the
 //! core: a backend that does not pass the suite is not an adapter. [`memory`] is for tests;
-//! [`postgres`] outlives the process.
+//! [`postgres`] and [`mysql`] outlive the process.
 
 mod fit;
 mod sql;
