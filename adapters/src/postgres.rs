@@ -47,6 +47,8 @@ pub struct Postgres {
     keeps_history: bool,
     /// Whether our own tables were seen.
     installed: AtomicBool,
+    /// Whether the batch before held new rows only.
+    is_filling: AtomicBool,
     /// What was prepared, and the generation of it that our own tables name.
     prepared: Mutex<Option<(i64, Arc<Catalogue>)>>,
 }
@@ -127,8 +129,8 @@ impl Adapter for Postgres {
 
 impl Postgres {
     fn new(server: Server, names: Names, keeps_history: bool) -> Self {
-        let (installed, prepared) = (AtomicBool::default(), Mutex::default());
-        Self { server, names, keeps_history, installed, prepared }
+        let [installed, is_filling] = [false; 2].map(AtomicBool::new);
+        Self { server, names, keeps_history, installed, is_filling, prepared: Mutex::default() }
     }
 
     async fn call<T>(

@@ -1,5 +1,8 @@
 //! Writing: rows, watermark and history of a batch in one transaction.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
 use lakesync::adapter::{AdapterError, Batch};
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
@@ -14,22 +17,34 @@ use super::{Postgres, copy, upsert};
 use crate::fit;
 use crate::sql::merge::{self, Changed};
 
-/// How rows that have no state yet are written.
+/// How rows are written. Each way but the last fails, and leaves nothing, where a row that it takes
+/// for new stands already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// By COPY, which fails if something stands in their place, such as rows that people put there.
+    /// All by COPY, without a look at what there is: for a backend that is being filled.
+    Blind,
+    /// Those that have no state by COPY.
     Copy,
-    /// As if all were there.
+    /// All as if they were there, such as where people put rows of their own.
     Upsert,
 }
+
+/// A batch of so many new rows, and no other, is a sign that the next will be such a one.
+const BLIND_ROWS_MIN: usize = 500;
 
 impl Postgres {
     pub(super) async fn write_batch(&self, batch: &Batch) -> Result<(), Failure> {
         self.ensure_installed().await?;
-        match self.write_by(batch, Way::Copy).await {
-            Err(failure) if failure.is_duplicate() => self.write_by(batch, Way::Upsert).await,
-            done => done,
+        let is_filling = self.is_filling.swap(false, Ordering::Relaxed);
+        let ways = [Way::Blind, Way::Copy, Way::Upsert];
+        let ways = if is_filling { &ways[..] } else { &ways[1..] };
+        for way in ways {
+            match self.write_by(batch, *way).await {
+                Err(failure) if failure.is_duplicate() && *way != Way::Upsert => {}
+                done => return done,
+            }
         }
+        unreachable!("BUG: the last way returns, whatever comes of it")
     }
 
     async fn write_by(&self, batch: &Batch, way: Way) -> Result<(), Failure> {
@@ -44,6 +59,7 @@ impl Postgres {
         }
         let new = || batch.after(watermark).iter().flat_map(|commit| &commit.deltas);
         new().try_for_each(|delta| fit::check(&catalogue.schema, delta))?;
+        let (mut fresh, mut known) = (0, 0);
         for touched in merge::touched(new()) {
             let table = fit::table(&catalogue.schema, touched.table)?;
             let id = catalogue.id(touched.table)?;
@@ -51,8 +67,13 @@ impl Postgres {
             let mut done = 0;
             while done < row_ids.len() {
                 let rest = &row_ids[done..];
-                let (mut held, count) = self.some_states(&mut session, id, rest).await?;
-                let changed = touched.merged(done..done + count, &mut held);
+                let (mut held, count) = match way {
+                    Way::Blind => (HashMap::new(), rest.len()),
+                    Way::Copy | Way::Upsert => self.some_states(&mut session, id, rest).await?,
+                };
+                fresh += count - held.len();
+                known += held.len();
+                let changed = touched.part(done..done + count).merged(&mut held);
                 self.put(&mut session, table, id, &changed, way).await?;
                 done += count;
             }
@@ -61,7 +82,10 @@ impl Postgres {
             self.tell(&mut session, batch, watermark, way).await?;
         }
         self.move_watermark(&mut session, batch).await?;
-        session.commit().await
+        session.commit().await?;
+        let is_filling = way != Way::Upsert && known == 0 && BLIND_ROWS_MIN <= fresh;
+        self.is_filling.store(is_filling, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn join_rows(
@@ -132,7 +156,7 @@ impl Postgres {
         let (live, dead): (Vec<_>, Vec<_>) = changed.iter().partition(|row| row.row.is_live());
         let dead: Vec<_> = dead.into_iter().map(|row: &Changed<'_>| row.row_id).collect();
         upsert::delete(connection, names, table, &dead).await?;
-        let new = |row: &&Changed<'_>| way == Way::Copy && !row.known;
+        let new = |row: &&Changed<'_>| way != Way::Upsert && !row.known;
         let (fresh, known): (Vec<_>, Vec<_>) = live.into_iter().partition(new);
         copy::rows(connection, names, table, &pairs(&fresh)).await?;
         upsert::rows(connection, names, table, &pairs(&known)).await?;
@@ -155,7 +179,7 @@ impl Postgres {
         }
         let records = changes.map(|(place, delta)| record(place, delta));
         match way {
-            Way::Copy => copy::history(connection, &self.names, records).await,
+            Way::Blind | Way::Copy => copy::history(connection, &self.names, records).await,
             Way::Upsert => {
                 let records: Vec<_> = records.collect();
                 upsert::history(connection, &self.names, &records).await

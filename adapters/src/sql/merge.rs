@@ -39,14 +39,15 @@ impl<'b> Touched<'b> {
         self.deltas.chunk_by(same_row).map(|deltas| &deltas[0].row_id).collect()
     }
 
-    /// The rows that the changes of `rows` make of `held`, in order; those that stay as they are are
-    /// left out. `rows` are some of [`row_ids`](Self::row_ids), by their places there.
-    pub(crate) fn merged(
-        &self,
-        rows: Range<usize>,
-        held: &mut HashMap<RowId, Row>,
-    ) -> Vec<Changed<'b>> {
+    /// The changes of some rows alone, by their places in [`row_ids`](Self::row_ids).
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
         let deltas = self.deltas.chunk_by(same_row).skip(rows.start).take(rows.len());
+        Self { table: self.table, deltas: deltas.flatten().copied().collect() }
+    }
+
+    /// The rows that the changes make of `held`, in order; those that stay as they are left out.
+    pub(crate) fn merged(&self, held: &mut HashMap<RowId, Row>) -> Vec<Changed<'b>> {
+        let deltas = self.deltas.chunk_by(same_row);
         deltas
             .filter_map(|deltas| {
                 change(&deltas[0].row_id, held, |row| {
@@ -127,7 +128,7 @@ mod tests {
         ]);
         let mut with_both = known;
         with_both.merge(&deltas[2]);
-        let merged = touched[0].merged(0..3, &mut held);
+        let merged = touched[0].part(1..3).merged(&mut held);
         let s = Changed {
             row_id: &deltas[1].row_id,
             known: false,

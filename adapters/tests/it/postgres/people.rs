@@ -248,3 +248,27 @@ async fn large_rows_are_merged_in_parts() {
     adapter.forget(&id("t"), &found).await.expect("forget");
     assert_eq!(server.psql(&format!("SELECT count(*) FROM {name}.t")).await, "0");
 }
+
+/// Batches of new rows alone are followed by others, whatever those hold.
+#[tokio::test]
+async fn filling_ends_where_rows_are_known_or_in_the_way() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let fill = |from: i64| (from..from + 600).map(|at| n(&format!("r{at}"), 1, at));
+    let gone = delete("t", "gone", 9);
+    server.psql(&format!("INSERT INTO {name}.t VALUES ('gone', 7)")).await;
+    adapter.write(&one_commit(1, fill(0).collect())).await.expect("new rows");
+    adapter.write(&one_commit(2, fill(600).chain([gone]).collect())).await.expect("new rows");
+    let known = [n("r0", 2, -1), delete("t", "r1", 2), n("gone", 5, 5)];
+    adapter.write(&one_commit(3, fill(1_200).chain(known).collect())).await.expect("known rows");
+    adapter.write(&one_commit(4, fill(1_800).collect())).await.expect("new rows");
+    server.psql(&format!("INSERT INTO {name}.t VALUES ('r2400', 7)")).await;
+    adapter.write(&one_commit(5, fill(2_400).collect())).await.expect("a row of people's");
+    let sql = format!("SELECT count(*), sum(n), min(n) FROM {name}.t");
+    let sum = (0..3_000).sum::<i64>() - 2;
+    assert_eq!(server.psql(&sql).await, format!("2999|{sum}|-1"));
+    assert_eq!(adapter.history(None, 9_999).await.expect("history").len(), 3_004);
+    assert_eq!(adapter.rows(&id("t"), None, 9_999).await.expect("rows").len(), 3_001);
+}
