@@ -60,6 +60,7 @@ pub(super) fn alteration(
             }
             (Some(there), Some(from)) if there.kind == flavour.name(from) => {
                 check_writable(wanted, there)?;
+                check_widening(flavour, wanted, column, there)?;
                 emptied.push(format!("t.{name} = NULL"));
                 actions.push(format!("MODIFY COLUMN {name} {kind} NULL"));
                 alteration.reshapes = true;
@@ -148,6 +149,25 @@ fn check_writable(wanted: &TableSchema, there: &Found) -> Result<(), AdapterErro
         return Err(mismatch(wanted, &text));
     }
     check_writable_type(wanted, there)
+}
+
+/// An index of texts needs a length, which is not ours to choose.
+fn check_widening(
+    flavour: Flavour,
+    wanted: &TableSchema,
+    column: &Column,
+    there: &Found,
+) -> Result<(), AdapterError> {
+    let kind = flavour.name(column.kind);
+    if there.indexed && (kind.starts_with("longtext") || kind == "json") {
+        let name = &there.name;
+        let text = format!(
+            "has an index of the column {name}, which becomes {kind}; drop the index, prepare \
+             again, and create it anew"
+        );
+        return Err(mismatch(wanted, &text));
+    }
+    Ok(())
 }
 
 fn check_writable_type(wanted: &TableSchema, there: &Found) -> Result<(), AdapterError> {

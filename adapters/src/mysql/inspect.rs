@@ -35,6 +35,8 @@ pub(super) struct Found {
     pub(super) generated: bool,
     /// Whether it alone is unique in its table.
     pub(super) unique: bool,
+    /// Whether it is in an index.
+    pub(super) indexed: bool,
 }
 
 /// What there is in the database, by name.
@@ -73,11 +75,12 @@ SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR), CAST(COLUMN_NAME AS
         OR EXTRA LIKE '%DEFAULT_GENERATED%' AS SIGNED),
     CAST(COALESCE(GENERATION_EXPRESSION, '') <> '' AS SIGNED)
 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION";
-        const UNIQUE: &str = "
-SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR), CAST(MAX(COLUMN_NAME) AS CHAR)
-FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND NON_UNIQUE = 0
-GROUP BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME
-HAVING COUNT(*) = 1 AND MAX(SUB_PART) IS NULL";
+        const INDEXED: &str = "
+SELECT CAST(TABLE_SCHEMA AS CHAR), CAST(TABLE_NAME AS CHAR),
+    CAST(GROUP_CONCAT(COLUMN_NAME) AS CHAR),
+    CAST(MAX(NON_UNIQUE) = 0 AND COUNT(*) = 1 AND MAX(SUB_PART) IS NULL AS SIGNED)
+FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ?
+GROUP BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME";
         let sql = "SELECT CAST(@@lower_case_table_names AS SIGNED)";
         let row = Statement::new(sql).row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
         let mut inventory = Inventory {
@@ -98,16 +101,23 @@ HAVING COUNT(*) = 1 AND MAX(SUB_PART) IS NULL";
                 not_null: truth(&row, 5)?,
                 filled: truth(&row, 6)?,
                 generated: truth(&row, 7)?,
-                unique: false,
+                ..Found::default()
             });
         }
-        for row in self.look_up(connection, UNIQUE, &inventory).await? {
+        for row in self.look_up(connection, INDEXED, &inventory).await? {
             let key = inventory_key(&inventory, &row)?;
             let Some(relation) = inventory.relations.get_mut(&key) else { continue };
-            let name = text(&row, 2)?;
-            let of_name = |found: &&mut Found| found.name.eq_ignore_ascii_case(name);
-            if let Some(found) = relation.columns.iter_mut().find(of_name) {
-                found.unique = true;
+            // An index of an expression has no name of a column.
+            let names: Option<&str> = row.try_get_unchecked(2)?;
+            let is_of = |found: &Found| {
+                names.is_some_and(|names| {
+                    names.split(',').any(|n| n.eq_ignore_ascii_case(&found.name))
+                })
+            };
+            let is_unique = truth(&row, 3)?;
+            for found in relation.columns.iter_mut().filter(|found| is_of(found)) {
+                found.indexed = true;
+                found.unique |= is_unique;
             }
         }
         Ok(inventory)

@@ -12,7 +12,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::MySql;
 use super::names::{ROWS, TABLES, WATERMARKS};
 use super::session::Failure;
-use super::statement::{Parameter, Statement, over};
+use super::statement::{Parameter, Statement, over, script};
 use crate::sql::error::corrupt;
 
 /// Row ids that are looked up at once.
@@ -24,12 +24,15 @@ const LONG_MAX: usize = 16;
 
 impl MySql {
     pub(super) async fn read_schema(&self) -> Result<Schema, Failure> {
-        let mut session = self.begin(self.server.options.call_timeout).await?;
-        // Under the writers' lock, both tables are of one generation.
-        match self.lock(&mut session).await {
+        let mut session = self.session().await?;
+        // Both tables are read as of one moment, and no writer is waited for.
+        let sql = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+                   START TRANSACTION WITH CONSISTENT SNAPSHOT";
+        script(&mut session, sql).await?;
+        match self.read_catalogue(&mut session).await {
             Ok(catalogue) => {
                 session.roll_back().await?;
-                Ok(catalogue.schema.clone())
+                Ok(catalogue.schema)
             }
             Err(failure) if failure.is_absence() => Ok(Schema::default()),
             Err(failure) => Err(failure),

@@ -210,6 +210,12 @@ fn by_number(number: u16, state: &str, message: &str) -> AdapterError {
         3819 | 1644 => by_state("44000", message),
         // A column without a default, which somebody made after preparing.
         1364 => by_state("23000", message),
+        // A row too long for its page, by columns that somebody added.
+        1118 => by_state("54000", message),
+        // An index over what became text, which needs a length there.
+        1071 | 1170 => AdapterError::Mismatch(format!(
+            "{message}; drop the index, prepare again, and create it anew"
+        )),
         // A character set or collation that the server has not.
         1115 | 1273 => by_state("0A000", message),
         // Values may be in it, which are nobody's business but the rows'.
@@ -233,7 +239,9 @@ mod tests {
             (1045, "28000", true), // a password that is being changed
             (1044, "42000", false),
             (1062, "23000", false),
+            (1118, "42000", false),
             (1146, "42S02", false),
+            (1170, "42000", false),
             (1153, "08S01", false),
             (1364, "HY000", false),
             (1644, "45000", false),

@@ -35,7 +35,7 @@ impl MySql {
             while done < row_ids.len() {
                 let rest = &row_ids[done..];
                 let (mut held, count) = self.some_states(&mut session, id, rest).await?;
-                let changed = touched.merged(done..done + count, &mut held);
+                let changed = touched.part(done..done + count).merged(&mut held);
                 self.put(&mut session, table, id, &changed).await?;
                 done += count;
             }

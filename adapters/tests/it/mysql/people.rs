@@ -111,6 +111,27 @@ async fn what_people_add_stays() {
 }
 
 #[tokio::test]
+async fn an_index_that_stops_a_wider_type_is_told_before_anything_changes() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    server.mariadb(&format!("CREATE INDEX by_n ON {name}.t (n)")).await;
+    let text = schema("t", 2, &[("n", TEXT)]);
+    let error = adapter.prepare(&text).await.expect_err("an index");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    assert!(error.to_string().contains("drop the index, prepare again"), "{error}");
+    let sql = format!("SELECT id, n FROM {name}.t");
+    assert_eq!(server.mariadb(&sql).await, "a|1");
+    server.mariadb(&format!("DROP INDEX by_n ON {name}.t")).await;
+    // A row of theirs is converted, since nobody else knows it.
+    server.mariadb(&format!("INSERT INTO {name}.t VALUES ('z', 9)")).await;
+    adapter.prepare(&text).await.expect("nothing in the way");
+    assert_eq!(server.mariadb(&sql).await, "a|1\nz|9");
+}
+
+#[tokio::test]
 async fn tables_that_fit_are_used() {
     let Some(server) = MariaDb::shared().await else { return };
     let name = server.fresh();
