@@ -130,7 +130,9 @@ impl Classify for StoreError {
             Self::NotFound => Reason::GatewayNotFound,
             Self::Exists(_) => Reason::GatewayExists,
             Self::Full(_) => Reason::DiskFull,
-            Self::Unfinished(_) | Self::Failed(_) | Self::NoCopy(_) | Self::Closed => Reason::StoreUnavailable,
+            Self::Unfinished(_) | Self::Failed(_) | Self::NoCopy(_) | Self::Closed => {
+                Reason::StoreUnavailable
+            }
             Self::Corrupt(_) => Reason::Corruption,
         }
     }

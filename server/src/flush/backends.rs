@@ -68,7 +68,8 @@ impl Plan {
     fn of(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Self, BadBackend> {
         let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
         for (name, backend) in &config.all {
-            let bad = |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
+            let bad =
+                |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
             match &backend.kind {
                 Kind::Postgres(Sql { url, .. }) => {
                     let options = postgres::Options::new(url.0.as_str());

@@ -74,7 +74,9 @@ pub enum RestoreError {
     #[error("the rules do not fit the tables of the backend: {0}")]
     Rules(#[from] RulesError),
     /// Somebody writes to the backend.
-    #[error("the backend was written to meanwhile: stop the server that does, and repeat the restore")]
+    #[error(
+        "the backend was written to meanwhile: stop the server that does, and repeat the restore"
+    )]
     Moved,
 }
 
@@ -128,7 +130,9 @@ impl Restore {
     /// Removes what an earlier restore has left. A gateway that was made and never used goes too; any
     /// other stays, and is in the way.
     async fn make_room(&self, store: &dyn Store) -> Result<(), RestoreError> {
-        let Some(GatewayRecord { id, .. }) = store.gateway(&self.name).await? else { return Ok(()) };
+        let Some(GatewayRecord { id, .. }) = store.gateway(&self.name).await? else {
+            return Ok(());
+        };
         let unfinished = store.meta(id, keys::RESTORING).await?.is_some();
         let unused = store.head(id).await? == Position::START
             && store.meta_scan(id, b"", 1).await?.is_empty();
