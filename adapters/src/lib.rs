@@ -9,8 +9,9 @@
 //! - [`migrate`] copies all of one backend to another, whatever the two are.
 
 mod fit;
-mod pace;
 mod sql;
+
+pub mod pace;
 
 pub mod memory;
 pub mod mysql;

@@ -10,7 +10,7 @@ const COUNT_MAX: usize = 256;
 
 /// The size of the next page, from what the last one took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     count: usize,
 }
 
@@ -22,12 +22,12 @@ impl Default for Pace {
 
 impl Pace {
     /// How many to ask for.
-    pub(crate) fn count(self) -> usize {
+    pub fn count(self) -> usize {
         self.count
     }
 
     /// Learns what a page took. Pages grow slowly and shrink at once.
-    pub(crate) fn took(&mut self, count: usize, bytes: usize) {
+    pub fn took(&mut self, count: usize, bytes: usize) {
         let aimed = count.saturating_mul(PAGE_BYTES_TARGET) / bytes.max(1);
         self.count = aimed.clamp(1, COUNT_MAX.min(self.count * 2));
     }

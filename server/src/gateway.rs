@@ -46,6 +46,7 @@ mod reader;
 mod recover;
 mod registry;
 mod rehearse;
+mod restore;
 mod retain;
 mod revoked;
 mod ruling;
@@ -67,6 +68,7 @@ pub use planted::{Bug, Planted};
 pub use reader::PullOptions;
 pub use registry::{Gateways, Usage};
 pub use rehearse::Effect;
+pub use restore::{Restore, RestoreError, Restored};
 
 use crate::store::{GatewayRecord, Store, StoreError};
 use allowance::{Allowances, Take};

@@ -90,8 +90,8 @@ impl Receipt {
 /// How long callers wait for somebody to make room on the disk.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists`, `Full`
-/// and `NoCopy` the opened store answers nothing more: reopen it, and it recovers.
+/// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists`,
+/// `Unfinished`, `Full` and `NoCopy` the opened store answers nothing more: reopen it, and it recovers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such gateway.
@@ -100,6 +100,13 @@ pub enum StoreError {
     /// A gateway of that name exists.
     #[error("a gateway named {0} exists")]
     Exists(Gateway),
+    /// A gateway whose rows are not all there yet. The gateway is not opened; nothing else is said of
+    /// the store.
+    #[error(
+        "the restore of gateway {0} was broken off: repeat the same `lakesync restore`, or delete the \
+         gateway"
+    )]
+    Unfinished(Gateway),
     /// The disk is full, or nearly so; nothing of the refused write was kept.
     #[error("the disk is full: {0}")]
     Full(String),
@@ -123,7 +130,9 @@ impl Classify for StoreError {
             Self::NotFound => Reason::GatewayNotFound,
             Self::Exists(_) => Reason::GatewayExists,
             Self::Full(_) => Reason::DiskFull,
-            Self::Failed(_) | Self::NoCopy(_) | Self::Closed => Reason::StoreUnavailable,
+            Self::Unfinished(_) | Self::Failed(_) | Self::NoCopy(_) | Self::Closed => {
+                Reason::StoreUnavailable
+            }
             Self::Corrupt(_) => Reason::Corruption,
         }
     }
@@ -138,6 +147,7 @@ impl Classify for StoreError {
     fn told_instead(&self) -> Option<&'static str> {
         match self {
             Self::NotFound | Self::Exists(_) | Self::Closed => None,
+            Self::Unfinished(_) => Some("the gateway is being restored"),
             Self::Full(_) => Some("the server's disk is full, or nearly so"),
             Self::NoCopy(_) => Some("the server could not make a copy"),
             Self::Failed(_) => Some("the server's store failed and must be reopened"),

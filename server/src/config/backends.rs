@@ -106,6 +106,16 @@ impl Backend {
 }
 
 impl Kind {
+    /// What a URL names, with a gateway's tables in this schema.
+    fn of_url(url: &str, schema: &str) -> Result<Self, String> {
+        let sql = Sql { url: Url(url.to_owned()), schema: schema.to_owned(), history: true };
+        match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Ok(Self::Postgres(sql)),
+            Some("mysql" | "mariadb") => Ok(Self::MySql(sql)),
+            _ => Err("a postgres:// or mysql:// URL is needed".to_owned()),
+        }
+    }
+
     /// The backends that it is made of.
     fn parts(&self) -> Vec<&String> {
         match self {
@@ -138,12 +148,7 @@ pub(super) fn parse(
         all.insert(name.clone(), backend(Fields(table.clone())).map_err(wrong)?);
     }
     if let Some(url) = url {
-        let sql = Sql { url: Url(url.to_owned()), schema: GATEWAY.to_owned(), history: true };
-        let kind = match url.split_once("://").map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Kind::Postgres(sql),
-            Some("mysql" | "mariadb") => Kind::MySql(sql),
-            _ => return Err("backend_url: a postgres:// or mysql:// URL is needed".to_owned()),
-        };
+        let kind = Kind::of_url(url, GATEWAY).map_err(|what| format!("backend_url: {what}"))?;
         if all.insert(DEFAULT.to_owned(), Backend::new(kind)).is_some() {
             return Err(format!(
                 "backend_url: it is the backend {DEFAULT}, which is there already"
@@ -173,6 +178,13 @@ fn chosen(all: &BTreeMap<String, Backend>, named: &[String]) -> Result<Vec<Strin
 }
 
 impl Backends {
+    /// One backend, which a URL names, with a gateway's tables in this schema.
+    pub fn of_url(name: &str, url: &str, schema: &str) -> Result<Self, String> {
+        check_schema(schema)?;
+        let backend = Backend::new(Kind::of_url(url, schema)?);
+        Ok(Self { all: BTreeMap::from([(name.to_owned(), backend)]), flush_to: Vec::new() })
+    }
+
     /// Every part is there, and each backend is a part of one other at most, or flushed to once.
     fn check(&self) -> Result<(), String> {
         let mut uses: BTreeMap<&String, &str> = BTreeMap::new();
@@ -205,10 +217,9 @@ impl Backends {
         for name in &self.flush_to {
             self.descend(name, &mut Vec::new())?;
         }
-        // What is flushed to from nowhere may be a circle of its own, and is a mistake in any case.
-        let unused = self.all.keys().find(|name| !uses.contains_key(*name));
-        unused.map_or(Ok(()), |name| Err(format!("backends.{name}: nothing is flushed to it")))?;
-        let reached: usize = self.flush_to.iter().map(|name| self.count(name)).sum();
+        // What nothing is flushed to is kept for a migration: where it goes to, or where it came from.
+        let kept = self.all.keys().filter(|name| !uses.contains_key(name));
+        let reached: usize = self.flush_to.iter().chain(kept).map(|name| self.count(name)).sum();
         match reached == self.all.len() {
             true => Ok(()),
             false => Err("backends: some are made of each other, in a circle".to_owned()),

@@ -18,8 +18,10 @@ use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("backends.{name}: {what}")]
 pub struct BadBackend {
-    name: String,
-    what: String,
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it.
+    pub what: String,
 }
 
 /// What opens adapters: servers, by the name of their backend, and how backends are made of them.
@@ -34,24 +36,7 @@ struct Plan {
 /// The backends that gateways are flushed to. Nothing connects yet: a backend that is away does not
 /// keep a server from starting.
 pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backend>, BadBackend> {
-    let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
-    for (name, backend) in &config.all {
-        let bad = |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
-        match &backend.kind {
-            Kind::Postgres(Sql { url, .. }) => {
-                let options = postgres::Options::new(url.0.as_str());
-                let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
-                postgres.insert(name.clone(), server);
-            }
-            Kind::MySql(Sql { url, .. }) => {
-                let options = mysql::Options::new(url.0.as_str());
-                let server = mysql::Server::new(options).map_err(|error| bad(&error))?;
-                mysql.insert(name.clone(), server);
-            }
-            Kind::Route { .. } | Kind::FanOut { .. } | Kind::Tier { .. } => {}
-        }
-    }
-    let plan = Arc::new(Plan { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) });
+    let plan = Arc::new(Plan::of(config, clock)?);
     let backend = |name: &String| {
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
@@ -61,7 +46,47 @@ pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backen
     Ok(config.flush_to.iter().map(backend).collect())
 }
 
+/// The adapter of a gateway at one backend, whether or not anything is flushed to it.
+pub fn open(
+    config: &Backends,
+    name: &str,
+    gateway: &Gateway,
+    clock: &Arc<dyn WallClock>,
+) -> Result<Arc<dyn Adapter>, BadBackend> {
+    let bad = |what| BadBackend { name: name.to_owned(), what };
+    if !config.all.contains_key(name) {
+        let known: Vec<&str> = config.all.keys().map(String::as_str).collect();
+        return Err(bad(match known.as_slice() {
+            [] => "there is no such backend; --config FILE names a file that has some".to_owned(),
+            known => format!("there is no such backend; there are {}", known.join(", ")),
+        }));
+    }
+    Plan::of(config, clock)?.open(&name.to_owned(), gateway).map_err(bad)
+}
+
 impl Plan {
+    fn of(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Self, BadBackend> {
+        let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
+        for (name, backend) in &config.all {
+            let bad =
+                |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
+            match &backend.kind {
+                Kind::Postgres(Sql { url, .. }) => {
+                    let options = postgres::Options::new(url.0.as_str());
+                    let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
+                    postgres.insert(name.clone(), server);
+                }
+                Kind::MySql(Sql { url, .. }) => {
+                    let options = mysql::Options::new(url.0.as_str());
+                    let server = mysql::Server::new(options).map_err(|error| bad(&error))?;
+                    mysql.insert(name.clone(), server);
+                }
+                Kind::Route { .. } | Kind::FanOut { .. } | Kind::Tier { .. } => {}
+            }
+        }
+        Ok(Self { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) })
+    }
+
     /// The adapter of a gateway at the backend `name`.
     fn open(&self, name: &String, gateway: &Gateway) -> Result<Arc<dyn Adapter>, String> {
         let opened: Arc<dyn Adapter> = match &self.config.all[name].kind {

@@ -112,12 +112,7 @@ impl Writer {
             let Some((table, row_id)) = keys::parse_row(key) else {
                 return Err(StoreError::Corrupt(format!("row {key:?}")));
             };
-            let index = &building.index;
-            let instances = index.rules.instances(&table, &row_id, &row).into_iter();
-            for instance in instances.filter(|one| index.rules.whole_tables(one).is_none()) {
-                let entry = keys::bucket_row(index.generation, &instance, key);
-                entries.push((entry, Some(Bytes::new())));
-            }
+            entries.extend(building.index.entries(key, &table, &row_id, &row));
         }
         let kept = self.keep(next, entries).await;
         self.put_off_while_full(kept)

@@ -32,6 +32,21 @@ pub(super) struct Index {
     pub(super) rules: SyncRules,
 }
 
+impl Index {
+    /// The entries of a row as it is.
+    pub(super) fn entries(
+        &self,
+        row_key: &[u8],
+        table: &TableName,
+        row_id: &RowId,
+        row: &Row,
+    ) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+        let instances = self.rules.instances(table, row_id, row).into_iter();
+        let kept = instances.filter(|instance| self.rules.whole_tables(instance).is_none());
+        kept.map(|one| (keys::bucket_row(self.generation, &one, row_key), Some(Bytes::new())))
+    }
+}
+
 /// How many indexes there are at most: of the rules in force, and of those on their way.
 pub(super) const INDEXES_MAX: usize = 2;
 

@@ -12,6 +12,8 @@ use lakesync::rules::Instance;
 pub(super) const SCHEMA: &[u8] = b"schema";
 /// The gateway's counters and clock.
 pub(super) const COUNTERS: &[u8] = b"counters";
+/// There while a gateway is being restored: its rows are not all there, and nobody may see any.
+pub(super) const RESTORING: &[u8] = b"restoring";
 /// Where the index of tombstones begins.
 pub(super) const TOMBSTONES: &[u8] = b"tombstone/";
 

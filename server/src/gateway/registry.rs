@@ -22,7 +22,7 @@ use super::retain::forget_commits;
 use super::revoked::Revocations;
 use super::writer::{IN_FLIGHT_MAX, Writer};
 use super::{
-    Gateway, Gauges, Inner, QUEUE_SHARE, QUEUE_SHARE_BYTES_MIN, QUEUE_UNIT_BYTES, Settings,
+    Gateway, Gauges, Inner, QUEUE_SHARE, QUEUE_SHARE_BYTES_MIN, QUEUE_UNIT_BYTES, Settings, keys,
     recover, ruling,
 };
 use crate::store::{GatewayRecord, Store, StoreError};
@@ -246,6 +246,9 @@ impl Gateways {
 
     async fn open(&self, record: GatewayRecord) -> Result<Open, StoreError> {
         let store = self.store.as_ref();
+        if store.meta(record.id, keys::RESTORING).await?.is_some() {
+            return Err(StoreError::Unfinished(record.name));
+        }
         let counters = recover::counters(store, record.id).await?;
         let gauges = Arc::new(Gauges::default());
         gauges.trim(store.trimmed(record.id).await?.max(Position(counters.trim_through)));

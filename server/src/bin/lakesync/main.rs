@@ -7,6 +7,9 @@ mod backup;
 mod bench;
 mod demo;
 mod exit;
+mod migrate;
+mod place;
+mod restore;
 mod rules;
 mod serve;
 mod show;
@@ -35,6 +38,10 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job, start to end, on a copy of a real database.
     Demo(demo::Arguments),
+    /// Copy all of one backend to another of any kind, and prove that both hold the same.
+    Migrate(migrate::Arguments),
+    /// Make a gateway anew from a backend, where its data directory is gone.
+    Restore(restore::Arguments),
     /// Check sync rules kept in a file, put them into force, or ask what they mean for a token.
     Rules(rules::Arguments),
     /// Run a gateway server.
@@ -61,6 +68,8 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Migrate(arguments) => migrate::run(arguments),
+        Command::Restore(arguments) => restore::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use lakesync::proto::admin::v1::{
     AccessEffect, ExplainAccessRequest, PutSyncRulesRequest, SyncRules,
 };
+use lakesync::rules::Draft;
 use lakesync::wire;
 
 use crate::exit::Exit;
@@ -85,11 +86,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
 /// The rules of a file, as a message carries them, if they are right as far as can be told without
 /// tables.
 fn load(file: &std::path::Path) -> Result<SyncRules, Exit> {
+    draft(file).map(|draft| wire::encode_rules(&draft))
+}
+
+/// The rules of a file, likewise, as they were written.
+pub(crate) fn draft(file: &std::path::Path) -> Result<Draft, Exit> {
     let named = |what: &dyn std::fmt::Display| format!("{}: {what}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| Exit::input_output(named(&error)))?;
     let draft = file::parse(&text).map_err(|error| Exit::config(named(&error)))?;
     draft.check().map_err(|error| Exit::config(named(&error)))?;
-    Ok(wire::encode_rules(&draft))
+    Ok(draft)
 }
 
 async fn check(Check { file, claims, url, caller }: Check) -> Result<(), Exit> {

@@ -19,6 +19,13 @@ pub(crate) fn line(text: impl Display) -> Result<(), Exit> {
     writeln!(std::io::stdout(), "{text}").map_err(Exit::input_output)
 }
 
+/// A bar that says what is being done.
+pub(crate) fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
 /// Prints which tables take part and which do not, each with its reason.
 pub(crate) fn candidates(candidates: &[Candidate]) -> Result<(), Exit> {
     // SQLite's own tables are nobody's business.
@@ -48,8 +55,7 @@ pub(crate) async fn round(
     replica: &Replica,
     label: &str,
 ) -> Result<(Round, Vec<Event>), SyncError> {
-    let bar = ProgressBar::new_spinner().with_message(label.to_owned());
-    bar.enable_steady_tick(TICK);
+    let bar = bar().with_message(label.to_owned());
     let before = replica.status().borrow().traffic;
     let mut events = replica.events();
     let mut status = replica.status();

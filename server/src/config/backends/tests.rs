@@ -65,7 +65,6 @@ fn what_is_wrong_is_named() {
         ("a = 1\n".to_owned(), vec![], "a table is needed"),
         (format!("[a]\n{PG}"), vec!["b"], "flush_to: there is no backend b"),
         (format!("[a]\n{PG}"), vec!["a", "a"], "named twice"),
-        (format!("[a]\n{PG}[b]\n{PG}"), vec!["a"], "backends.b: nothing is flushed to it"),
         (format!("[a]\n{PG}{}", fan("a", "'b'")), vec![], "backends.f: there is no backend b"),
         (format!("[a]\n{PG}{}", fan("a", "'a'")), vec![], "two of its parts"),
         (format!("[a]\n{PG}{}", fan("a", "")), vec![], "followers is needed"),
