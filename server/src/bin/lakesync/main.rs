@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod demo;
 mod exit;
+mod import;
 mod rules;
 mod serve;
 mod show;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job, start to end, on a copy of a real database.
     Demo(demo::Arguments),
+    /// Seed a gateway with tables that a Postgres or MySQL database has already.
+    Import(import::Arguments),
     /// Check sync rules kept in a file, put them into force, or ask what they mean for a token.
     Rules(rules::Arguments),
     /// Run a gateway server.
@@ -61,6 +64,7 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),
