@@ -19,6 +19,7 @@ use crate::harness::process::{Ended, Served, lakesync, run};
 use crate::harness::{Client, Replica, grant, within};
 use crate::processes::hlc_now;
 
+mod faults;
 mod kinds;
 
 /// A server, and what is needed to import into its gateway `main`.
