@@ -5,6 +5,7 @@ mod cells;
 mod configured;
 mod faults;
 mod history;
+mod imported;
 mod killed;
 mod servers;
 mod values;

@@ -12,7 +12,7 @@ pub(super) fn exactly(database: Database, kind: ColumnType, column: &str) -> Str
     let column = database.quoted(column);
     match (database, kind) {
         (Database::Postgres(_), ColumnType::Double) => {
-            format!("encode(float8send({column}), 'hex')")
+            format!("'x' || encode(float8send({column}), 'hex')")
         }
         (Database::Postgres(_), ColumnType::Bytes) => format!("encode({column}, 'hex')"),
         (Database::Postgres(_), ColumnType::String | ColumnType::Any) => {
@@ -61,11 +61,11 @@ pub(super) fn canonical(kind: ColumnType, printed: &str) -> String {
             let document: serde_json::Value = serde_json::from_slice(&bytes).expect("a document");
             document.to_string()
         }
-        // Sixteen digits are bits already.
-        ColumnType::Double if printed.len() != 16 => {
+        // Bits behind an x are in that form already.
+        ColumnType::Double if !printed.starts_with('x') => {
             let number: f64 =
                 printed.parse().unwrap_or_else(|_| panic!("{printed:?} is no number"));
-            format!("{:016x}", number.to_bits())
+            bits(number)
         }
         ColumnType::Decimal => decimal(printed),
         ColumnType::Uuid => printed.to_lowercase(),
@@ -81,9 +81,9 @@ fn shown(database: Database, value: &Value) -> String {
         Value::Int64(value) => value.to_string(),
         // MariaDB knows one zero.
         Value::Double(value) if *value == 0.0 && matches!(database, Database::MariaDb(_)) => {
-            format!("{:016x}", 0)
+            bits(0.0)
         }
-        Value::Double(value) => format!("{:016x}", value.to_bits()),
+        Value::Double(value) => bits(*value),
         Value::String(value) | Value::Json(value) => text(value),
         Value::Bytes(bytes) => hex(bytes),
         Value::Decimal(value) => value.clone(),
@@ -95,6 +95,10 @@ fn shown(database: Database, value: &Value) -> String {
                 .join("-")
         }
     }
+}
+
+fn bits(number: f64) -> String {
+    format!("x{:016x}", number.to_bits())
 }
 
 /// A decimal without zeros that mean nothing.

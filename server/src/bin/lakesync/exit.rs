@@ -17,6 +17,11 @@ impl Exit {
         Self { code: 64, message: message.to_string() }
     }
 
+    /// Some of what was to be read is wrong (EX_DATAERR).
+    pub(crate) fn data(message: impl Display) -> Self {
+        Self { code: 65, message: message.to_string() }
+    }
+
     /// Something that is needed is not there, or taken: an address, a server (EX_UNAVAILABLE).
     pub(crate) fn unavailable(message: impl Display) -> Self {
         Self { code: 69, message: message.to_string() }
@@ -35,6 +40,11 @@ impl Exit {
     /// A setting is wrong (EX_CONFIG).
     pub(crate) fn config(message: impl Display) -> Self {
         Self { code: 78, message: message.to_string() }
+    }
+
+    /// The same, with more to say.
+    pub(crate) fn with(self, more: &str) -> Self {
+        Self { message: self.message + more, ..self }
     }
 
     /// Says what went wrong, and gives the code.

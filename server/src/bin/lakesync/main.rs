@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod demo;
 mod exit;
+mod import;
 mod migrate;
 mod place;
 mod restore;
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job, start to end, on a copy of a real database.
     Demo(demo::Arguments),
+    /// Seed a gateway with tables that a Postgres or MySQL database has already.
+    Import(import::Arguments),
     /// Copy all of one backend to another of any kind, and prove that both hold the same.
     Migrate(migrate::Arguments),
     /// Make a gateway anew from a backend, where its data directory is gone.
@@ -68,6 +71,7 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),

@@ -1,0 +1,175 @@
+//! The database that is read: its tables, as of one moment.
+//!
+//! Everything is read in one transaction, whose snapshot stands from its first query on. Rows arrive
+//! one after the other, as fast as they are taken: the database waits, and memory stays small.
+
+use futures_util::stream::BoxStream;
+use lakesync::name::{ColumnName, TableName};
+use sqlx::{MySqlConnection, PgConnection};
+
+use super::column::{Raw, SourceColumn, Typed};
+use super::{mysql, near, postgres};
+use crate::exit::Exit;
+
+/// A database, and a transaction that reads it.
+pub(super) enum Source {
+    Postgres(PgConnection),
+    MySql(MySqlConnection),
+}
+
+/// A table to be imported.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    /// What it is called in the gateway.
+    pub(super) target: TableName,
+    /// Its quoted name, with its schema.
+    pub(super) sql: String,
+    /// The columns that take part.
+    pub(super) columns: Vec<SourceColumn>,
+    /// Which of them are the primary key, in its order.
+    pub(super) key: Vec<usize>,
+    /// Columns whose names the gateway can't have.
+    pub(super) left_out: Vec<String>,
+    /// About how many rows there are.
+    pub(super) rows: u64,
+}
+
+/// What the catalogue says of a column, before it is judged.
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) typed: Typed,
+}
+
+/// A table's name as it was given: perhaps with a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) schema: Option<String>,
+    pub(super) table: String,
+}
+
+impl std::str::FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (schema, table) = match text.split_once('.') {
+            Some((schema, table)) => (Some(schema.to_owned()), table),
+            None => (None, text),
+        };
+        if table.is_empty() || schema.as_ref().is_some_and(String::is_empty) {
+            return Err("a table is named as TABLE or SCHEMA.TABLE".to_owned());
+        }
+        Ok(Self { schema, table: table.to_owned() })
+    }
+}
+
+impl Source {
+    /// Connects and begins to read.
+    pub(super) async fn open(url: &str) -> Result<Self, Exit> {
+        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+        let opened = match scheme {
+            Some("postgres" | "postgresql") => postgres::open(url).await.map(Self::Postgres),
+            Some("mysql" | "mariadb") => mysql::open(url).await.map(Self::MySql),
+            // The rest of it may hold a password.
+            _ => return Err(Exit::usage("--from is a postgres:// or mysql:// URL")),
+        };
+        opened.map_err(|error| match error {
+            sqlx::Error::Configuration(_) => Exit::usage("--from: the URL can't be read"),
+            error => failed(&error),
+        })
+    }
+
+    /// The table that is wanted, or why it can't be imported.
+    pub(super) async fn table(&mut self, wanted: &Wanted) -> Result<Table, Exit> {
+        let schema = match &wanted.schema {
+            Some(schema) => schema.clone(),
+            None => self.default_schema().await?.ok_or_else(|| {
+                Exit::usage(format!(
+                    "--from names no database: say which one {} is in, as --table DATABASE.{}",
+                    wanted.table, wanted.table
+                ))
+            })?,
+        };
+        let names = match self {
+            Self::Postgres(connection) => postgres::tables(connection, &schema).await,
+            Self::MySql(connection) => mysql::tables(connection, &schema).await,
+        };
+        let names = names.map_err(|error| failed(&error))?;
+        if !names.contains(&wanted.table) {
+            let hint = near::hint(&wanted.table, &names);
+            return Err(Exit::usage(format!("{schema} has no table {}; {hint}", wanted.table)));
+        }
+        let described = match self {
+            Self::Postgres(connection) => {
+                postgres::describe(connection, &schema, &wanted.table).await
+            }
+            Self::MySql(connection) => mysql::describe(connection, &schema, &wanted.table).await,
+        };
+        let found = described.map_err(|error| failed(&error))?;
+        found.judged(&wanted.table).map_err(|why| {
+            Exit::usage(format!("{schema}.{} can't be imported: {why}", wanted.table))
+        })
+    }
+
+    async fn default_schema(&mut self) -> Result<Option<String>, Exit> {
+        let name = match self {
+            Self::Postgres(connection) => postgres::default_schema(connection).await,
+            Self::MySql(connection) => mysql::default_schema(connection).await,
+        };
+        name.map_err(|error| failed(&error))
+    }
+
+    /// The rows of a table, in no order.
+    pub(super) fn rows<'s>(
+        &'s mut self,
+        table: &'s Table,
+    ) -> BoxStream<'s, Result<Vec<Raw>, sqlx::Error>> {
+        match self {
+            Self::Postgres(connection) => postgres::rows(connection, table),
+            Self::MySql(connection) => mysql::rows(connection, table),
+        }
+    }
+}
+
+/// What the catalogue says of a table.
+pub(super) struct Found {
+    pub(super) sql: String,
+    pub(super) columns: Vec<Described>,
+    /// The names of the primary key's columns, in order.
+    pub(super) key: Vec<String>,
+    pub(super) rows: u64,
+}
+
+impl Found {
+    fn judged(self, name: &str) -> Result<Table, String> {
+        let target = name.parse::<TableName>().map_err(|error| format!("{error}; rename it"))?;
+        if self.key.is_empty() {
+            return Err(
+                "it has no primary key, so nothing tells which row is which; add one, such \
+                        as ALTER TABLE … ADD PRIMARY KEY (…)"
+                    .to_owned(),
+            );
+        }
+        let (mut columns, mut left_out) = (Vec::new(), Vec::new());
+        let mut positions = Vec::new();
+        for Described { name, typed } in self.columns {
+            let Ok(legal) = name.parse::<ColumnName>() else {
+                left_out.push(name);
+                continue;
+            };
+            let Typed { kind, form, sql, as_text } = typed;
+            positions.push(name);
+            columns.push(SourceColumn { name: legal, kind, form, sql, as_text });
+        }
+        let place = |key: &String| {
+            let at = positions.iter().position(|name| name == key);
+            at.ok_or_else(|| format!("its key column {key:?} has no legal name; rename it"))
+        };
+        let key = self.key.iter().map(place).collect::<Result<_, _>>()?;
+        Ok(Table { target, sql: self.sql, columns, key, left_out, rows: self.rows })
+    }
+}
+
+/// What went wrong while the database was asked. The driver's errors tell no password.
+pub(super) fn failed(error: &sqlx::Error) -> Exit {
+    Exit::unavailable(format!("the database that is imported: {error}"))
+}
