@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use lakesync::name::Gateway;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::gateway::Gateways;
+use crate::gateway::{Gateways, Lag};
 
 /// Serves the pages until the task is aborted.
 pub(super) async fn serve(
@@ -51,6 +52,34 @@ fn metrics(gateways: &Gateways) -> String {
         gauge("gateways_open", "Gateways in memory.", usage.open),
         gauge("followers", "Readers that follow a gateway.", usage.followers),
         gauge("queued_bytes", "Bytes of pushes that wait.", usage.queued_bytes),
+        flushing(&gateways.lags()),
     ]
     .concat()
+}
+
+/// One figure of how far a backend is behind: its name, what it is, and its value.
+type Figure = (&'static str, &'static str, fn(&Lag) -> f64);
+
+const FLUSHING: [Figure; 4] = [
+    ("flush_lag_commits", "Commits that a backend does not have.", |lag| lag.commits as f64),
+    ("flush_lag_rows", "Changes that a backend does not have.", |lag| lag.changes as f64),
+    ("flush_lag_seconds", "For how long a backend has been behind.", |lag| lag.age.as_secs_f64()),
+    ("flush_failing", "1 if the last attempt to flush failed.", |lag| {
+        f64::from(u8::from(lag.error.is_some()))
+    }),
+];
+
+/// The figures of each backend of each open gateway. Names of either need no escapes.
+fn flushing(lags: &[(Gateway, Lag)]) -> String {
+    let mut text = String::new();
+    for (name, help, value) in FLUSHING.iter().filter(|_| !lags.is_empty()) {
+        text += &format!("# HELP lakesync_{name} {help}\n# TYPE lakesync_{name} gauge\n");
+        for (gateway, lag) in lags {
+            let (backend, value) = (&lag.backend, value(lag));
+            text += &format!(
+                "lakesync_{name}{{gateway=\"{gateway}\",backend=\"{backend}\"}} {value}\n"
+            );
+        }
+    }
+    text
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lakesync::name::{LogId, Position};
+use lakesync::name::{self, LogId, Position};
 use lakesync::schema::Schema;
 use tokio::sync::watch;
 
@@ -161,6 +161,17 @@ impl Gateway {
 }
 
 impl Gateways {
+    /// How far the backends of open gateways are behind. Those that are opening or closing are left
+    /// out.
+    pub fn lags(&self) -> Vec<(name::Gateway, Lag)> {
+        let now_ms = self.now_ms();
+        let of = |gateway: Gateway| {
+            let name = gateway.record().name.clone();
+            gateway.lags(now_ms).into_iter().map(move |lag| (name.clone(), lag))
+        };
+        self.opened().into_iter().flat_map(of).collect()
+    }
+
     /// Whether one of the backends `names` does not have all of a gateway's log, as far as the store
     /// knows.
     pub async fn is_behind(

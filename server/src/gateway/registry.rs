@@ -203,6 +203,17 @@ impl Gateways {
         }
     }
 
+    /// The gateways that are open.
+    pub(super) fn opened(&self) -> Vec<Gateway> {
+        let slots: Vec<_> = self.slots().values().map(Arc::clone).collect();
+        let open = |slot: &Arc<Slot>| Some(slot.try_lock().ok()?.as_ref()?.gateway.clone());
+        slots.iter().filter_map(open).collect()
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     pub(super) fn store(&self) -> &dyn Store {
         &*self.store
     }
