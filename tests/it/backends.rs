@@ -6,5 +6,7 @@ mod configured;
 mod faults;
 mod history;
 mod killed;
+mod moved;
+mod restored;
 mod servers;
 mod values;
