@@ -7,5 +7,7 @@ mod faults;
 mod history;
 mod imported;
 mod killed;
+mod moved;
+mod restored;
 mod servers;
 mod values;

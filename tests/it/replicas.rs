@@ -13,5 +13,5 @@ mod flaky;
 mod recover;
 mod refused;
 mod scoped;
-mod site;
+pub(crate) mod site;
 mod tenants;

@@ -72,7 +72,7 @@ async fn a_server_killed_around_commit_loses_and_doubles_nothing() {
     }
 }
 
-async fn serve(file: &Path, data: &Path, failpoint: Option<&str>) -> Served {
+pub(super) async fn serve(file: &Path, data: &Path, failpoint: Option<&str>) -> Served {
     let [file, data_text] = [file, data].map(|path| path.to_str().expect("text"));
     let arguments = ["serve", "--config", file, "--data", data_text, "--listen", "127.0.0.1:0"];
     let mut command = lakesync(arguments);
@@ -93,7 +93,7 @@ async fn push(client: &Client, round: u64) -> Result<(), tonic::Status> {
 }
 
 /// The database is the gateway's rows, and its history is the log.
-async fn check(database: Database, schema: &str, file: &Path, data: &Path) {
+pub(super) async fn check(database: Database, schema: &str, file: &Path, data: &Path) {
     let served = serve(file, data, None).await;
     let client = served.client("ann").await;
     let flushed = client.flush().await.expect("flushed");
