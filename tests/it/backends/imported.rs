@@ -93,7 +93,11 @@ async fn rows(client: &Client, table: &str) -> Rows {
 /// A schema of its own, and what names `table` in it.
 async fn made(database: Database, sql: &[&str]) -> String {
     let schema = database.fresh();
-    database.ask(&format!("CREATE SCHEMA {}", database.quoted(&schema))).await;
+    let charset = match database {
+        Database::Postgres(_) => "",
+        Database::MariaDb(_) => " CHARACTER SET utf8mb4",
+    };
+    database.ask(&format!("CREATE SCHEMA {}{charset}", database.quoted(&schema))).await;
     for sql in sql {
         let quoted = format!("{}.", database.quoted(&schema));
         database.ask(&sql.replace("HERE.", &quoted)).await;
@@ -171,7 +175,7 @@ async fn an_import_may_break_off_and_be_repeated_while_devices_edit() {
         let office = Office::open(None).await;
         let numbers = match database {
             Database::Postgres(_) => format!("generate_series(1, {MANY}) g (n)"),
-            Database::MariaDb(_) => format!("(SELECT seq AS n FROM seq_1_to_{MANY}) g"),
+            Database::MariaDb(_) => format!("(SELECT seq AS n FROM HERE.seq_1_to_{MANY}) g"),
         };
         let fill = format!(
             "INSERT INTO HERE.notes SELECT n, concat('note ', n, repeat('.', 300)), 'm' FROM {numbers}"

@@ -13,7 +13,7 @@ const MANY: usize = 16_000;
 async fn notes(database: Database) -> String {
     let numbers = match database {
         Database::Postgres(_) => format!("generate_series(1, {MANY}) g (n)"),
-        Database::MariaDb(_) => format!("(SELECT seq AS n FROM seq_1_to_{MANY}) g"),
+        Database::MariaDb(_) => format!("(SELECT seq AS n FROM HERE.seq_1_to_{MANY}) g"),
     };
     let create = "CREATE TABLE HERE.notes (id INT PRIMARY KEY, body VARCHAR(1000))";
     let fill = format!("INSERT INTO HERE.notes SELECT n, repeat('.', 1000) FROM {numbers}");
