@@ -6,7 +6,10 @@
 
 mod child;
 mod codec;
+mod database;
+mod flush;
 mod link;
+mod outage;
 mod pairs;
 mod push;
 mod read;
@@ -43,6 +46,10 @@ enum Work {
     Rules(rules::Options),
     /// What a noisy tenant does to a quiet one.
     Tenants(tenants::Options),
+    /// What reaches a database, against plain COPY or INSERT of the same rows.
+    Flush(flush::Options),
+    /// What happens while a database is away, and when it comes back.
+    Outage(outage::Options),
     /// Serve the yardstick: for the harness only.
     #[command(hide = true)]
     Yardstick(yardstick::Arguments),
@@ -88,6 +95,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
             }
             Work::Rules(options) => unless_stopped(rules::run(options)).await,
             Work::Tenants(options) => unless_stopped(tenants::run(options)).await,
+            Work::Flush(options) => unless_stopped(flush::run(options)).await,
+            Work::Outage(options) => unless_stopped(outage::run(options)).await,
             Work::Yardstick(arguments) => yardstick::serve(arguments).await,
         }
     })

@@ -71,6 +71,14 @@ impl Child {
         Some(sum)
     }
 
+    /// How much memory it holds, in bytes, where the system tells.
+    pub(super) fn memory(&self) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib << 10)
+    }
+
     /// Waits until it has finished what it does behind the scenes, so that this is not measured as
     /// part of the other's turn. Bounded: it may never rest.
     pub(super) async fn rest(&self) {

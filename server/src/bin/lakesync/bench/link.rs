@@ -7,7 +7,8 @@ use http::uri::PathAndQuery;
 use lakesync::limits::MESSAGE_BYTES_MAX;
 use lakesync::proto::admin::v1::admin_service_client::AdminServiceClient;
 use lakesync::proto::admin::v1::{
-    CreateGatewayRequest, PutSchemaRequest, PutSyncRulesRequest, SyncRules,
+    CreateGatewayRequest, FlushRequest, FlushResponse, GetStatsRequest, GetStatsResponse,
+    PutSchemaRequest, PutSyncRulesRequest, SyncRules,
 };
 use lakesync::proto::v1::{PushResponse, TableSchema};
 use prost::Message;
@@ -105,6 +106,20 @@ impl Link {
         ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let (path, codec) = (PathAndQuery::from_static(PUSH), Codec::<PushResponse>::default());
         Ok(grpc.unary(self.request(frame), path, codec).await?.into_inner().message)
+    }
+
+    /// Waits until the backends have all that is durable.
+    pub(super) async fn flush(&self, gateway: &str) -> Result<FlushResponse, Exit> {
+        let request = self.request(FlushRequest { gateway: gateway.to_owned() });
+        let mut admin = AdminServiceClient::new(self.channel.clone());
+        Ok(admin.flush(request).await.map_err(failed)?.into_inner())
+    }
+
+    /// How a gateway fares.
+    pub(super) async fn stats(&self, gateway: &str) -> Result<GetStatsResponse, Exit> {
+        let request = self.request(GetStatsRequest { gateway: gateway.to_owned() });
+        let mut admin = AdminServiceClient::new(self.channel.clone());
+        Ok(admin.get_stats(request).await.map_err(failed)?.into_inner())
     }
 
     /// Opens a stream of answers.

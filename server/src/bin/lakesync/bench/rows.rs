@@ -13,7 +13,8 @@ use lakesync::proto::v1::{
 };
 use prost::Message;
 
-const TABLE: &str = "tasks";
+/// The table that is pushed to.
+pub(super) const TABLE: &str = "tasks";
 /// How often a change writes a row that the client wrote before: one in so many.
 const AGAIN_EVERY: u64 = 10;
 /// Where all randomness begins.
@@ -107,9 +108,22 @@ impl Load {
         changes: usize,
         now_ms: u64,
     ) -> Self {
+        let source = |at| Source::new(whose, at, now_ms);
+        Self::of((0..clients).map(source).collect(), batch, changes)
+    }
+
+    /// The same, where no row is written again.
+    pub(super) fn of_new_rows(clients: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
+        let source = |at| Source { again_every: None, ..Source::new(Whose::Nobodys, at, now_ms) };
+        Self::of((0..clients).map(source).collect(), batch, changes)
+    }
+
+    fn of(sources: Vec<Source>, batch: usize, changes: usize) -> Self {
+        let clients = sources.len();
         let share = |at: usize| changes / clients + usize::from(at < changes % clients);
+        let sources = sources.into_iter().enumerate();
         let clients: Vec<Client> =
-            (0..clients).map(|at| Client::new(whose, at, batch, share(at), now_ms)).collect();
+            sources.map(|(at, source)| Client::new(source, batch, share(at))).collect();
         let pushes = clients.iter().flat_map(|client| &client.pushes);
         let bytes = pushes.map(|push| push.body.len()).sum();
         Self { clients, changes, bytes }
@@ -117,23 +131,15 @@ impl Load {
 }
 
 impl Client {
-    fn new(whose: Whose, at: usize, batch: usize, changes: usize, now_ms: u64) -> Self {
-        let mut writer = Writer {
-            whose,
-            client: at,
-            random: Random(SEED ^ (at as u64) << 48),
-            hlc: Hlc::from_ms(now_ms),
-            rows: Vec::new(),
-        };
+    fn new(mut source: Source, batch: usize, changes: usize) -> Self {
         let mut pushes = Vec::with_capacity(changes.div_ceil(batch));
         let mut left = changes;
         while 0 < left {
             let changes = left.min(batch);
             left -= changes;
-            let rows = (0..changes).map(|_| writer.change()).collect();
-            pushes.push(Push { body: encode(whose, rows), changes });
+            pushes.push(source.push(changes));
         }
-        Self { id: format!("bench-{at}"), pushes }
+        Self { id: source.id(), pushes }
     }
 
     /// What goes in front of every push to `gateway`.
@@ -155,19 +161,40 @@ fn encode(whose: Whose, rows: Vec<RowChange>) -> Bytes {
     PushRequest { tables: vec![table], ..PushRequest::default() }.encode_to_vec().into()
 }
 
-struct Writer {
+/// Where a client's changes come from, one after another and without end.
+pub(super) struct Source {
     whose: Whose,
     client: usize,
+    again_every: Option<u64>,
     random: Random,
     hlc: Hlc,
     rows: Vec<String>,
 }
 
-impl Writer {
+impl Source {
+    /// The changes of a client, stamped from `now_ms` on.
+    pub(super) fn new(whose: Whose, client: usize, now_ms: u64) -> Self {
+        let random = Random(SEED ^ (client as u64) << 48);
+        let (again_every, hlc) = (Some(AGAIN_EVERY), Hlc::from_ms(now_ms));
+        Self { whose, client, again_every, random, hlc, rows: Vec::new() }
+    }
+
+    /// Its client.
+    pub(super) fn id(&self) -> String {
+        format!("bench-{}", self.client)
+    }
+
+    /// A push of the next `changes` changes.
+    pub(super) fn push(&mut self, changes: usize) -> Push {
+        let rows = (0..changes).map(|_| self.change()).collect();
+        Push { body: encode(self.whose, rows), changes }
+    }
+
     fn change(&mut self) -> RowChange {
         self.hlc = Hlc(self.hlc.0 + 1);
         let random = &mut self.random;
-        let again = !self.rows.is_empty() && random.below(AGAIN_EVERY) == 0;
+        let again = self.again_every.filter(|_| !self.rows.is_empty());
+        let again = again.is_some_and(|every| random.below(every) == 0);
         let row_id = if again {
             self.rows[random.below(self.rows.len() as u64) as usize].clone()
         } else {
@@ -201,8 +228,8 @@ impl Writer {
 
 /// One change of a new row of this owner's, as a push without its gateway.
 pub(super) fn one_row(owners: u64, owner: u64, nth: u64, now_ms: u64) -> Push {
-    let client = Client::new(Whose::Mixed(owners), usize::from(u16::MAX), 1, 1, now_ms);
-    let mut request = PushRequest::decode(client.pushes[0].body.clone()).expect("BUG: our own");
+    let push = Source::new(Whose::Mixed(owners), usize::from(u16::MAX), now_ms).push(1);
+    let mut request = PushRequest::decode(push.body).expect("BUG: our own");
     let row = &mut request.tables[0].rows[0];
     row.row_id = format!("one-{nth}");
     row.stamp = Some(Stamp { hlc: Hlc::from_ms(now_ms).0 + nth, client: 0 });
