@@ -78,6 +78,12 @@ impl Setup {
         Self { dir, store: None, clock, settings, tuned, planted: None, backends: Vec::new() }
     }
 
+    /// The same data directory and settings, and no backend.
+    pub(crate) fn again(other: &Self) -> Self {
+        let (dir, clock) = (Arc::clone(&other.dir), Arc::clone(&other.clock));
+        Self { dir, clock, settings: other.settings.clone(), ..Self::new() }
+    }
+
     /// From now on servers keep their state in `store`.
     pub(crate) fn on(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));

@@ -65,9 +65,10 @@ impl Flusher {
                     backoff.reset();
                     self.succeeded();
                 }
-                Err(Failure::Store(_)) => return,
                 Err(failure) => {
                     self.failed(&failure);
+                    // What has nothing to give may be closed as idle meanwhile.
+                    let _held = Some(gateway).filter(Gateway::is_behind);
                     let (wait, asked) = (backoff.next(random()), self.progress.borrow().asked);
                     tokio::select! {
                         () = sleep(wait) => {}

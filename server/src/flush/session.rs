@@ -8,7 +8,7 @@ use lakesync::schema::Schema;
 use tokio::sync::watch;
 
 use super::{Failure, failpoint};
-use crate::gateway::{Gateway, Mark, Progress};
+use crate::gateway::{Gateway, Mark, NEEDS_ROWS, Progress};
 
 /// What is known of a backend that was reached.
 pub(super) struct Session {
@@ -50,7 +50,12 @@ impl Session {
         };
         let mut session = Self { mark: Mark { log, position, changes }, prepared };
         if position < gateway.trimmed() {
-            session.fill(gateway, adapter, progress).await?;
+            let filled = session.fill(gateway, adapter, progress).await;
+            if filled.is_err() {
+                // It begins anew, from where the log is then.
+                progress.send_modify(|progress| progress.floor = NEEDS_ROWS);
+            }
+            filled?;
         }
         let mark = session.mark;
         progress.send_modify(|progress| {

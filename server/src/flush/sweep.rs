@@ -33,7 +33,7 @@ pub(super) async fn open_behind(gateways: Arc<Gateways>, backends: Vec<Arc<str>>
         for record in listed {
             while BEHIND_MAX <= behind.len() {
                 sleep(LOOK_EVERY).await;
-                behind.retain(is_behind);
+                behind.retain(Gateway::is_behind);
             }
             match gateways.is_behind(&record, &backends).await {
                 Ok(false) => {}
@@ -47,14 +47,4 @@ pub(super) async fn open_behind(gateways: Arc<Gateways>, backends: Vec<Arc<str>>
             }
         }
     }
-}
-
-/// Whether a backend does not have all of the log.
-fn is_behind(gateway: &Gateway) -> bool {
-    let Ok(head) = gateway.head() else { return false };
-    let log = gateway.record().log_id;
-    gateway.backends().iter().any(|(_, progress)| {
-        let mark = progress.borrow().mark.filter(|mark| mark.log == log);
-        mark.is_none_or(|mark| mark.position < head)
-    })
 }

@@ -35,7 +35,7 @@ pub struct Progress {
     pub mark: Option<Mark>,
     /// The tables that the backend has made room for.
     pub prepared: Option<Arc<Schema>>,
-    /// What trimming must leave alone: commits after this.
+    /// What trimming must leave alone: commits after this; [`NEEDS_ROWS`] if none.
     pub floor: Position,
     /// Changes, and bytes of commits, flushed since the gateway was opened.
     pub flushed: (u64, u64),
@@ -50,6 +50,10 @@ pub struct Progress {
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
 }
+
+/// The floor of a backend that the log holds too little for: it is given all rows instead, so nothing
+/// of the log is kept for it until that begins.
+pub const NEEDS_ROWS: Position = Position(u64::MAX);
 
 /// The backends of a gateway, by name, in the order of the configuration.
 #[derive(Debug, Default)]
@@ -73,10 +77,11 @@ impl Mark {
 }
 
 impl Flushed {
-    /// What the store knows of the backends `names`.
+    /// What the store knows of the backends `names`, where the log begins after `trimmed`.
     pub(super) async fn load(
         store: &dyn Store,
-        (id, log): (GatewayId, LogId),
+        id: GatewayId,
+        trimmed: Position,
         names: &[Arc<str>],
     ) -> Result<Self, StoreError> {
         let mut backends = Vec::with_capacity(names.len());
@@ -86,10 +91,10 @@ impl Flushed {
                 let corrupt = || StoreError::Corrupt(format!("the mark of backend {name}"));
                 let mark = Mark::decode(&bytes).ok_or_else(corrupt)?;
                 progress.mark = Some(mark);
-                if mark.log == log {
-                    progress.floor = mark.position;
-                }
             }
+            // Of the log that this one continues, the positions are the same up to the mark.
+            let position = progress.mark.map_or(Position::START, |mark| mark.position);
+            progress.floor = if position < trimmed { NEEDS_ROWS } else { position };
             backends.push((Arc::clone(name), watch::Sender::new(progress)));
         }
         Ok(Self(backends))
@@ -108,7 +113,16 @@ impl Flushed {
     /// Commits through here every backend has, or needs no more.
     pub(super) fn floor(&self) -> Position {
         let floors = self.0.iter().map(|(_, progress)| progress.borrow().floor);
-        floors.min().unwrap_or(Position(u64::MAX))
+        floors.min().unwrap_or(NEEDS_ROWS)
+    }
+
+    /// Whether a backend does not have all of `log` up to `head`.
+    pub(super) fn is_behind(&self, log: LogId, head: Position) -> bool {
+        let has = |progress: &Progress| {
+            let mark = progress.mark.filter(|mark| mark.log == log);
+            mark.map_or(Position::START, |mark| mark.position)
+        };
+        self.0.iter().any(|(_, progress)| has(&progress.borrow()) < head)
     }
 }
 
@@ -133,6 +147,12 @@ pub struct Lag {
 }
 
 impl Gateway {
+    /// Whether a backend does not have all that is durable.
+    pub fn is_behind(&self) -> bool {
+        // Of a log that failed, nothing more can be had.
+        self.head().is_ok_and(|head| self.0.flushed.is_behind(self.record().log_id, head))
+    }
+
     /// How far each backend is behind, at wall time `now_ms`.
     pub fn lags(&self, now_ms: u64) -> Vec<Lag> {
         let (log, (changes, _)) = (self.record().log_id, self.0.gauges.total());
@@ -180,8 +200,8 @@ impl Gateways {
         names: &[Arc<str>],
     ) -> Result<bool, StoreError> {
         let store = self.store();
-        let flushed = Flushed::load(store, (record.id, record.log_id), names).await?;
-        Ok(flushed.floor() < store.head(record.id).await?)
+        let flushed = Flushed::load(store, record.id, Position::START, names).await?;
+        Ok(flushed.is_behind(record.log_id, store.head(record.id).await?))
     }
 }
 
@@ -203,7 +223,7 @@ mod tests {
             let progress = Progress { floor: Position(floor), ..Progress::default() };
             (name.into(), watch::Sender::new(progress))
         };
-        assert_eq!(Flushed::default().floor(), Position(u64::MAX));
+        assert_eq!(Flushed::default().floor(), NEEDS_ROWS);
         let flushed = Flushed(vec![backend("a", 9), backend("b", 5)]);
         assert_eq!(flushed.floor(), Position(5));
         let moved = flushed.of("b").expect("a backend");

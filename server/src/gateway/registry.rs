@@ -180,7 +180,10 @@ impl Gateways {
             // A slot that is held is in use; one that left the map is nobody's.
             let Ok(mut held) = Arc::clone(&slot).try_lock_owned() else { continue };
             let in_use = |Open { gateway, .. }: &Open| {
-                1 < Arc::strong_count(&gateway.0) || 1 < Arc::strong_count(&gateway.0.unread)
+                1 < Arc::strong_count(&gateway.0)
+                    || 1 < Arc::strong_count(&gateway.0.unread)
+                    // Nobody would flush the rest before the next one comes.
+                    || gateway.is_behind()
             };
             if held.as_ref().is_some_and(in_use) || !self.is_current(&name, &slot) {
                 continue;
@@ -267,8 +270,8 @@ impl Gateways {
         let schema = Arc::new(recover::schema(store, record.id).await?);
         let ruling = ruling::load(store, record.id, &schema).await?;
         let revoked = Arc::new(Revocations::load(store, record.id).await?);
-        let (log, backends) = ((record.id, record.log_id), &self.settings.backends);
-        let flushed = Arc::new(Flushed::load(store, log, backends).await?);
+        let (trimmed, backends) = (gauges.trimmed(), &self.settings.backends);
+        let flushed = Arc::new(Flushed::load(store, record.id, trimmed, backends).await?);
         let holds = Arc::new(Holds::default());
         let head = store.head(record.id).await?;
         let tail = Arc::new(Tail::new(head, Arc::clone(&self.tails_bytes)));

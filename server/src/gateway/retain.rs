@@ -35,12 +35,13 @@ impl Writer {
                 self.swept_ms = wall_ms;
             }
         }
-        let mut is_full = false;
         if self.exceeds(TRIM_SLACK) {
-            let trimmed = self.trim().await?;
-            is_full =
-                !trimmed && self.exceeds(TRIM_SLACK) && self.flushed.floor() < self.tail.head()?;
+            self.trim().await?;
         }
+        // Only backends make a log full: for readers it is kept up to their slack, and no longer.
+        let floor = self.flushed.floor();
+        let is_held = floor <= self.gauges.trimmed() && floor < self.tail.head()?;
+        let is_full = is_held && self.exceeds(TRIM_SLACK);
         if self.gauges.is_full.swap(is_full, Ordering::AcqRel) != is_full {
             match is_full {
                 true => tracing::error!(
@@ -105,9 +106,8 @@ impl Writer {
     }
 
     /// Forgets the oldest commits. The figures go first, with the position to trim through: readers
-    /// are told from then on, and whoever opens the gateway after a crash trims to there. False if
-    /// none may go.
-    async fn trim(&mut self) -> Result<bool, StoreError> {
+    /// are told from then on, and whoever opens the gateway after a crash trims to there.
+    async fn trim(&mut self) -> Result<(), StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
         // The newest durable commit stays, so that there is always a cursor to give out.
         let mut last = Position(self.tail.head()?.0.saturating_sub(1)).min(self.flushed.floor());
@@ -126,7 +126,7 @@ impl Writer {
             through = entry.position;
         }
         if through == trimmed {
-            return Ok(false);
+            return Ok(());
         }
         let trimmed_bytes = self.counters.trimmed_bytes + freed;
         let counters = Counters { trimmed_bytes, trim_through: through.0, ..self.counters };
@@ -136,7 +136,7 @@ impl Writer {
             self.gauges.trim(through);
             forget_commits(&*self.store, self.id, through).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Hands over what is to be forgotten. Nobody waits for the disk, and a full one only puts it

@@ -11,6 +11,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::backend::{Backend, Fares};
 use crate::harness::changes::{at, delete, table, tables, upsert, write};
+use crate::harness::client::Checkpointed;
 use crate::harness::{Client, Replica, Setup, assert_refused, open, until, within};
 
 /// A backend's rows are the gateway's: those that exist, cell by cell and stamp by stamp.
@@ -203,9 +204,17 @@ async fn p14_a_backend_that_comes_late_is_filled_with_rows() {
     server.stop().await.expect("stopped");
 
     let backend = Backend::default();
+    backend.fare(Fares::Away);
     let setup = setup.flush_to("late", backend.clone());
     let server = setup.start().await;
     let ann = server.client("ann").await;
+    // It will be given rows, so the log need not wait for it.
+    for nth in 100..112 {
+        ann.push([upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)])])
+            .await
+            .expect("pushed");
+    }
+    backend.fare(Fares::Well);
     ann.flush().await.expect("flushed");
     assert_equal(&backend, &ann).await;
     let deleted: Vec<_> =
@@ -214,6 +223,19 @@ async fn p14_a_backend_that_comes_late_is_filled_with_rows() {
     push(&ann, 5).await;
     ann.flush().await.expect("flushed");
     assert_equal(&backend, &ann).await;
+    server.stop().await.expect("stopped");
+
+    // Put back to an older state, which the log no longer reaches: the same.
+    let older = Backend::default();
+    let log = backend.memory.logs().await.expect("logs")[0];
+    let early = Batch::new(log, Position(1), Position(2), Vec::new()).expect("a batch");
+    older.memory.write(&early).await.expect("written");
+    let setup = Setup::again(&setup).flush_to("late", older.clone());
+    let server = setup.start().await;
+    let ann = server.client("ann").await;
+    push(&ann, 6).await;
+    ann.flush().await.expect("flushed");
+    assert_equal(&older, &ann).await;
     server.stop().await.expect("stopped");
 }
 
@@ -336,6 +358,39 @@ async fn p14_tables_may_grow_while_a_backend_is_away() {
     backend.fare(Fares::Well);
     ann.flush().await.expect("flushed");
     assert_equal(&backend, &ann).await;
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn p14_trimming_leaves_readers_under_way_what_they_are_coming_to() {
+    let setup = Setup::new().set("log_size_max", "1MiB");
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(50 << 10);
+    let push = async |nth: u64| {
+        let delta = upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
+        ann.push([delta]).await.expect("pushed");
+    };
+    for nth in 0..200 {
+        push(nth).await;
+    }
+    // A checkpoint that is not read yet, and more commits after it than the log may hold.
+    let mut slow = ann.open_checkpoint("").await.expect("begun");
+    for nth in 200..222 {
+        push(nth).await;
+    }
+    let mut checkpointed = Checkpointed::default();
+    while let Some(answer) = within(slow.message()).await.expect("goes on") {
+        checkpointed.take(answer);
+    }
+    let cursor = checkpointed.end.expect("an end").cursor;
+    assert_eq!(ann.pull(&cursor).await.expect("still there").tables().len(), 22);
+    // Nobody holds it any more.
+    drop(slow);
+    for nth in 222..225 {
+        push(nth).await;
+    }
+    assert_refused(ann.pull(&cursor).await.map(drop), Code::OutOfRange, "CURSOR_EXPIRED");
     server.stop().await.expect("stopped");
 }
 
