@@ -177,7 +177,7 @@ impl fmt::Display for Origin {
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "LAKESYNC_";
-/// Our variables that are no settings of the server: the client's token, and the tests' own.
+/// Our variables that are no settings of the server: the clients' own, and the tests'.
 const OTHER_VARIABLES: [&str; 3] = ["LAKESYNC_IMPORT_FROM", "LAKESYNC_TOKEN", "LAKESYNC_TEST_"];
 
 impl Texts {
