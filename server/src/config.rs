@@ -177,8 +177,8 @@ impl fmt::Display for Origin {
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "LAKESYNC_";
-/// Our variables that are no settings of the server: the client's token, and the tests' own.
-const OTHER_VARIABLES: [&str; 2] = ["LAKESYNC_TOKEN", "LAKESYNC_TEST_"];
+/// Our variables that are no settings of the server: the clients' own, and the tests'.
+const OTHER_VARIABLES: [&str; 3] = ["LAKESYNC_IMPORT_FROM", "LAKESYNC_TOKEN", "LAKESYNC_TEST_"];
 
 impl Texts {
     /// The defaults.

@@ -26,6 +26,7 @@ fn flags_win_over_the_environment_over_the_file_over_defaults() {
             texts.environment(variables(&[
                 ("LAKESYNC_LISTEN", "127.0.0.1:2"),
                 ("LAKESYNC_STALL_MAX", "2s"),
+                ("LAKESYNC_IMPORT_FROM", "postgres://x"),
                 ("LAKESYNC_TEST_REQUIRED", "1"),
                 ("PATH", "/bin"),
             ]))
