@@ -1,8 +1,10 @@
 //! `lakesync bench` as a user runs it: the figures are the machine's affair, the work is not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use lakesync_adapters::testing::skip;
 use serde_json::Value;
 
 /// Runs a small bench and checks that both servers did all of the work, and that nothing is left.
@@ -93,4 +95,62 @@ fn a_noisy_tenant_beside_a_quiet_one() {
         assert!(report[figure].as_f64().is_some_and(|figure| 0.0 < figure), "{report:#}");
     }
     assert!(report["ratio"]["p50"].as_f64().is_some_and(|ratio| 0.0 < ratio), "{report:#}");
+}
+
+/// Runs a bench that needs a database; none if its programs are not there and may be missing.
+fn with_database(arguments: &[&str]) -> Option<Value> {
+    let place = tempfile::tempdir().expect("a directory");
+    // Database servers are not root, even if we are.
+    let all = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(place.path(), all).expect("permissions");
+    let output = Command::new(env!("CARGO_BIN_EXE_lakesync"))
+        .arg("bench")
+        .args(arguments)
+        .args(["--json", "--data"])
+        .arg(place.path())
+        .output()
+        .expect("started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(69) && errors.contains("is missing, which comes with") {
+        skip(&errors);
+        return None;
+    }
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(fs::read_dir(place.path()).expect("readable").count(), 0, "something is left");
+    Some(serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+fn check_flush(backend: &str) {
+    for history in ["true", "false"] {
+        let arguments = ["flush", "--changes", "700", "--pairs", "1", "--batch", "150"];
+        let more = ["--backend", backend, "--history", history];
+        let Some(report) = with_database(&[&arguments[..], &more].concat()) else {
+            return;
+        };
+        let median = &report["backends"][0]["median"];
+        for figure in ["ratio", "mixed_ratio", "server", "yardstick", "mixed"] {
+            assert!(median[figure].as_f64().is_some_and(|figure| 0.0 < figure), "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn a_flush_to_postgres() {
+    check_flush("postgres");
+}
+
+#[test]
+fn a_flush_to_mariadb() {
+    check_flush("mysql");
+}
+
+#[test]
+fn an_outage_that_nobody_who_pushes_notices() {
+    let arguments =
+        ["outage", "--seconds", "4", "--settle", "1", "--rate", "400", "--clients", "3"];
+    let Some(report) = with_database(&arguments) else { return };
+    assert_eq!(report["refused"], 0, "{report:#}");
+    assert!(report["pushes"].as_u64().is_some_and(|pushes| 0 < pushes), "{report:#}");
+    let lag = report["drain"]["changes"].as_u64();
+    assert!(lag.is_some_and(|lag| 400 < lag), "nothing was held up: {report:#}");
 }

@@ -50,7 +50,8 @@ impl Postgres {
              SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {wait}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL datestyle = 'ISO'; \
              SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1; \
-             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
+             SET LOCAL jit = off"
         );
         script(&mut session, sql).await?;
         Ok(session)

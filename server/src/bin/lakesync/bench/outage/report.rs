@@ -87,7 +87,7 @@ pub(super) fn whole(options: &Options, samples: &[Sample], pushed: &Pushed) -> R
             "changes": drain.changes,
             "changes_per_s": drain.rate,
             "arrivals_per_s": drain.arrivals,
-            "times_arrivals": drain.rate / drain.arrivals,
+            "times_arrivals": (0.0 < drain.arrivals).then(|| drain.rate / drain.arrivals),
             "begins_after_s": drain.begins,
             "caught_up_after_s": drain.ends,
         },
@@ -116,10 +116,8 @@ impl Drain {
         let flushed = |sample: &Sample| sample.pushed.saturating_sub(sample.lag);
         let before = samples.iter().filter(|sample| sample.phase == Phase::Gone);
         let before = before.map(flushed).max().unwrap_or_default();
-        // The last look that saw nothing of it: it has begun since. A batch that was under way when
-        // the backend went may be known only now, which is no beginning.
-        let margin = 10_000;
-        let idle = |sample: &&&Sample| flushed(sample) <= before + margin;
+        // The last look that saw nothing of it: it has begun since.
+        let idle = |sample: &&&Sample| flushed(sample) <= before;
         let begin = back.iter().take_while(idle).last().unwrap_or(first);
         let seconds = (last.at - begin.at).as_secs_f64().max(f64::MIN_POSITIVE);
         Some(Self {
