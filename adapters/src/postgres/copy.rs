@@ -2,7 +2,8 @@
 
 use lakesync::name::RowId;
 use lakesync::row::Row;
-use lakesync::schema::TableSchema;
+use lakesync::schema::{Column, ColumnType, TableSchema};
+use lakesync::value::Value;
 use sqlx::postgres::{PgConnection, PgCopyIn};
 
 use super::names::{HISTORY, Names, ROWS, quoted};
@@ -34,7 +35,44 @@ pub(super) async fn rows(
     let columns = table.columns.iter().map(|column| column.name.as_str());
     let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).map(quoted).collect();
     let sql = format!("COPY {} ({}) FROM STDIN", names.synced(&table.table), columns.join(", "));
-    let mut copy = Copy::begin(connection, &sql).await?;
+    let is_decimal = |column: &Column| matches!(column.kind, ColumnType::Decimal { .. });
+    match table.columns.iter().any(is_decimal) {
+        true => rows_as_text(connection, &sql, table, rows).await,
+        false => rows_as_binary(connection, &sql, table, rows).await,
+    }
+}
+
+/// The form that Postgres reads in half the time.
+async fn rows_as_binary(
+    connection: &mut PgConnection,
+    sql: &str,
+    table: &TableSchema,
+    rows: &[(&RowId, &Row)],
+) -> Result<(), Failure> {
+    let mut copy = Copy::begin_binary(connection, &format!("{sql} (FORMAT binary)")).await?;
+    let fields = i16::try_from(1 + table.columns.len()).expect("BUG: columns passed the capacity");
+    for (row_id, row) in rows {
+        copy.put_fields(fields);
+        copy.put(row_id.as_str().as_bytes());
+        for column in &table.columns {
+            match row.cell(&column.name) {
+                None => copy.put_null(),
+                Some(cell) => copy.put_shown(column.kind, &cell.value),
+            }
+        }
+        copy.send_if_full().await?;
+    }
+    copy.finish_binary().await
+}
+
+/// The form that has decimals too, whose binary one is Postgres' own affair.
+async fn rows_as_text(
+    connection: &mut PgConnection,
+    sql: &str,
+    table: &TableSchema,
+    rows: &[(&RowId, &Row)],
+) -> Result<(), Failure> {
+    let mut copy = Copy::begin(connection, sql).await?;
     for (row_id, row) in rows {
         put_escaped(row_id.as_str(), &mut copy.buffer);
         for column in &table.columns {
@@ -114,7 +152,9 @@ pub(super) async fn history(
 }
 
 /// Postgres counts from 2000-01-01.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+const POSTGRES_EPOCH_MICROS: i64 = POSTGRES_EPOCH_DAYS as i64 * DAY_MICROS;
+const POSTGRES_EPOCH_DAYS: i32 = 10_957;
+const DAY_MICROS: i64 = 86_400_000_000;
 
 impl<'c> Copy<'c> {
     async fn begin(connection: &'c mut PgConnection, sql: &str) -> Result<Self, Failure> {
@@ -136,6 +176,41 @@ impl<'c> Copy<'c> {
         let len = i32::try_from(field.len()).expect("BUG: a field of 2 GiB passed the limits");
         self.buffer.extend(len.to_be_bytes());
         self.buffer.extend_from_slice(field);
+    }
+
+    /// A value in a column of type `kind`, as [`render`] has it: what the column can't hold is NULL.
+    fn put_shown(&mut self, kind: ColumnType, value: &Value) {
+        match (kind, value) {
+            _ if DIALECT.capacity.check(kind, value).is_err() => self.put_null(),
+            (ColumnType::Bool, Value::Bool(truth)) => self.put(&[u8::from(*truth)]),
+            (ColumnType::Int64, Value::Int64(number)) => self.put(&number.to_be_bytes()),
+            (ColumnType::Double, Value::Double(number)) => self.put(&number.to_be_bytes()),
+            (ColumnType::Double, Value::Int64(number)) => {
+                self.put(&(*number as f64).to_be_bytes());
+            }
+            (ColumnType::Timestamp, Value::Timestamp(micros)) => {
+                self.put(&(micros - POSTGRES_EPOCH_MICROS).to_be_bytes());
+            }
+            (ColumnType::Timestamp, Value::Date(days)) => {
+                match i64::from(*days).checked_mul(DAY_MICROS) {
+                    Some(micros) => self.put_shown(kind, &Value::Timestamp(micros)),
+                    None => self.put_null(),
+                }
+            }
+            (ColumnType::Date, Value::Date(days)) => {
+                self.put(&(days - POSTGRES_EPOCH_DAYS).to_be_bytes());
+            }
+            (ColumnType::Uuid, Value::Uuid(bytes)) => self.put(bytes),
+            _ => match render(&DIALECT, kind, value) {
+                // The first byte is the version of jsonb's binary form.
+                Some(Rendered::Text(text)) if kind == ColumnType::Json => {
+                    self.put(&[b"\x01", text.as_bytes()].concat());
+                }
+                Some(Rendered::Text(text)) => self.put(text.as_bytes()),
+                Some(Rendered::Bytes(bytes)) => self.put(bytes),
+                None => self.put_null(),
+            },
+        }
     }
 
     fn put_null(&mut self) {
