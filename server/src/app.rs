@@ -5,6 +5,7 @@
 
 pub mod listener;
 mod ops;
+mod settings;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,9 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakesync::clock::{SystemClock, WallClock};
-use lakesync::limits::{self, MESSAGE_BYTES_MAX, PUSH_ROWS_MAX, ROW_BYTES_MAX};
 use lakesync::proto::DESCRIPTORS;
-use lakesync::proto::v1::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -27,7 +26,7 @@ use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
 use crate::flush::backends::{self, BadBackend};
 use crate::flush::{Backend, Flush};
-use crate::gateway::{Allowance, Gateways, Planted, Settings};
+use crate::gateway::{Gateways, Planted, Settings};
 use crate::service::{AuthorizeLayer, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
@@ -185,7 +184,7 @@ impl App {
         let auth = Authenticator::new(&secret, &Policy { audience, issuer }, Arc::clone(&clock));
         let flush = Arc::new(Flush::new(backends, Arc::clone(&clock)));
         let (backends, capacity) = (flush.names(), flush.capacity());
-        let settings = Settings { planted, backends, capacity, ..gateway_settings(&config) };
+        let settings = Settings { planted, backends, capacity, ..settings::of_gateways(&config) };
         let gateways = Arc::new(Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings));
         // Before anybody can open a gateway: one that opens earlier would not be flushed.
         flush.start(&gateways);
@@ -307,7 +306,7 @@ impl App {
             gateways: Arc::clone(&self.gateways),
             flush: Arc::clone(&self.flush),
             clock: Arc::clone(&self.clock),
-            limits: limits_of(&self.config),
+            limits: settings::limits(&self.config),
             shutdown: self.stop.subscribe(),
         }
     }
@@ -327,40 +326,6 @@ async fn close(store: &dyn Store, deadline: Instant) -> Result<(), RunError> {
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| StartError::Bind { setting, address, source })
-}
-
-/// What the gateways are to know of the settings.
-fn gateway_settings(config: &Config) -> Settings {
-    Settings {
-        clock_drift_max: config.clock_drift_max,
-        offline_max: config.offline_max,
-        log_bytes_max: config.log_bytes_max,
-        stall_max: config.stall_max,
-        queue_bytes_max: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
-        each_subject: allowance(config.subject_max),
-        each_gateway: allowance(config.gateway_max),
-        ..Settings::default()
-    }
-}
-
-fn allowance([calls, rows, bytes, streams]: [u64; 4]) -> Allowance {
-    Allowance { calls, rows, bytes, streams }
-}
-
-fn limits_of(config: &Config) -> Limits {
-    let seconds = |duration: Duration| prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(duration.subsec_nanos()).expect("BUG: less than a second"),
-    };
-    let fits = |count: usize| u32::try_from(count).expect("BUG: limits fit in 32 bits");
-    Limits {
-        max_message_bytes: fits(MESSAGE_BYTES_MAX),
-        max_push_rows: fits(PUSH_ROWS_MAX),
-        max_row_bytes: fits(ROW_BYTES_MAX),
-        max_clock_drift: Some(seconds(config.clock_drift_max)),
-        heartbeat: Some(seconds(limits::HEARTBEAT)),
-        max_offline: Some(seconds(config.offline_max)),
-    }
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {

@@ -18,7 +18,8 @@ use lakesync::adapter::{Adapter, AdapterError, Capacity};
 use lakesync::clock::WallClock;
 use lakesync::error::{Classify, Reason};
 use lakesync::name::{self, Position};
-use tokio::sync::Semaphore;
+use lakesync::schema::{Schema, TableSchema};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,6 +110,9 @@ pub enum FlushError {
         /// What it said.
         error: String,
     },
+    /// The server is stopping.
+    #[error("the server is stopping; what is not flushed is flushed when it starts again")]
+    ShuttingDown,
     /// The gateway has ended.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -119,6 +123,7 @@ impl Classify for FlushError {
         match self {
             Self::NoBackend => Reason::NoBackend,
             Self::Backend { .. } => Reason::BackendUnavailable,
+            Self::ShuttingDown => Reason::ShuttingDown,
             Self::Store(error) => error.reason(),
         }
     }
@@ -174,7 +179,11 @@ impl Flush {
 
     /// Flushes what is durable by now, and waits for it. A backend that fails meanwhile ends the
     /// wait; flushing goes on.
-    pub async fn flush(&self, gateway: &Gateway) -> Result<Flushed, FlushError> {
+    pub async fn flush(
+        &self,
+        gateway: &Gateway,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<Flushed, FlushError> {
         let (backends, target, schema) = (gateway.backends(), gateway.head()?, gateway.schema());
         if backends.is_empty() {
             return Err(FlushError::NoBackend);
@@ -189,12 +198,14 @@ impl Flush {
                 let mark = now.mark.filter(|mark| mark.log == log);
                 let prepared = now.prepared.as_ref();
                 mark.is_some_and(|mark| target <= mark.position)
-                    && prepared.is_some_and(|prepared| Arc::ptr_eq(prepared, &schema))
+                    && prepared.is_some_and(|prepared| covers(prepared, &schema))
             };
             let failed = |now: &Progress| before.attempts < now.attempts && now.error.is_some();
             let mut growth = gateway.growth();
             let now = tokio::select! {
                 now = progress.wait_for(|now| has_all(now) || failed(now)) => now,
+                // Whoever is gone has stopped.
+                _ = shutdown.wait_for(|stopping| *stopping) => return Err(FlushError::ShuttingDown),
                 () = growth.ended() => return Err(gateway.head().err().unwrap_or(StoreError::Closed).into()),
             };
             let now = now.map_err(|_| StoreError::Closed)?;
@@ -215,6 +226,12 @@ impl Flush {
     }
 }
 
+/// Whether there is room for all of `wanted`: tables only grow.
+fn covers(prepared: &Schema, wanted: &Schema) -> bool {
+    let has = |table: &TableSchema| prepared.table(&table.table).map_or(0, |table| table.version);
+    wanted.tables().all(|table| table.version <= has(table))
+}
+
 /// Why an attempt failed, as operators are told.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Failure {
@@ -230,17 +247,19 @@ enum Failure {
          another place for this gateway"
     )]
     Foreign,
-    /// It says that it is further than the log is.
+    /// It is, or was once, further than the log.
     #[error(
-        "its watermark is {watermark}, and the log ends at {head}: another server writes to it, or \
-         the data directory was put back to an older state under the same name"
+        "it was at {0} before the log was: another server writes to it, or the data directory was put \
+         back unnoticed to an older state. Stop all servers but one, make the file RESTORED in its \
+         data directory, and start it"
     )]
-    Ahead {
-        /// How far the backend is.
-        watermark: Position,
-        /// How far the log is.
-        head: Position,
-    },
+    Ahead(Position),
+    /// The log no longer holds what comes next.
+    #[error("the log was trimmed beneath it; all rows are written instead")]
+    Trimmed,
+    /// Our own code panicked.
+    #[error("a bug stopped it; the server's log tells more")]
+    Panicked,
     /// The gateway can't be read any more.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -61,7 +61,7 @@ pub use allowance::{Allowance, Quota};
 pub use backlog::{Backlog, Growth, Stretch, WeakGateway};
 pub use checkpoint::CheckpointOptions;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
-pub use flushed::{Lag, Mark, NEEDS_ROWS, Progress};
+pub use flushed::{AHEAD, Lag, Mark, NEEDS_ROWS, Progress};
 pub use lens::Caller;
 pub use out::{Answers, Stopped};
 pub use planted::{Bug, Planted};

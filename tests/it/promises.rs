@@ -16,5 +16,6 @@ mod p11_checkpoint;
 mod p12_clock;
 mod p13_absence;
 mod p14_flush;
+mod p14_trimming;
 mod p15_bounded;
 mod p16_live;

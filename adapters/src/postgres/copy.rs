@@ -141,8 +141,7 @@ pub(super) async fn history(
         copy.put(record.client.as_bytes());
         copy.put(record.op.as_bytes());
         match &record.cells {
-            // The first byte is the version of jsonb's binary form.
-            Some(cells) => copy.put(&[b"\x01", cells.as_bytes()].concat()),
+            Some(cells) => copy.put(cells.as_bytes()),
             None => copy.put_null(),
         }
         copy.put(&record.exact);

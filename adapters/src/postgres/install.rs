@@ -103,7 +103,7 @@ CREATE TABLE IF NOT EXISTS {history} (
     happened_at timestamptz NOT NULL,
     client text COLLATE "C" NOT NULL,
     op text COLLATE "C" NOT NULL,
-    cells jsonb,
+    cells json,
     exact bytea NOT NULL,
     PRIMARY KEY (log_id, position, index)
 );"#

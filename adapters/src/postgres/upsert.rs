@@ -153,7 +153,7 @@ pub(super) async fn history(
         "INSERT INTO {} (log_id, position, index, table_name, row_id, delta_id, hlc, happened_at, \
          client, op, cells, exact) \
          SELECT u.l, u.p, u.i, u.t, u.r, u.d, u.h, \
-         timestamptz 'epoch' + u.m * interval '1 microsecond', u.c, u.o, u.j::jsonb, u.e \
+         timestamptz 'epoch' + u.m * interval '1 microsecond', u.c, u.o, u.j::json, u.e \
          FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], \
          $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bytea[]) \
          AS u (l, p, i, t, r, d, h, m, c, o, j, e) \

@@ -37,6 +37,7 @@ struct Plan {
 /// keep a server from starting.
 pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backend>, BadBackend> {
     let plan = Arc::new(Plan::of(config, clock)?);
+    plan.check_places()?;
     let backend = |name: &String| {
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
@@ -65,6 +66,26 @@ pub fn open(
 }
 
 impl Plan {
+    /// No two backends are one place: they would overwrite each other's watermarks, and a row that
+    /// moved from one to the other would be gone. Two names of one server can't be told apart here.
+    fn check_places(&self) -> Result<(), BadBackend> {
+        let gateway = Gateway::parse("a").expect("BUG: an illegal name");
+        let mut places = BTreeMap::new();
+        for (name, backend) in &self.config.all {
+            if !matches!(backend.kind, Kind::Postgres(_) | Kind::MySql(_)) {
+                continue;
+            }
+            let bad = |what: String| BadBackend { name: name.clone(), what };
+            let place = self.open(name, &gateway).map_err(bad)?.to_string();
+            if let Some(other) = places.insert(place, name) {
+                return Err(bad(format!(
+                    "it is the same place as {other}; give one of them another schema or database"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn of(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Self, BadBackend> {
         let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
         for (name, backend) in &config.all {

@@ -1,7 +1,9 @@
 //! One backend of one gateway: waits until enough has gathered, writes it, and begins again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use lakesync::adapter::{Adapter, Batch};
 use lakesync::clock::WallClock;
 use lakesync::name::Position;
@@ -55,10 +57,14 @@ impl Flusher {
         loop {
             let Some(gateway) = self.due().await else { return };
             let mut growth = gateway.growth();
+            let asked = self.progress.borrow().asked;
             let round = tokio::select! {
                 biased;
                 () = growth.ended() => return,
-                round = self.round(&gateway) => round,
+                // A panic is no reason never to flush again.
+                round = AssertUnwindSafe(self.round(&gateway)).catch_unwind() => {
+                    round.unwrap_or(Err(Failure::Panicked))
+                }
             };
             match round {
                 Ok(()) => {
@@ -69,7 +75,7 @@ impl Flusher {
                     self.failed(&failure);
                     // What has nothing to give may be closed as idle meanwhile.
                     let _held = Some(gateway).filter(Gateway::is_behind);
-                    let (wait, asked) = (backoff.next(random()), self.progress.borrow().asked);
+                    let wait = backoff.next(random());
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = self.is_asked(|now| asked.0 < now.asked.0) => {}
@@ -120,8 +126,6 @@ impl Flusher {
 
     /// Writes all that is durable when it begins.
     async fn round(&mut self, gateway: &Gateway) -> Result<(), Failure> {
-        let writers = Arc::clone(&self.backend.writers);
-        let _turn = writers.acquire_owned().await.expect("BUG: nobody closes it");
         self.notice(gateway).await?;
         let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
         let session = match self.session.take() {
@@ -132,12 +136,22 @@ impl Flusher {
         session.prepare(gateway, &*adapter, &self.progress).await?;
         let total = self.growth.total();
         let target = gateway.head()?;
-        let mut next = read(gateway, &self.backend, session.mark.position, target).await?;
+        let turn = async || self.backend.writers.acquire().await.expect("BUG: nobody closes it");
+        let mut own_turn = turn().await;
+        let mut next = None;
         while session.mark.position < target {
+            if self.backend.writers.available_permits() == 0 {
+                // Others wait: nobody's backlog is to starve them. What was read ahead is let go.
+                drop((own_turn, next.take()));
+                own_turn = turn().await;
+            }
+            if next.is_none() {
+                next = read(gateway, &self.backend, session.mark.position, target).await?;
+            }
             let Some(backlog) = next.take() else {
-                // The log was trimmed past the mark: the backend was put back to an older state.
+                // The log was trimmed past the mark: all rows are written, once we begin again.
                 self.session = None;
-                return Ok(());
+                return Err(Failure::Trimmed);
             };
             session.prepare(gateway, &*adapter, &self.progress).await?;
             let (mark, flushed) =
@@ -158,7 +172,6 @@ impl Flusher {
             self.progress.send_modify(|progress| {
                 progress.mark = Some(mark);
                 progress.floor = mark.position;
-                progress.error = None;
                 progress.flushed.0 += flushed.0;
                 progress.flushed.1 += flushed.1;
             });
@@ -169,6 +182,11 @@ impl Flusher {
         self.flushed_total = total;
         if gateway.head()? == target {
             session.mark.changes = total.0;
+            let mark = session.mark;
+            self.progress.send_modify(|progress| {
+                progress.mark = Some(mark);
+                progress.error = None;
+            });
         }
         Ok(())
     }
@@ -197,9 +215,7 @@ impl Flusher {
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
         self.progress.send_modify(|progress| {
-            if progress.error.take().is_some() {
-                tracing::info!(backend = %self.backend.name, "flushing goes on");
-            }
+            progress.error = None;
             progress.attempts += 1;
             progress.done_ms = Some(now_ms);
             progress.oldest_ms = None;
@@ -209,13 +225,14 @@ impl Flusher {
     /// Remembers why, and that nothing is known of the backend any more.
     fn failed(&mut self, failure: &Failure) {
         self.session = None;
-        let error = failure.to_string();
+        let (error, now_ms) = (failure.to_string(), self.clock.now_ms());
         self.progress.send_modify(|progress| {
             // Once a failure, and not once an attempt: a backend may be away for a day.
             if progress.error.as_ref() != Some(&error) {
                 tracing::warn!(backend = %self.backend.name, %error, "can't flush; it is tried again");
             }
             progress.attempts += 1;
+            progress.oldest_ms.get_or_insert(now_ms);
             progress.error = Some(error);
         });
     }

@@ -8,7 +8,7 @@ use lakesync::schema::Schema;
 use tokio::sync::watch;
 
 use super::{Failure, failpoint};
-use crate::gateway::{Gateway, Mark, NEEDS_ROWS, Progress};
+use crate::gateway::{AHEAD, Gateway, Mark, NEEDS_ROWS, Progress};
 
 /// What is known of a backend that was reached.
 pub(super) struct Session {
@@ -33,14 +33,18 @@ impl Session {
         adapter.prepare(&prepared).await?;
         failpoint::reach("after-prepare");
         let position = match (position, known) {
-            (Position::START, Some(known)) if known.log != log => {
+            (Position::START, Some(known)) if known.log != log && known.changes != AHEAD => {
                 continue_log(gateway, adapter, &known).await?
             }
             (position, _) => position,
         };
-        let head = gateway.head()?;
-        if head < position {
-            return Err(Failure::Ahead { watermark: position, head });
+        let was_ahead = known.filter(|known| known.log == log && known.changes == AHEAD);
+        if was_ahead.is_some() || gateway.head()? < position {
+            let mark = was_ahead.unwrap_or(Mark { log, position, changes: AHEAD });
+            progress.send_modify(|progress| progress.mark = Some(mark));
+            // For good: the log will grow past that position, and be another one.
+            gateway.remember(name, mark).await?;
+            return Err(Failure::Ahead(mark.position));
         }
         let changes = match known {
             Some(known) if known.log == log && known.position == position => known.changes,
@@ -96,6 +100,7 @@ impl Session {
         tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
         // The log may be trimmed up to here: nothing before it is needed any more.
         progress.send_modify(|progress| progress.floor = start);
+        gateway.retain().await?;
         let schema = gateway.schema();
         for table in schema.tables() {
             let mut after = None;

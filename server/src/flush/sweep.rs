@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::gateway::{Gateway, Gateways};
+use crate::gateway::{Gateway, Gateways, Progress};
 use crate::store::StoreError;
 
 /// How many gateways are listed at a time.
 const PAGE: usize = 100;
-/// How many that are behind are kept open by us at a time.
+/// How many may be behind of a backend that has not been tried yet.
 const BEHIND_MAX: usize = 64;
-/// How often we look whether one of them has caught up, and try again what failed.
+/// How often we look whether they were.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Opens each gateway that a backend is behind of, a few at a time.
@@ -33,11 +33,12 @@ pub(super) async fn open_behind(gateways: Arc<Gateways>, backends: Vec<Arc<str>>
         for record in listed {
             while BEHIND_MAX <= behind.len() {
                 sleep(LOOK_EVERY).await;
-                behind.retain(Gateway::is_behind);
+                behind.retain(is_fresh);
             }
             match gateways.is_behind(&record, &backends).await {
                 Ok(false) => {}
                 Ok(true) => match gateways.get(&record.name).await {
+                    // Once it is open, flushing keeps it so until it has caught up.
                     Ok(gateway) => behind.push(gateway),
                     Err(error) => {
                         tracing::error!(gateway = %record.name, %error, "can't be opened to be flushed")
@@ -47,4 +48,10 @@ pub(super) async fn open_behind(gateways: Arc<Gateways>, backends: Vec<Arc<str>>
             }
         }
     }
+}
+
+/// Whether a backend was not tried yet, though the gateway is behind.
+fn is_fresh(gateway: &Gateway) -> bool {
+    let untried = |progress: &Progress| progress.attempts == 0;
+    gateway.is_behind() && gateway.backends().iter().any(|(_, seen)| untried(&seen.borrow()))
 }

@@ -191,7 +191,15 @@ impl Gateway {
     /// Remembers how far a backend has come, and trims what that allows. It may be lost in a crash:
     /// the backend knows as well.
     pub async fn remember(&self, name: &Arc<str>, mark: Mark) -> Result<(), StoreError> {
-        let message = Message::Flushed { name: Arc::clone(name), mark };
+        self.tell(Message::Flushed { name: Arc::clone(name), mark }).await
+    }
+
+    /// Trims what may go, now that a backend's floor has moved.
+    pub async fn retain(&self) -> Result<(), StoreError> {
+        self.tell(Message::Retain).await
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), StoreError> {
         let stopped = || self.ended().unwrap_or(StoreError::Closed);
         self.0.mailbox.send(message).await.map_err(|_| stopped())
     }

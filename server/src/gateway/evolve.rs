@@ -34,7 +34,7 @@ impl Writer {
         }
         if evolved == self.schema {
             // Answered in its turn: the same schema may still be on its way to the disk.
-            let schema = Some((evolved, reply));
+            let schema = Some((Arc::clone(&self.schema), reply));
             return self.publish(InFlight { schema, ..InFlight::default() }).await;
         }
         let meta = vec![(keys::SCHEMA.into(), Some(encode_schema(&evolved)))];

@@ -24,9 +24,14 @@ pub struct Mark {
     pub log: LogId,
     /// Through which position the backend has the log.
     pub position: Position,
-    /// How many changes the log held through there since it was begun.
+    /// How many changes the log held through there since it was begun; [`AHEAD`] if the backend was
+    /// once further than the log.
     pub changes: u64,
 }
+
+/// In place of a mark's changes: at its position the backend was further than the log was. What it has
+/// of that log is not what the log has become, and never will be.
+pub const AHEAD: u64 = u64::MAX;
 
 /// How flushing to one backend goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -58,10 +58,26 @@ const STALLED: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Message {
     Push(Push),
-    PutSchema { proposals: Vec<Proposal>, dry_run: bool, reply: oneshot::Sender<SchemaAnswer> },
-    PutRules { draft: Draft, reply: oneshot::Sender<RulesAnswer> },
-    Revoke { subject: String, before_ms: u64, reply: oneshot::Sender<RulesAnswer> },
-    Flushed { name: Arc<str>, mark: Mark },
+    PutSchema {
+        proposals: Vec<Proposal>,
+        dry_run: bool,
+        reply: oneshot::Sender<SchemaAnswer>,
+    },
+    PutRules {
+        draft: Draft,
+        reply: oneshot::Sender<RulesAnswer>,
+    },
+    Revoke {
+        subject: String,
+        before_ms: u64,
+        reply: oneshot::Sender<RulesAnswer>,
+    },
+    Flushed {
+        name: Arc<str>,
+        mark: Mark,
+    },
+    /// What trimming waits for has moved.
+    Retain,
 }
 
 /// One push in the queue.
@@ -173,6 +189,8 @@ impl Writer {
                     self.commit(std::mem::take(&mut pushes)).await?;
                     self.revoke(subject, before_ms, reply).await?;
                 }
+                // It is done after every batch of messages.
+                Message::Retain => {}
                 Message::Flushed { name, mark } => {
                     let meta = vec![(keys::flushed(&name), Some(mark.encode()))];
                     // If the disk is full, the backend knows all the same.

@@ -135,7 +135,7 @@ impl AdminService for Services {
         let caller = principal(request.extensions())?;
         let gateway = self.gateway(&caller, &request.get_ref().gateway).await?;
         let Flushed { position, changes, bytes } =
-            self.flush.flush(&gateway).await.map_err(refuse)?;
+            self.flush.flush(&gateway, &mut self.shutdown.clone()).await.map_err(refuse)?;
         Ok(Response::new(proto::FlushResponse { position: position.0, rows: changes, bytes }))
     }
 

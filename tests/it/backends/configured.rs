@@ -49,6 +49,11 @@ async fn a_backend_that_is_configured_wrongly_is_told_before_anything_starts() {
         ("[backends.a]\nkind = 'oracle'\n", "backends.a: kind = \"oracle\""),
         ("[backends.a]\nkind = 'postgres'\nurl = 'nonsense'\n", "backends.a: the url"),
         ("flush_to = ['b']\n", "flush_to: there is no backend b"),
+        (
+            "[backends.a]\nkind = 'postgres'\nurl = 'postgres://x@h/d'\n[backends.b]\n\
+             kind = 'postgres'\nurl = 'postgres://y:z@h:5432/d'\n",
+            "backends.b: it is the same place as a",
+        ),
         ("backend_url = 'ftp://x'\n", "postgres:// or mysql://"),
     ] {
         std::fs::write(&file, text).expect("written");

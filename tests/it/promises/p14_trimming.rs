@@ -1,0 +1,163 @@
+//! P-14: the log waits for its backends, within its limit, and for readers a little.
+
+use lakesync::adapter::{Adapter, Batch};
+use lakesync::name::Position;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::p14_flush::{assert_equal, assert_in_order, push};
+use crate::harness::backend::{Backend, Fares};
+use crate::harness::changes::{at, delete, upsert};
+use crate::harness::client::Checkpointed;
+use crate::harness::{Replica, Setup, assert_refused, within};
+
+#[tokio::test]
+async fn p14_a_full_log_refuses_pushes_until_its_backends_have_caught_up() {
+    let backend = Backend::default();
+    backend.fare(Fares::Away);
+    let setup = Setup::new().flush_to("dead", backend.clone()).set("log_size_max", "1MiB");
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(100 << 10);
+    let mut nth = 0;
+    let refused = loop {
+        nth += 1;
+        let delta = upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
+        match ann.push([delta]).await {
+            Ok(_) => assert!(nth < 20, "the log has a limit"),
+            refused => break refused,
+        }
+    };
+    assert!(10 <= nth, "no push is refused below the limit: {nth}");
+    let status = assert_refused(refused, Code::ResourceExhausted, "OVERLOADED");
+    assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+    assert!(status.message().contains("backends"), "{status:?}");
+    // What was taken is there, and readers go on.
+    let rows = ann.stats().await.expect("figures").rows;
+    assert_eq!(Replica::by_pull(&ann).await.expect("pulled").live().len(), rows as usize);
+
+    backend.fare(Fares::Well);
+    ann.flush().await.expect("flushed");
+    for more in 1..=30 {
+        let delta =
+            upsert("ann", at(nth + more), &format!("todos/{}", nth + more), &[("title", &text)]);
+        within(async {
+            while ann.push([delta.clone()]).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    ann.flush().await.expect("flushed");
+    assert_equal(&backend, &ann).await;
+    let stats = ann.stats().await.expect("figures");
+    assert!(0 < stats.tail && stats.log_bytes < 2 << 20, "trimmed again: {stats:?}");
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn p14_a_backend_that_comes_late_is_filled_with_rows() {
+    let setup = Setup::new().set("log_size_max", "1MiB");
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(200 << 10);
+    for nth in 0..12 {
+        ann.push([upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)])])
+            .await
+            .expect("pushed");
+    }
+    ann.push([delete("ann", at(20), "todos/3")]).await.expect("pushed");
+    assert_ne!(ann.stats().await.expect("figures").tail, 0, "the log begins late");
+    server.stop().await.expect("stopped");
+
+    let backend = Backend::default();
+    backend.fare(Fares::Away);
+    let setup = setup.flush_to("late", backend.clone());
+    let server = setup.start().await;
+    let ann = server.client("ann").await;
+    // It will be given rows, so the log need not wait for it.
+    for nth in 100..112 {
+        ann.push([upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)])])
+            .await
+            .expect("pushed");
+    }
+    backend.fare(Fares::Well);
+    ann.flush().await.expect("flushed");
+    assert_equal(&backend, &ann).await;
+    let deleted: Vec<_> =
+        backend.all("todos").await.into_iter().filter(|(_, row)| !row.is_live()).collect();
+    assert_eq!(deleted.len(), 1, "deletes are told as well");
+    push(&ann, 5).await;
+    ann.flush().await.expect("flushed");
+    assert_equal(&backend, &ann).await;
+    server.stop().await.expect("stopped");
+
+    // Put back to an older state, which the log no longer reaches: the same.
+    let older = Backend::default();
+    let log = backend.memory.logs().await.expect("logs")[0];
+    let early = Batch::new(log, Position(1), Position(2), Vec::new()).expect("a batch");
+    older.memory.write(&early).await.expect("written");
+    let setup = Setup::again(&setup).flush_to("late", older.clone());
+    let server = setup.start().await;
+    let ann = server.client("ann").await;
+    push(&ann, 6).await;
+    ann.flush().await.expect("flushed");
+    assert_equal(&older, &ann).await;
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn p14_a_reader_that_stalls_makes_no_log_full() {
+    let backend = Backend::default();
+    let setup = Setup::new().set("log_size_max", "1MiB").flush_to("well", backend.clone());
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(50 << 10);
+    for nth in 0..100 {
+        ann.push([upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)])])
+            .await
+            .expect("pushed");
+    }
+    let _slow = ann.open_checkpoint("").await.expect("begun");
+    for nth in 100..140 {
+        let delta = upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
+        let pushed = ann.push([delta]).await;
+        pushed.unwrap_or_else(|status| panic!("{nth}: {status:?}"));
+        ann.flush().await.expect("flushed");
+    }
+    assert_in_order(&backend);
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn p14_trimming_leaves_readers_under_way_what_they_are_coming_to() {
+    let setup = Setup::new().set("log_size_max", "1MiB");
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(50 << 10);
+    let push = async |nth: u64| {
+        let delta = upsert("ann", at(nth), &format!("todos/{nth}"), &[("title", &text)]);
+        ann.push([delta]).await.expect("pushed");
+    };
+    for nth in 0..200 {
+        push(nth).await;
+    }
+    // A checkpoint that is not read yet, and more commits after it than the log may hold.
+    let mut slow = ann.open_checkpoint("").await.expect("begun");
+    for nth in 200..222 {
+        push(nth).await;
+    }
+    let mut checkpointed = Checkpointed::default();
+    while let Some(answer) = within(slow.message()).await.expect("goes on") {
+        checkpointed.take(answer);
+    }
+    let cursor = checkpointed.end.expect("an end").cursor;
+    assert_eq!(ann.pull(&cursor).await.expect("still there").tables().len(), 22);
+    // Nobody holds it any more.
+    drop(slow);
+    for nth in 222..225 {
+        push(nth).await;
+    }
+    assert_refused(ann.pull(&cursor).await.map(drop), Code::OutOfRange, "CURSOR_EXPIRED");
+    server.stop().await.expect("stopped");
+}
