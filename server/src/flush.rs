@@ -32,8 +32,13 @@ use flusher::Flusher;
 /// How many gateways write to one backend at the same time. Each holds a batch in memory.
 const WRITERS_MAX: usize = 4;
 
-/// Makes the adapter of a gateway, or says why there can be none.
-type Open = dyn Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync;
+/// Makes the adapter of a gateway, or says why there can be none. Whoever knows of parts that may lag
+/// or fail unheard adds what tells of them.
+type Open =
+    dyn Fn(&name::Gateway, &mut Vec<Watch>) -> Result<Arc<dyn Adapter>, String> + Send + Sync;
+
+/// Tells what is wrong with a part of a backend, if anything is.
+type Watch = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A backend that gateways flush to.
 #[derive(Clone)]
@@ -57,6 +62,17 @@ impl Backend {
         policy: Policy,
         open: impl Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync + 'static,
     ) -> Self {
+        Self::watched(name, policy, move |gateway, _| open(gateway))
+    }
+
+    fn watched(
+        name: &str,
+        policy: Policy,
+        open: impl Fn(&name::Gateway, &mut Vec<Watch>) -> Result<Arc<dyn Adapter>, String>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
         let writers = Arc::new(Semaphore::new(WRITERS_MAX));
         Self { name: name.into(), policy, open: Arc::new(open), writers }
     }
@@ -69,7 +85,7 @@ impl Backend {
     /// What it can hold.
     pub fn capacity(&self) -> Capacity {
         let any = name::Gateway::parse("a").expect("BUG: an illegal name");
-        (self.open)(&any).map_or(Capacity::ALL, |adapter| adapter.capacity())
+        (self.open)(&any, &mut Vec::new()).map_or(Capacity::ALL, |adapter| adapter.capacity())
     }
 }
 

@@ -60,13 +60,14 @@ fn metrics(gateways: &Gateways) -> String {
 /// One figure of how far a backend is behind: its name, what it is, and its value.
 type Figure = (&'static str, &'static str, fn(&Lag) -> f64);
 
-const FLUSHING: [Figure; 4] = [
+const FLUSHING: [Figure; 5] = [
     ("flush_lag_commits", "Commits that a backend does not have.", |lag| lag.commits as f64),
     ("flush_lag_rows", "Changes that a backend does not have.", |lag| lag.changes as f64),
     ("flush_lag_seconds", "For how long a backend has been behind.", |lag| lag.age.as_secs_f64()),
     ("flush_failing", "1 if the last attempt to flush failed.", |lag| {
         f64::from(u8::from(lag.error.is_some()))
     }),
+    ("flush_troubles", "Parts of a backend that lag or fail.", |lag| lag.troubles.len() as f64),
 ];
 
 /// The figures of each backend of each open gateway. Names of either need no escapes.

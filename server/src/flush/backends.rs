@@ -6,12 +6,12 @@ use std::sync::Arc;
 use lakesync::adapter::Adapter;
 use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
-use lakesync_adapters::fan_out::{FanOut, Patience};
+use lakesync_adapters::fan_out::{self, FanOut, Patience};
 use lakesync_adapters::route::Route;
 use lakesync_adapters::tier::Tier;
 use lakesync_adapters::{mysql, postgres};
 
-use super::{Backend, Policy};
+use super::{Backend, Policy, Watch};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 
 /// A backend that settings name and that can't be used.
@@ -42,7 +42,7 @@ pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backen
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
         let policy = Policy { changes: backend.rows, bytes: backend.bytes, age: backend.age };
-        Backend::new(name, policy, move |gateway| plan.open(&own, gateway))
+        Backend::watched(name, policy, move |gateway, watches| plan.open(&own, gateway, watches))
     };
     Ok(config.flush_to.iter().map(backend).collect())
 }
@@ -62,7 +62,7 @@ pub fn open(
             known => format!("there is no such backend; there are {}", known.join(", ")),
         }));
     }
-    Plan::of(config, clock)?.open(&name.to_owned(), gateway).map_err(bad)
+    Plan::of(config, clock)?.open(&name.to_owned(), gateway, &mut Vec::new()).map_err(bad)
 }
 
 impl Plan {
@@ -76,7 +76,7 @@ impl Plan {
                 continue;
             }
             let bad = |what: String| BadBackend { name: name.clone(), what };
-            let place = self.open(name, &gateway).map_err(bad)?.to_string();
+            let place = self.open(name, &gateway, &mut Vec::new()).map_err(bad)?.to_string();
             if let Some(other) = places.insert(place, name) {
                 return Err(bad(format!(
                     "it is the same place as {other}; give one of them another schema or database"
@@ -108,8 +108,13 @@ impl Plan {
         Ok(Self { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) })
     }
 
-    /// The adapter of a gateway at the backend `name`.
-    fn open(&self, name: &String, gateway: &Gateway) -> Result<Arc<dyn Adapter>, String> {
+    /// The adapter of a gateway at the backend `name`, and what tells of its parts.
+    fn open(
+        &self,
+        name: &String,
+        gateway: &Gateway,
+        watches: &mut Vec<Watch>,
+    ) -> Result<Arc<dyn Adapter>, String> {
         let opened: Arc<dyn Adapter> = match &self.config.all[name].kind {
             Kind::Postgres(sql) => {
                 let schema = sql.schema.replace(GATEWAY, gateway.as_str());
@@ -123,10 +128,10 @@ impl Plan {
             }
             Kind::Route { default, tables } => {
                 // A backend that several tables go to is opened once: it has one watermark.
-                let mut opened = BTreeMap::from([(default, self.open(default, gateway)?)]);
+                let mut opened = BTreeMap::from([(default, self.open(default, gateway, watches)?)]);
                 for part in tables.values() {
                     if !opened.contains_key(part) {
-                        opened.insert(part, self.open(part, gateway)?);
+                        opened.insert(part, self.open(part, gateway, watches)?);
                     }
                 }
                 let of = |part: &String| Arc::clone(&opened[part]);
@@ -134,15 +139,39 @@ impl Plan {
                 Arc::new(Route::new(of(default), tables.collect()))
             }
             Kind::FanOut { primary, followers } => {
-                let follower = |name: &String| Ok((name.clone(), self.open(name, gateway)?));
-                let followers = followers.iter().map(follower).collect::<Result<_, String>>()?;
-                Arc::new(FanOut::new(self.open(primary, gateway)?, followers, Patience::default()))
+                let primary = self.open(primary, gateway, watches)?;
+                let mut follower = |name: &String| {
+                    Ok::<_, String>((name.clone(), self.open(name, gateway, watches)?))
+                };
+                let followers = followers.iter().map(&mut follower).collect::<Result<_, _>>()?;
+                let fan_out = Arc::new(FanOut::new(primary, followers, Patience::default()));
+                let seen = Arc::downgrade(&fan_out);
+                watches.push(Box::new(move || followers_of(&*seen.upgrade()?)));
+                fan_out
             }
             Kind::Tier { hot, cold, after } => {
-                let (hot, cold) = (self.open(hot, gateway)?, self.open(cold, gateway)?);
-                Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)))
+                let hot = self.open(hot, gateway, watches)?;
+                let cold = self.open(cold, gateway, watches)?;
+                let tier = Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)));
+                let seen = Arc::downgrade(&tier);
+                watches.push(Box::new(move || {
+                    let error = seen.upgrade()?.failed()?;
+                    Some(format!("rows that are old can't be moved: {error}"))
+                }));
+                tier
             }
         };
         Ok(opened)
     }
+}
+
+/// Which followers are not well, if any are not.
+fn followers_of(fan_out: &FanOut) -> Option<String> {
+    let trouble = |lag: fan_out::Lag| match (&lag.error, lag.refilling) {
+        (Some(error), _) => Some(format!("follower {}: {error}", lag.name)),
+        (None, true) => Some(format!("follower {} is being refilled", lag.name)),
+        (None, false) => None,
+    };
+    let troubles: Vec<String> = fan_out.lags().into_iter().filter_map(trouble).collect();
+    (!troubles.is_empty()).then(|| troubles.join("; "))
 }

@@ -13,12 +13,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::failpoint;
 use super::policy::Backoff;
 use super::session::Session;
-use super::{Backend, Failure};
+use super::{Backend, Failure, Watch};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
+    /// What tells of its parts.
+    watches: Vec<Watch>,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
@@ -39,8 +41,10 @@ impl Flusher {
         clock: Arc<dyn WallClock>,
     ) -> Option<Self> {
         let progress = gateway.progress(&backend.name)?;
+        let mut watches = Vec::new();
         Some(Self {
-            adapter: (backend.open)(&gateway.record().name),
+            adapter: (backend.open)(&gateway.record().name, &mut watches),
+            watches,
             backend: backend.clone(),
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
@@ -214,8 +218,13 @@ impl Flusher {
 
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
+        let troubles: Vec<String> = self.watches.iter().filter_map(|watch| watch()).collect();
+        if self.progress.borrow().troubles != troubles {
+            tracing::warn!(backend = %self.backend.name, ?troubles, "parts of a backend are in trouble");
+        }
         self.progress.send_modify(|progress| {
             progress.error = None;
+            progress.troubles = troubles;
             progress.attempts += 1;
             progress.done_ms = Some(now_ms);
             progress.oldest_ms = None;

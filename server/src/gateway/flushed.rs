@@ -54,6 +54,8 @@ pub struct Progress {
     pub oldest_ms: Option<u64>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// What was wrong with parts of the backend when an attempt last ended well.
+    pub troubles: Vec<String>,
 }
 
 /// The floor of a backend that the log holds too little for: it is given all rows instead, so nothing
@@ -149,6 +151,8 @@ pub struct Lag {
     pub done_ms: Option<u64>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// What is wrong with parts of it: followers that lag, rows that can't move.
+    pub troubles: Vec<String>,
 }
 
 impl Gateway {
@@ -179,6 +183,7 @@ impl Gateway {
                 age: Duration::from_millis(now_ms.saturating_sub(oldest_ms)),
                 done_ms: progress.done_ms,
                 error: progress.error.clone(),
+                troubles: progress.troubles.clone(),
             }
         };
         self.0.flushed.senders().map(lag).collect()

@@ -1,8 +1,9 @@
 //! A backend as a new user gets one: a URL in the environment, and rows to be queried.
 
 use super::servers::Database;
-use crate::harness::changes::upsert;
+use crate::harness::changes::{at, upsert};
 use crate::harness::process::{Served, lakesync, run};
+use crate::harness::{Setup, within};
 use crate::processes::{hlc_now, set_up};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,5 +70,36 @@ async fn a_backend_that_is_configured_wrongly_is_told_before_anything_starts() {
         assert_eq!(ended.status.code(), Some(78), "{text}: {ended:?}");
         assert!(ended.stderr.contains(says), "{text}: {}", ended.stderr);
         assert!(!data.exists(), "nothing was made");
+    }
+}
+
+/// A follower that is away holds nothing up, and is told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_in_trouble_is_told_of() {
+    for database in Database::all().await {
+        let primary = database.settings("primary", &database.fresh(), database.address());
+        let nobody = "127.0.0.1:1".parse().expect("an address");
+        let gone = database.settings("gone", &database.fresh(), nobody);
+        let both = "[backends.both]\nkind = 'fan_out'\nprimary = 'primary'\n\
+                    followers = ['gone']\nflush_age = '0s'\n";
+        let setup = Setup::new().flush_to_settings(&format!("{primary}{gone}{both}"));
+        let server = setup.start_with_tables().await;
+        let ann = server.client("ann").await;
+        let troubles = within(async {
+            for nth in 0.. {
+                let row = format!("todos/{nth}");
+                ann.push([upsert("ann", at(nth), &row, &[("title", "x")])]).await.expect("pushed");
+                ann.flush().await.expect("the primary has it");
+                let stats = ann.stats().await.expect("figures");
+                let troubles = stats.backends["both"].troubles.join("\n");
+                if !troubles.is_empty() {
+                    return troubles;
+                }
+            }
+            unreachable!("it goes on until there is trouble")
+        });
+        let troubles = troubles.await;
+        assert!(troubles.contains("follower gone: "), "{troubles}");
+        server.stop().await.expect("stopped");
     }
 }

@@ -32,5 +32,6 @@ fn backend(lag: &Lag) -> BackendStats {
         lag_time: Some(Duration { seconds, nanos }),
         last_flush: lag.done_ms.map(timestamp),
         error: lag.error.clone().unwrap_or_default(),
+        troubles: lag.troubles.clone(),
     }
 }
