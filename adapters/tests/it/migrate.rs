@@ -116,6 +116,21 @@ async fn a_source_may_grow_meanwhile() {
     assert_eq!(rows(&target, "todos").await, rows(&source, "todos").await);
 }
 
+/// A target that says it took the history, and holds none of it.
+#[tokio::test]
+async fn a_history_that_was_lost_is_found() {
+    let (source, target) = (source().await, Memory::default());
+    let mut keeper = Keeper::default();
+    keeper.go(&source, &target).await.expect("migrate");
+    let lost = Memory::default();
+    lost.prepare(&source.schema().await.expect("schema")).await.expect("prepare");
+    for table in ["notes", "todos"] {
+        lost.join(&id(table), &rows(&source, table).await).await.expect("join");
+    }
+    let error = keeper.go(&source, &lost).await.expect_err("it has no history");
+    assert!(matches!(&error, MigrateError::Differs(d) if d.table.is_none()), "{error:?}");
+}
+
 #[tokio::test]
 async fn it_resumes_wherever_it_was_stopped() {
     let source = source().await;
