@@ -233,9 +233,11 @@ impl Adapter for FanOut {
         // what it is given before the primary has it.
         let (refilling, others) = self.by_phase().await;
         self.unmarked_in(others, |adapter| adapter.join(table, rows)).await?;
-        join_all(refilling.into_iter().map(|(follower, handing)| {
-            follower.hand(handing, table, ids(rows))
-        }))
+        join_all(
+            refilling
+                .into_iter()
+                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
+        )
         .await;
         Ok(())
     }
@@ -265,9 +267,11 @@ impl Adapter for FanOut {
         let _turn = self.turn.lock().await;
         let (refilling, others) = self.by_phase().await;
         self.primary.forget(table, rows).await?;
-        join_all(refilling.into_iter().map(|(follower, handing)| {
-            follower.hand(handing, table, ids(rows))
-        }))
+        join_all(
+            refilling
+                .into_iter()
+                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
+        )
         .await;
         // What is queued for a follower may write them yet: so it is done in its turn.
         let settled = others.iter().map(|follower| follower.settled(table, ids(rows)));

@@ -51,7 +51,7 @@ fn check_cell(
 
 /// Whether the backend may have been prepared for an older schema than what it was given is of.
 pub(crate) fn is_outdated(error: &AdapterError) -> bool {
-    use AdapterError::{UnknownColumn, UnknownTable, Unfit};
+    use AdapterError::{Unfit, UnknownColumn, UnknownTable};
     matches!(error, UnknownTable(_) | UnknownColumn { .. } | Unfit { .. })
 }
 

@@ -100,7 +100,8 @@ pub(super) fn alteration(
     // empty in between.
     let steps = [(&alter, stale), (&alter, added), (&update, filled), (&alter, actions)];
     let steps = steps.into_iter().filter(|(_, parts): &(_, Vec<String>)| !parts.is_empty());
-    alteration.statements = steps.map(|(head, parts)| format!("{head} {}", parts.join(", "))).collect();
+    alteration.statements =
+        steps.map(|(head, parts)| format!("{head} {}", parts.join(", "))).collect();
     Ok(alteration)
 }
 

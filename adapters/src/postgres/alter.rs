@@ -30,10 +30,9 @@ pub(super) fn alteration(
 ) -> Result<Alteration, AdapterError> {
     let Some(found) = found else {
         return match held {
-            None => Ok(Alteration {
-                statements: vec![create(names, wanted)],
-                ..Alteration::default()
-            }),
+            None => {
+                Ok(Alteration { statements: vec![create(names, wanted)], ..Alteration::default() })
+            }
             Some(_) => Err(mismatch(wanted, "is gone; put it back, or restore the backend")),
         };
     };

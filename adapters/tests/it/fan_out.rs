@@ -1,6 +1,7 @@
 //! A fan-out: followers come to hold what the primary holds, whatever happens to them.
 
 use std::fmt;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -318,11 +319,11 @@ async fn a_refill_ends_whatever_is_joined_and_forgotten_meanwhile() {
         rounds += 1;
         assert!(rounds < 5_000, "it never ends");
         for row in [&first, &last, &all[1 + rounds % 2_000]] {
-            fan_out.join(&id("todos"), std::slice::from_ref(row)).await.expect("join");
+            fan_out.join(&id("todos"), from_ref(row)).await.expect("join");
         }
-        fan_out.forget(&id("todos"), &[first.clone()]).await.expect("forget");
+        fan_out.forget(&id("todos"), from_ref(&first)).await.expect("forget");
         if rounds % 2 == 0 {
-            fan_out.forget(&id("todos"), &[last.clone()]).await.expect("forget");
+            fan_out.forget(&id("todos"), from_ref(&last)).await.expect("forget");
         }
     }
     assert!(10 < rounds, "{rounds} rounds during the refill");
