@@ -77,6 +77,7 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
 
     /// Joins whole rows into those there are; no watermark moves, and nothing is added to the
     /// history. So a backend is filled that comes late, when the log begins after its first commit.
+    /// Cells that were not prepared for are refused as [`write`](Adapter::write) refuses them.
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError>;
 
     /// Up to `limit` rows of a table after the row id `after`, ordered bytewise by row id. Deleted

@@ -28,7 +28,7 @@ mod follower;
 mod refill;
 mod task;
 
-use follower::Follower;
+use follower::{Follower, Handing};
 
 /// The log whose watermark tells how often a follower missed what was joined or recorded without a
 /// batch: the primary's is raised each time, the follower's when it is refilled. It has no commits,
@@ -62,8 +62,11 @@ impl Patience {
         self,
         call: impl Future<Output = Result<T, AdapterError>>,
     ) -> Result<T, AdapterError> {
-        let silent = || AdapterError::Unavailable(format!("no answer within {:?}", self.answer));
-        timeout(self.answer, call).await.unwrap_or_else(|_| Err(silent()))
+        timeout(self.answer, call).await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    fn lost(self) -> AdapterError {
+        AdapterError::Unavailable(format!("no answer within {:?}", self.answer))
     }
 }
 
@@ -137,17 +140,41 @@ impl FanOut {
         F: Future<Output = Result<(), AdapterError>>,
     {
         let _turn = self.turn.lock().await;
-        let refills: Vec<_> = self.followers.iter().map(Follower::refills).collect();
-        let calls = self.followers.iter().map(|follower| follower.call(&call));
+        self.unmarked_in(self.followers.iter().collect(), call).await
+    }
+
+    async fn unmarked_in<'a, F>(
+        &'a self,
+        followers: Vec<&'a Follower>,
+        call: impl Fn(&'a dyn Adapter) -> F,
+    ) -> Result<(), AdapterError>
+    where
+        F: Future<Output = Result<(), AdapterError>>,
+    {
+        let refills: Vec<_> = followers.iter().map(|follower| follower.refills()).collect();
+        let calls = followers.iter().map(|follower| follower.call(&call));
         if join_all(calls).await.contains(&false) {
             self.mark().await?;
         }
         call(&*self.primary).await?;
         // A refill that began meanwhile has read the primary too early, and the mark too late.
-        if refills.iter().zip(&self.followers).any(|(before, now)| *before != now.refills()) {
+        if refills.iter().zip(&followers).any(|(before, now)| *before != now.refills()) {
             self.mark().await?;
         }
         Ok(())
+    }
+
+    /// Those that are being refilled, with the promise to hand them what the primary is given, and
+    /// the others.
+    async fn by_phase(&self) -> (Vec<(&Follower, Handing<'_>)>, Vec<&Follower>) {
+        let (mut refilling, mut others) = (Vec::new(), Vec::new());
+        for follower in &self.followers {
+            match follower.handing().await {
+                Some(handing) => refilling.push((follower, handing)),
+                None => others.push(follower),
+            }
+        }
+        (refilling, others)
     }
 
     async fn mark(&self) -> Result<(), AdapterError> {
@@ -198,7 +225,21 @@ impl Adapter for FanOut {
     }
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.unmarked(|adapter| adapter.join(table, rows)).await
+        if rows.is_empty() {
+            return self.primary.join(table, rows).await;
+        }
+        let _turn = self.turn.lock().await;
+        // A mark for each would keep a refill from ever being enough. And it would let go again of
+        // what it is given before the primary has it.
+        let (refilling, others) = self.by_phase().await;
+        self.unmarked_in(others, |adapter| adapter.join(table, rows)).await?;
+        join_all(
+            refilling
+                .into_iter()
+                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
+        )
+        .await;
+        Ok(())
     }
 
     async fn rows(
@@ -218,12 +259,25 @@ impl Adapter for FanOut {
         self.primary.find(table, row_ids).await
     }
 
-    /// A follower that is away, or is not that far yet, keeps the rows until it is refilled.
+    /// A follower that is away keeps the rows until it is refilled.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        if rows.is_empty() {
+            return self.primary.forget(table, rows).await;
+        }
+        let _turn = self.turn.lock().await;
+        let (refilling, others) = self.by_phase().await;
         self.primary.forget(table, rows).await?;
-        let followers = self.followers.iter();
-        join_all(followers.map(|follower| follower.call(|adapter| adapter.forget(table, rows))))
-            .await;
+        join_all(
+            refilling
+                .into_iter()
+                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
+        )
+        .await;
+        // What is queued for a follower may write them yet: so it is done in its turn.
+        let settled = others.iter().map(|follower| follower.settled(table, ids(rows)));
+        if join_all(settled).await.contains(&false) {
+            self.mark().await?;
+        }
         Ok(())
     }
 
@@ -243,6 +297,10 @@ impl Adapter for FanOut {
     async fn health(&self) -> Result<(), AdapterError> {
         self.primary.health().await
     }
+}
+
+fn ids(rows: &[(RowId, Row)]) -> Vec<RowId> {
+    rows.iter().map(|(row_id, _)| row_id.clone()).collect()
 }
 
 impl fmt::Display for FanOut {

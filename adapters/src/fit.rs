@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use lakesync::adapter::AdapterError;
 use lakesync::delta::{Delta, Op};
-use lakesync::name::TableName;
+use lakesync::name::{ColumnName, RowId, TableName};
+use lakesync::row::Row;
 use lakesync::schema::{Proposal, Schema, TableSchema};
+use lakesync::value::Value;
 
 /// The table of this name, or the error that it was not prepared.
 pub(crate) fn table<'s>(
@@ -20,19 +22,37 @@ pub(crate) fn table<'s>(
 pub(crate) fn check(schema: &Schema, delta: &Delta) -> Result<(), AdapterError> {
     let known = table(schema, &delta.table)?;
     let Op::Upsert(cells) = &delta.op else { return Ok(()) };
-    for cell in cells {
-        let (table, column) = (&delta.table, &cell.column);
-        let Some(known) = known.column(column) else {
-            let (table, column) = (table.clone(), column.clone());
-            return Err(AdapterError::UnknownColumn { table, column });
-        };
-        if !known.kind.held(&cell.value) {
-            let (table, row_id) = (table.clone(), delta.row_id.clone());
-            let (column, wanted, found) = (column.clone(), known.kind, cell.value.kind());
-            return Err(AdapterError::Unfit { table, row_id, column, wanted, found });
-        }
+    cells.iter().try_for_each(|cell| check_cell(known, &delta.row_id, &cell.column, &cell.value))
+}
+
+/// Whether `table` can hold `rows`. What it can't show now, it would not show later either.
+pub(crate) fn check_rows(table: &TableSchema, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+    let mut cells = rows.iter().flat_map(|(id, row)| row.cells().iter().map(move |c| (id, c)));
+    cells.try_for_each(|(row_id, cell)| check_cell(table, row_id, &cell.column, &cell.value))
+}
+
+fn check_cell(
+    table: &TableSchema,
+    row_id: &RowId,
+    column: &ColumnName,
+    value: &Value,
+) -> Result<(), AdapterError> {
+    let Some(known) = table.column(column) else {
+        let (table, column) = (table.table.clone(), column.clone());
+        return Err(AdapterError::UnknownColumn { table, column });
+    };
+    if !known.kind.held(value) {
+        let (table, row_id) = (table.table.clone(), row_id.clone());
+        let (column, wanted, found) = (column.clone(), known.kind, value.kind());
+        return Err(AdapterError::Unfit { table, row_id, column, wanted, found });
     }
     Ok(())
+}
+
+/// Whether the backend may have been prepared for an older schema than what it was given is of.
+pub(crate) fn is_outdated(error: &AdapterError) -> bool {
+    use AdapterError::{Unfit, UnknownColumn, UnknownTable};
+    matches!(error, UnknownTable(_) | UnknownColumn { .. } | Unfit { .. })
 }
 
 /// The tables of `wanted` that `held` has in an older version or not at all, if it can grow so.
@@ -53,6 +73,14 @@ pub(crate) fn newer<'w>(
 pub(crate) fn grown(held: &Schema, newer: &[&TableSchema]) -> Schema {
     let held = held.tables().map(Arc::as_ref);
     Schema::from_stored(held.chain(newer.iter().copied()).cloned())
+}
+
+/// Somebody's column in the place of one that is new.
+pub(crate) fn taken(table: &TableSchema, column: &ColumnName) -> AdapterError {
+    AdapterError::Mismatch(format!(
+        "table {} has a column {column} that was not synced and holds values; rename it, or empty it",
+        table.table
+    ))
 }
 
 fn proposal(table: &TableSchema) -> Proposal {

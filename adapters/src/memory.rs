@@ -60,7 +60,7 @@ impl Adapter for Memory {
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         let mut state = self.lock();
-        state.table(table)?;
+        fit::check_rows(state.table(table)?, rows)?;
         let held = state.rows.entry(table.clone()).or_default();
         for (row_id, row) in rows {
             held.entry(row_id.clone()).or_default().join(row);

@@ -7,8 +7,10 @@
 use std::ops::ControlFlow;
 
 use lakesync::adapter::{Adapter, AdapterError, Batch};
-use lakesync::name::{Position, TableName};
+use lakesync::name::{Position, RowId, TableName};
+use lakesync::row::Row;
 
+use crate::fit;
 use crate::pace::{self, Pace};
 
 mod checkpoint;
@@ -150,7 +152,7 @@ impl Copy<'_> {
             let page = self.source.rows(table, after.as_ref(), pace.count()).await;
             let page = page.map_err(MigrateError::Source)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
-            self.target.join(table, &page).await.map_err(MigrateError::Target)?;
+            self.join(table, &page).await?;
             done += page.len() as u64;
             after = Some(last.clone());
             at.stage = Stage::Rows { table: table.clone(), after: last.clone(), done };
@@ -160,6 +162,17 @@ impl Copy<'_> {
                 page.iter().map(|(id, row)| id.as_str().len() + row.size()).sum(),
             );
         }
+    }
+
+    /// Rows may be of a schema that the source was prepared for meanwhile.
+    async fn join(&self, table: &TableName, page: &[(RowId, Row)]) -> Result<(), MigrateError> {
+        let joined = self.target.join(table, page).await;
+        if !joined.as_ref().is_err_and(fit::is_outdated) {
+            return joined.map_err(MigrateError::Target);
+        }
+        let schema = self.source.schema().await.map_err(MigrateError::Source)?;
+        self.target.prepare(&schema).await.map_err(MigrateError::Target)?;
+        self.target.join(table, page).await.map_err(MigrateError::Target)
     }
 
     async fn history(&mut self, at: &mut Checkpoint) -> Result<(), MigrateError> {

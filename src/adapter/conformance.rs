@@ -67,6 +67,7 @@ macro_rules! adapter_conformance {
             the_schema_is_told,
             a_schema_that_does_not_fit_is_refused,
             what_was_not_prepared_is_refused,
+            joined_rows_that_do_not_fit_are_refused,
             a_working_backend_is_healthy,
         );
     };

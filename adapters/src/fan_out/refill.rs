@@ -30,6 +30,8 @@ enum Part {
     /// The follower's, to let go of those that the primary has let go of.
     Others(Option<RowId>),
     History(Option<Place>),
+    /// The watermarks, when all the rest is there.
+    Watermarks,
 }
 
 /// How much of it the follower has.
@@ -81,6 +83,11 @@ impl Refill {
         Ok(true)
     }
 
+    /// Whether the next step is the last one.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.part, Part::Watermarks)
+    }
+
     /// Copies the next page.
     pub(super) async fn step(
         &mut self,
@@ -121,12 +128,16 @@ impl Refill {
             (Part::History(after), _) => {
                 let page = patience.wait(primary.history(after.as_ref(), count)).await?;
                 let Some(last) = page.last().map(|change| change.place) else {
-                    self.finish(follower, patience).await?;
-                    return Ok(Filled::All);
+                    self.part = Part::Watermarks;
+                    return Ok(Filled::Some);
                 };
                 patience.wait(follower.record(&page)).await?;
                 self.pace.took(page.len(), page.iter().map(|c| pace::size(&c.delta)).sum());
                 self.part = Part::History(Some(last));
+            }
+            (Part::Watermarks, _) => {
+                self.finish(follower, patience).await?;
+                return Ok(Filled::All);
             }
         }
         Ok(Filled::Some)

@@ -75,9 +75,8 @@ pub async fn verify(
         behind.extend(difference);
         tell(progress, Step::Verified(table, tally.count), at)?;
     }
-    let keeps = target.history(None, 1).await.map_err(MigrateError::Target)?;
     let mut history = Tally::default();
-    if !keeps.is_empty() {
+    if keeps_history(source, target).await? {
         let (tally, difference) = compare(source, target, Of::History).await?;
         history = tally;
         behind.extend(difference);
@@ -88,6 +87,24 @@ pub async fn verify(
         Some(first) if !moved => Err(MigrateError::Differs(first.clone())),
         _ => Ok(Report { tables, history, moved, behind }),
     }
+}
+
+/// Whether the target keeps a history, or what is the same here: holds one, or takes what it lacks.
+async fn keeps_history(source: &dyn Adapter, target: &dyn Adapter) -> Result<bool, MigrateError> {
+    let holds_some = || async {
+        let first = target.history(None, 1).await.map_err(MigrateError::Target)?;
+        Ok(!first.is_empty())
+    };
+    if holds_some().await? {
+        return Ok(true);
+    }
+    let first = source.history(None, 1).await.map_err(MigrateError::Source)?;
+    if first.is_empty() {
+        return Ok(false);
+    }
+    // One that keeps none takes this and still has none. One that has lost it is found to differ.
+    target.record(&first).await.map_err(MigrateError::Target)?;
+    holds_some().await
 }
 
 /// What the target holds, and where it differs.
@@ -188,7 +205,11 @@ impl<'a> Reader<'a> {
                     Some(Key::Row(row_id)) => Some(row_id),
                     _ => None,
                 };
-                let page = self.adapter.rows(table, after, count).await?;
+                let page = match self.adapter.rows(table, after, count).await {
+                    // The source was prepared for it after all was copied.
+                    Err(AdapterError::UnknownTable(_)) => Vec::new(),
+                    page => page?,
+                };
                 self.pace.took(page.len(), page.iter().map(|(_, row)| row.size()).sum());
                 Ok(page.into_iter().map(|(id, row)| (Key::Row(id), row.encode())).collect())
             }

@@ -5,34 +5,41 @@
 //! left alone, whoever made it.
 
 use lakesync::adapter::AdapterError;
+use lakesync::name::ColumnName;
 use lakesync::schema::{Column, ColumnType, TableSchema};
 
 use super::inspect::{Found, Relation};
-use super::names::{Names, ROWS, quoted};
+use super::names::{Names, quoted};
 use super::types::Flavour;
 
 /// Statements that make a table fit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Alteration {
     pub(super) statements: Vec<String>,
-    /// Whether its rows must be shown anew: a widened column is emptied before, because the server
-    /// would refuse some values, and show others otherwise than we do.
+    /// Whether its rows must be shown anew: the server shows some values otherwise than we do.
     pub(super) reshapes: bool,
+    /// Columns that somebody added, under names and with types that are wanted now. They must hold
+    /// nothing: what they show would pass for ours.
+    pub(super) adopted: Vec<ColumnName>,
 }
 
-/// What makes `wanted` fit, of which `held` was prepared before, by its number, and `found` is there.
+/// What columns are called until they stand in the place of those that they are filled from.
+const FILLED: &str = "_lakesync_filled_";
+
+/// What makes `wanted` fit, of which `held` was prepared before and `found` is there.
 pub(super) fn alteration(
     names: &Names,
     flavour: Flavour,
     wanted: &TableSchema,
-    held: Option<(i32, &TableSchema)>,
+    held: Option<&TableSchema>,
     found: Option<&Relation>,
 ) -> Result<Alteration, AdapterError> {
     let Some(found) = found else {
         return match held {
-            None => {
-                Ok(Alteration { statements: vec![create(names, flavour, wanted)], reshapes: false })
-            }
+            None => Ok(Alteration {
+                statements: vec![create(names, flavour, wanted)],
+                ..Alteration::default()
+            }),
             Some(_) => Err(mismatch(wanted, "is gone; put it back, or restore the backend")),
         };
     };
@@ -47,9 +54,9 @@ pub(super) fn alteration(
     check_key(flavour, wanted, found)?;
     check_strangers(wanted, found)?;
     let mut alteration = Alteration::default();
-    let (mut emptied, mut actions) = (Vec::new(), Vec::new());
-    for column in &wanted.columns {
-        let before = held.and_then(|(_, held)| held.column(&column.name)).map(|held| held.kind);
+    let (mut actions, mut added, mut filled) = (Vec::new(), Vec::new(), Vec::new());
+    for (nth, column) in wanted.columns.iter().enumerate() {
+        let before = held.and_then(|held| held.column(&column.name)).map(|held| held.kind);
         let there = find(found, column.name.as_str());
         let name = quoted(column.name.as_str());
         let kind = flavour.sql(column.kind);
@@ -57,13 +64,23 @@ pub(super) fn alteration(
             (Some(there), _) if there.kind == flavour.name(column.kind) => {
                 check_writable(wanted, there)?;
                 alteration.reshapes |= before.is_some_and(|from| reshapes(from, column.kind));
+                if held.is_some() && before.is_none() {
+                    alteration.adopted.push(column.name.clone());
+                }
             }
             (Some(there), Some(from)) if there.kind == flavour.name(from) => {
                 check_writable(wanted, there)?;
                 check_widening(flavour, wanted, column, there)?;
-                emptied.push(format!("t.{name} = NULL"));
-                actions.push(format!("MODIFY COLUMN {name} {kind} NULL"));
                 alteration.reshapes = true;
+                let Some(converted) = converted(&name, from, column.kind) else {
+                    actions.push(format!("MODIFY COLUMN {name} {kind} NULL"));
+                    continue;
+                };
+                let new = quoted(&format!("{FILLED}{nth}"));
+                added.push(format!("ADD COLUMN {new} {kind} NULL AFTER {name}"));
+                filled.push(format!("{new} = {converted}"));
+                actions.push(format!("DROP COLUMN {name}"));
+                actions.push(format!("CHANGE COLUMN {new} {name} {kind} NULL"));
             }
             (Some(there), _) => return Err(other_type(flavour, wanted, column, there)),
             (None, Some(_)) => {
@@ -74,18 +91,37 @@ pub(super) fn alteration(
         }
     }
     let table = names.synced(&wanted.table);
-    if let Some((id, _)) = held.filter(|_| !emptied.is_empty()) {
-        // Only what we wrote can be written again. The server converts the rest, or says why not.
-        let (rows, key) = (names.own(ROWS), quoted(wanted.key.as_str()));
-        let ours = format!("{rows} AS r ON r.table_id = {id} AND r.row_id = t.{key}");
-        let sets = emptied.join(", ");
-        alteration.statements.push(format!("UPDATE {table} AS t JOIN {ours} SET {sets}"));
-    }
-    if !actions.is_empty() {
-        // One statement writes the table anew once at most.
-        alteration.statements.push(format!("ALTER TABLE {table} {}", actions.join(", ")));
-    }
+    // Left by one that failed.
+    let stale = found.columns.iter().filter(|found| found.name.starts_with(FILLED));
+    let stale = stale.map(|found| format!("DROP COLUMN {}", quoted(&found.name))).collect();
+    let update = format!("UPDATE {table} SET");
+    let alter = format!("ALTER TABLE {table}");
+    // The last one is one statement: all is as wanted, or all as it was. What people see is never
+    // empty in between.
+    let steps = [(&alter, stale), (&alter, added), (&update, filled), (&alter, actions)];
+    let steps = steps.into_iter().filter(|(_, parts): &(_, Vec<String>)| !parts.is_empty());
+    alteration.statements =
+        steps.map(|(head, parts)| format!("{head} {}", parts.join(", "))).collect();
     Ok(alteration)
+}
+
+/// The SQL of what a quoted column shows in a wider type, where the server does not convert it, or
+/// not all of it. About what we show: rows are shown anew afterwards.
+fn converted(column: &str, from: ColumnType, to: ColumnType) -> Option<String> {
+    use ColumnType::{Any, Bool, Bytes, Decimal, Double, Int64, Json, String};
+    let text = match from {
+        Bytes => format!("LOWER(HEX({column}))"),
+        _ => format!("CONVERT({column} USING utf8mb4)"),
+    };
+    match (from, to) {
+        (Bytes, String | Any) => Some(text),
+        (Bool, Json) => {
+            Some(format!("CASE WHEN {column} THEN 'true' WHEN NOT {column} THEN 'false' END"))
+        }
+        (Int64 | Double | Decimal { .. }, Json) => Some(text),
+        (_, Json) => Some(format!("JSON_QUOTE({text})")),
+        _ => None,
+    }
 }
 
 fn create(names: &Names, flavour: Flavour, wanted: &TableSchema) -> String {

@@ -98,9 +98,10 @@ impl MySql {
     /// A connection that nobody prepares this database beside. Statements that change tables commit,
     /// and with that let go of every other lock.
     pub(super) async fn alone(&self) -> Result<Session, Failure> {
-        let limit = self.server.options.prepare_timeout;
+        // For locks, and for us to go on, nobody waits longer than for a call.
+        let limit = self.server.options.call_timeout;
         let mut session = self.session().await?;
-        session.set_up(limit, self.server.options.call_timeout).await?;
+        session.set_up(limit, limit).await?;
         let sql = "SELECT GET_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)), ?)";
         let statement = Statement::new(sql).bind(self.names.database()).bind(limit.as_secs());
         let row = statement.row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;

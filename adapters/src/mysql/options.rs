@@ -26,7 +26,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a call may take, its turn for a connection included.
     pub call_timeout: Duration,
-    /// How long preparing may take: widening a type writes a whole table anew.
+    /// How long preparing may take: widening a type writes a whole table anew, however large. For
+    /// locks, and for us to go on, nobody waits longer than for a call.
     pub prepare_timeout: Duration,
 }
 
@@ -57,7 +58,7 @@ impl Options {
             connections_max: 8,
             connect_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(60),
-            prepare_timeout: Duration::from_secs(600),
+            prepare_timeout: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -8,16 +8,14 @@ use sqlx::mysql::MySqlConnection;
 
 use super::alter::{Alteration, alteration};
 use super::install::{NOW_MICROS, flavour};
-use super::names::{COLUMNS, META, TABLES};
+use super::names::{COLUMNS, META, TABLES, quoted};
 use super::session::Failure;
 use super::statement::{Insert, Parameter, Statement, script};
 use super::types::CAPACITY;
 use super::{MySql, put};
 use crate::fit;
+use crate::pace::Pace;
 use crate::sql::catalogue::Catalogue;
-
-/// Rows that are shown anew at once, when a type was widened.
-const PAGE_ROWS: usize = 100;
 
 impl MySql {
     /// Makes room for what is new in `schema`.
@@ -63,10 +61,19 @@ impl MySql {
                 AdapterError::Mismatch(format!("table {}: {shortage}", wanted.table))
             })?;
             let held = catalogue.schema.table(&wanted.table).map(Arc::as_ref);
-            let held = catalogue.id(&wanted.table).ok().zip(held);
             alteration(&self.names, flavour, wanted, held, found.of(&wanted.table))
         };
-        Ok(newer.iter().map(plan).collect::<Result<_, _>>()?)
+        let alterations: Vec<_> = newer.iter().map(plan).collect::<Result<_, _>>()?;
+        for (table, alteration) in newer.iter().zip(&alterations) {
+            for column in &alteration.adopted {
+                let (name, from) = (quoted(column.as_str()), self.names.synced(&table.table));
+                let sql = format!("SELECT 1 FROM {from} WHERE {name} IS NOT NULL LIMIT 1");
+                if Statement::new(sql).row(connection).await?.is_some() {
+                    return Err(fit::taken(table, column).into());
+                }
+            }
+        }
+        Ok(alterations)
     }
 
     /// Writes down what was prepared.
@@ -131,10 +138,11 @@ impl MySql {
         table: &TableSchema,
     ) -> Result<(), Failure> {
         let id = catalogue.id(&table.table)?;
-        let mut after = None;
+        let (mut after, mut pace) = (None, Pace::default());
         loop {
-            let page = self.page(connection, id, after.as_ref(), PAGE_ROWS).await?;
+            let page = self.page(connection, id, after.as_ref(), pace.count()).await?;
             let Some((last, _)) = page.last() else { return Ok(()) };
+            pace.took(page.len(), page.iter().map(|(_, row)| row.size()).sum());
             after = Some(last.clone());
             let live: Vec<_> = page.iter().filter(|(_, row)| row.is_live()).collect();
             let live: Vec<_> = live.iter().map(|(row_id, row)| (row_id, row)).collect();

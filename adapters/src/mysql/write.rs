@@ -53,6 +53,7 @@ impl MySql {
         rows: &[(RowId, Row)],
     ) -> Result<(), Failure> {
         let (mut session, schema, id) = self.begin_with(table).await?;
+        fit::check_rows(&schema, rows)?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
         let mut done = 0;
         while done < rows.len() {

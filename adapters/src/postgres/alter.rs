@@ -2,6 +2,7 @@
 //! what was prepared before, and what there is. What can't be made to fit is told.
 
 use lakesync::adapter::AdapterError;
+use lakesync::name::ColumnName;
 use lakesync::schema::{Column, ColumnType, TableSchema};
 
 use super::inspect::{Found, Relation};
@@ -15,6 +16,9 @@ pub(super) struct Alteration {
     /// Whether its rows must be shown anew: a widened column may look otherwise than Postgres
     /// converts it.
     pub(super) reshapes: bool,
+    /// Columns that somebody added, under names and with types that are wanted now. They must hold
+    /// nothing: what they show would pass for ours.
+    pub(super) adopted: Vec<ColumnName>,
 }
 
 /// What makes `wanted` fit, of which `held` was prepared before and `found` is there.
@@ -26,7 +30,9 @@ pub(super) fn alteration(
 ) -> Result<Alteration, AdapterError> {
     let Some(found) = found else {
         return match held {
-            None => Ok(Alteration { statements: vec![create(names, wanted)], reshapes: false }),
+            None => {
+                Ok(Alteration { statements: vec![create(names, wanted)], ..Alteration::default() })
+            }
             Some(_) => Err(mismatch(wanted, "is gone; put it back, or restore the backend")),
         };
     };
@@ -53,6 +59,9 @@ pub(super) fn alteration(
                 check_writable(wanted, there)?;
                 alteration.reshapes |=
                     before.is_some_and(|from| types::reshapes(from, column.kind));
+                if held.is_some() && before.is_none() {
+                    alteration.adopted.push(column.name.clone());
+                }
             }
             (Some(there), Some(from)) if there.kind == types::name(from) => {
                 check_writable(wanted, there)?;

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::Postgres;
 use super::names::{ROWS, TABLES, WATERMARKS};
 use super::session::Failure;
-use super::statement::Statement;
+use super::statement::{Statement, script};
 use crate::sql::error::corrupt;
 
 /// Row ids that are looked up at once.
@@ -23,9 +23,11 @@ const STATES_BYTES: i64 = 32 << 20;
 impl Postgres {
     pub(super) async fn read_schema(&self) -> Result<Schema, Failure> {
         let mut session = self.session().await?;
+        // Tables and columns as of one moment: somebody may prepare in between.
+        script(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         match self.read_catalogue(&mut session).await {
             Ok(catalogue) => {
-                session.end();
+                session.roll_back().await?;
                 Ok(catalogue.schema)
             }
             Err(failure) if failure.is_absence() => Ok(Schema::default()),

@@ -37,8 +37,9 @@ impl Postgres {
         Ok(Session { lease: self.server.pool.lease().await? })
     }
 
-    /// A connection in a transaction. The database ends it by itself if we don't within `limit`: a
-    /// server that hangs must not keep its successor from writing. Rows are looked up by index,
+    /// A connection in a transaction. The database ends a statement by itself if it takes longer than
+    /// `limit`, and the transaction if we are silent for as long as a call may take: a server that
+    /// hangs must not keep its successor from writing. Rows are looked up by index,
     /// however small their table is thought to be: a planner knows of the rows there were.
     pub(super) async fn begin(&self, limit: Duration) -> Result<Session, Failure> {
         let mut session = self.session().await?;
@@ -48,7 +49,7 @@ impl Postgres {
         let sql = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
              SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {wait}; \
-             SET LOCAL idle_in_transaction_session_timeout = {ms}; SET LOCAL datestyle = 'ISO'; \
+             SET LOCAL idle_in_transaction_session_timeout = {wait}; SET LOCAL datestyle = 'ISO'; \
              SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 1; \
              SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
              SET LOCAL jit = off"

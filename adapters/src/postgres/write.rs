@@ -107,6 +107,7 @@ impl Postgres {
         way: Way,
     ) -> Result<(), Failure> {
         let (mut session, schema, id) = self.begin_with(table).await?;
+        fit::check_rows(&schema, rows)?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
         let mut done = 0;
         while done < rows.len() {

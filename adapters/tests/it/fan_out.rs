@@ -1,21 +1,24 @@
 //! A fan-out: followers come to hold what the primary holds, whatever happens to them.
 
 use std::fmt;
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::conformance::Backend;
-use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
+use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Commit, Place};
+use lakesync::delta::{Cell, Delta, Op};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
 use lakesync::testing::id;
+use lakesync::value::Value;
 use lakesync_adapters::fan_out::{FanOut, MARKS, Patience};
 use lakesync_adapters::memory::Memory;
 
 use crate::flaky::{Faults, Flaky, Mode, When};
-use crate::texts::{LOG, batch, contents, rows, shown, stretch, table, tables};
+use crate::texts::{LOG, batch, contents, delta, rows, shown, stretch, table, tables};
 
 /// Real time, but little of it: nothing here waits for an answer that comes.
 const HASTY: Patience = Patience {
@@ -252,8 +255,6 @@ async fn a_fault_at_any_call_is_made_good() {
             let gone = rows(&house.primary, "todos").await[..1].to_vec();
             fan_out.forget(&id("todos"), &gone).await.expect("forget");
             in_step(&fan_out).await;
-            // What it was not there to forget, it keeps until it is refilled.
-            house.follower.forget(&id("todos"), &gone).await.expect("forget");
             house.check(&format!("{when:?} call {nth}")).await;
             if !house.faults.fired() {
                 assert!(12 < nth, "failed at {nth} calls only");
@@ -261,6 +262,90 @@ async fn a_fault_at_any_call_is_made_good() {
             }
         }
     }
+}
+
+/// The primary is prepared first, and what it is given may come to a follower before its schema.
+#[tokio::test]
+async fn one_that_a_newer_row_comes_to_is_prepared_first() {
+    let house = House::default();
+    let fan_out = house.prepared().await;
+    let mut wider = table("todos", ColumnType::Any);
+    wider.version = 2;
+    let source = Memory::default();
+    for adapter in [&house.primary, &source] {
+        adapter.prepare(&Schema::from_stored([wider.clone()])).await.expect("prepare");
+    }
+    let cells = vec![Cell { column: id("a"), value: Value::Int64(7) }];
+    let number = Delta { op: Op::Upsert(cells), ..delta("todos/n@1 a=1") };
+    let commits = vec![Commit { position: Position(1), deltas: vec![number] }];
+    source.write(&stretch(1, 1, commits)).await.expect("write");
+    fan_out.join(&id("todos"), &rows(&source, "todos").await).await.expect("join");
+    in_step(&fan_out).await;
+    house.check("after a wider type").await;
+}
+
+/// A large table takes its time.
+#[tokio::test]
+async fn preparing_may_take_longer_than_an_answer() {
+    let house = House::default();
+    house.faults.set(Mode::SlowAt("prepare", HASTY.answer * 3));
+    let fan_out = house.open();
+    fan_out.prepare(&tables(&["todos"])).await.expect("prepare");
+    fan_out.write(&batch(1, &["todos/a@1 a=1"])).await.expect("write");
+    in_step(&fan_out).await;
+    house.check("after it was prepared").await;
+}
+
+/// Rows are joined and forgotten all the time, as under a tier: a refill comes to its end.
+#[tokio::test]
+async fn a_refill_ends_whatever_is_joined_and_forgotten_meanwhile() {
+    let house = House::default();
+    let many: Vec<_> = (0..2_000).map(|nth| format!("todos/r{nth:04}@1 a=1")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let source = Memory::default();
+    for adapter in [&house.primary, &source] {
+        adapter.prepare(&tables(&["notes", "todos"])).await.expect("prepare");
+        adapter.write(&batch(1, &many)).await.expect("write");
+    }
+    source.write(&batch(2, &["todos/z@1 b=1", "todos/a@1 b=1"])).await.expect("write");
+    let all = rows(&source, "todos").await;
+    let (first, last) = (all[0].clone(), all[all.len() - 1].clone());
+    let fan_out = house.open();
+    while !fan_out.lags()[0].refilling {
+        tokio::task::yield_now().await;
+    }
+    let mut rounds = 0;
+    while fan_out.lags()[0].refilling {
+        rounds += 1;
+        assert!(rounds < 5_000, "it never ends");
+        for row in [&first, &last, &all[1 + rounds % 2_000]] {
+            fan_out.join(&id("todos"), from_ref(row)).await.expect("join");
+        }
+        fan_out.forget(&id("todos"), from_ref(&first)).await.expect("forget");
+        if rounds % 2 == 0 {
+            fan_out.forget(&id("todos"), from_ref(&last)).await.expect("forget");
+        }
+    }
+    assert!(10 < rounds, "{rounds} rounds during the refill");
+    assert_eq!(house.primary.watermark(MARKS).await, Ok(Position::START), "nothing was missed");
+    in_step(&fan_out).await;
+    house.check("after the refill").await;
+}
+
+/// What is queued for a follower writes a row that the primary has let go of since.
+#[tokio::test]
+async fn what_is_queued_does_not_bring_back_what_was_forgotten() {
+    let house = House::default();
+    let fan_out = house.prepared().await;
+    for position in 1..9 {
+        let row = format!("todos/r{position}@1 a=1");
+        fan_out.write(&batch(position, &[&row])).await.expect("write");
+    }
+    let gone = rows(&house.primary, "todos").await;
+    fan_out.forget(&id("todos"), &gone).await.expect("forget");
+    in_step(&fan_out).await;
+    house.check("after the queue").await;
+    assert_eq!(house.primary.watermark(MARKS).await, Ok(Position::START), "nothing was missed");
 }
 
 /// Batches go on to come while a follower is refilled, more than the queue holds: one refill is

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
@@ -32,6 +33,8 @@ pub(crate) enum Mode {
     Away,
     /// No call ever answers.
     Hangs,
+    /// Calls of this name answer after so long.
+    SlowAt(&'static str, Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +58,7 @@ impl Faults {
     pub(crate) fn fired(&self) -> bool {
         let state = self.0.lock().expect("a plan");
         match state.mode {
-            Mode::Working => false,
+            Mode::Working | Mode::SlowAt(..) => false,
             Mode::DiesAt(at, _) | Mode::FailsAt(at, _) => at <= state.calls.len(),
             Mode::Away | Mode::Hangs => !state.calls.is_empty(),
         }
@@ -77,6 +80,10 @@ impl Faults {
         match mode {
             Mode::Away => failed(),
             Mode::Hangs => std::future::pending().await,
+            Mode::SlowAt(slow, pause) if slow == name => {
+                tokio::time::sleep(pause).await;
+                call.await
+            }
             Mode::DiesAt(at, _) if at < nth => failed(),
             Mode::DiesAt(at, when) | Mode::FailsAt(at, when) if at == nth => {
                 if when == When::After {
@@ -84,7 +91,7 @@ impl Faults {
                 }
                 failed()
             }
-            Mode::Working | Mode::DiesAt(..) | Mode::FailsAt(..) => call.await,
+            Mode::Working | Mode::SlowAt(..) | Mode::DiesAt(..) | Mode::FailsAt(..) => call.await,
         }
     }
 }

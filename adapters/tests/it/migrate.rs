@@ -2,14 +2,16 @@
 
 use std::ops::ControlFlow;
 
+use futures_util::FutureExt;
 use lakesync::adapter::{Adapter, Batch, Commit};
 use lakesync::name::{LogId, Position};
+use lakesync::schema::{Column, ColumnType, Schema};
 use lakesync::testing::id;
 use lakesync_adapters::memory::Memory;
 use lakesync_adapters::migrate::{Checkpoint, MigrateError, Progress, Report, Step, migrate};
 
 use crate::flaky::{Faults, Flaky, Mode, When};
-use crate::texts::{batch, contents, delta, rows, tables};
+use crate::texts::{batch, contents, delta, rows, table, tables};
 
 /// Keeps each checkpoint as text, as a program would, and stops at the n-th.
 #[derive(Default)]
@@ -84,6 +86,49 @@ async fn all_of_a_backend_arrives() {
     assert_eq!(told[told.len() - 2..], ["notes 2 verified", "todos 100 verified"]);
     let digests: Vec<_> = report.tables.iter().map(|(_, tally)| tally.digest).collect();
     assert!(digests[0] != digests[1] && digests[1] != digests[2], "{digests:?}");
+}
+
+/// Gives the source a column, a wider type and a table once the first rows are copied.
+struct Grower<'s>(&'s Memory, bool);
+
+impl Progress for Grower<'_> {
+    fn done(&mut self, step: Step<'_>, _: &Checkpoint) -> ControlFlow<()> {
+        if matches!(step, Step::Rows(..)) && !std::mem::replace(&mut self.1, true) {
+            let mut todos = table("todos", ColumnType::Any);
+            todos.version = 2;
+            let note = Column { name: id("note"), kind: ColumnType::String, field_id: 3 };
+            todos.columns.push(note);
+            let grown = Schema::from_stored([todos, table("young", ColumnType::String)]);
+            let changes = batch(3, &["todos/é099@8 note=new", "young/y@8 a=1"]);
+            self.0.prepare(&grown).now_or_never().expect("memory").expect("prepare");
+            self.0.write(&changes).now_or_never().expect("memory").expect("write");
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[tokio::test]
+async fn a_source_may_grow_meanwhile() {
+    let (source, target) = (source().await, Memory::default());
+    let report = migrate(&source, &target, None, &mut Grower(&source, false)).await;
+    let report = report.expect("migrate");
+    assert!(report.moved);
+    assert_eq!(rows(&target, "todos").await, rows(&source, "todos").await);
+}
+
+/// A target that says it took the history, and holds none of it.
+#[tokio::test]
+async fn a_history_that_was_lost_is_found() {
+    let (source, target) = (source().await, Memory::default());
+    let mut keeper = Keeper::default();
+    keeper.go(&source, &target).await.expect("migrate");
+    let lost = Memory::default();
+    lost.prepare(&source.schema().await.expect("schema")).await.expect("prepare");
+    for table in ["notes", "todos"] {
+        lost.join(&id(table), &rows(&source, table).await).await.expect("join");
+    }
+    let error = keeper.go(&source, &lost).await.expect_err("it has no history");
+    assert!(matches!(&error, MigrateError::Differs(d) if d.table.is_none()), "{error:?}");
 }
 
 #[tokio::test]

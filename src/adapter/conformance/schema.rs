@@ -6,7 +6,7 @@ use super::{
 use crate::adapter::AdapterError;
 use crate::name::{Position, TableName};
 use crate::schema::{ColumnType, Schema, TableSchema};
-use crate::testing::delta;
+use crate::testing::{delta, fold};
 use crate::value::Value;
 
 /// A column or a table more leaves what there is as it was.
@@ -138,6 +138,30 @@ pub async fn what_was_not_prepared_is_refused(backend: &dyn Backend) {
     }
     assert_eq!(watermark(&*adapter).await, Position::START);
     assert_eq!(all(&*adapter, "todos", 9).await, []);
+}
+
+/// Rows are no exception: what was stored and not shown would stay so when the column comes.
+pub async fn joined_rows_that_do_not_fit_are_refused(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let numbers = table("numbers", 1, &[("n", ColumnType::Int64)]);
+    adapter.prepare(&Schema::from_stored([numbers])).await.expect("prepare");
+    for (delta, told) in [
+        (
+            upsert("todos", "r", 1, &[("colour", Value::Null)]),
+            "table todos: column colour was not prepared",
+        ),
+        (
+            upsert("numbers", "r", 1, &[("n", Value::String("1".to_owned()))]),
+            "table numbers, row r: column n is int64 and can't hold string",
+        ),
+    ] {
+        let table = delta.table.clone();
+        let fits = upsert(table.as_str(), "a", 1, &[]);
+        let rows = [fits, delta].map(|delta| (delta.row_id.clone(), fold(&[delta])));
+        let refused = adapter.join(&table, &rows).await;
+        assert_eq!(refused.expect_err("nobody announced it").to_string(), told);
+        assert_eq!(all(&*adapter, table.as_str(), 9).await, [], "all of the rows or none");
+    }
 }
 
 /// A backend that does its work says that it does.

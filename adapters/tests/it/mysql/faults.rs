@@ -9,6 +9,7 @@ use lakesync::testing::id;
 use lakesync::value::Value;
 use lakesync_adapters::mysql::{MySql, Options, Server};
 use lakesync_adapters::testing::{Fault, MariaDb, PASSWORD, Proxy};
+use sqlx::{Connection, MySqlConnection};
 
 use super::{adapter, options};
 use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
@@ -106,8 +107,8 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
     };
     for (version, fault) in (1..).zip([
         unanswered("CREATE TABLE `"),
-        unanswered("AS t JOIN"),
         unanswered("MODIFY COLUMN"),
+        unanswered("SET `_lakesync_filled_"),
         unanswered("ADD COLUMN"),
         lost("INSERT INTO"),
         lost("SET generation"),
@@ -140,6 +141,46 @@ async fn a_preparation_that_broke_is_completed_by_preparing_again() {
     }
     let shown = server.mariadb(&format!("SELECT c0 FROM {name}.t ORDER BY id")).await;
     assert_eq!(shown, "7\n2.5\n[3]\n[4]\n[5]\n[6]\n[7]", "rows from before are shown anew");
+}
+
+/// Whatever refuses a wider type, and for however long, people see the values that there are.
+#[tokio::test]
+async fn a_widening_that_fails_empties_nothing() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let hasty = Options { call_timeout: SOON, ..options(server.address().port()) };
+    let adapter = Server::new(hasty).expect("a url").adapter(&name, true).expect("a name");
+    let [narrow, wide] = [
+        [("n", ColumnType::Int64), ("b", ColumnType::Bytes), ("s", ColumnType::String)],
+        [("n", ColumnType::Double), ("b", ColumnType::String), ("s", ColumnType::Json)],
+    ];
+    adapter.prepare(&schema("t", 1, &narrow)).await.expect("prepare");
+    let cells = [
+        ("n", Value::Int64(7)),
+        ("b", Value::Bytes(b"\xff"[..].into())),
+        ("s", Value::String("text".to_owned())),
+    ];
+    adapter.write(&one_commit(1, vec![upsert("t", "a", 1, &cells)])).await.expect("write");
+    server.mariadb(&format!("INSERT INTO {name}.t VALUES ('theirs', 8, 'b', 's')")).await;
+    let shown = format!("SELECT id, n, HEX(b), s FROM {name}.t ORDER BY id");
+    let before = server.mariadb(&shown).await;
+    assert_eq!(before, "a|7|FF|text\ntheirs|8|62|s");
+
+    let mut reader = MySqlConnection::connect_with(&server.options()).await.expect("connect");
+    let sql = format!("START TRANSACTION; SELECT * FROM {name}.t");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut reader).await.expect("read");
+    let start = Instant::now();
+    let error = adapter.prepare(&schema("t", 2, &wide)).await.expect_err("somebody reads it");
+    assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
+    assert!(start.elapsed() < 4 * SOON, "locks are waited for as long as for a call");
+    assert_eq!(server.mariadb(&shown).await, before);
+    drop(reader);
+
+    let long = format!("ALTER TABLE {name}.t ADD COLUMN long_b bigint AS (LENGTH(b)) STORED");
+    server.mariadb(&long).await;
+    adapter.prepare(&schema("t", 2, &wide)).await.expect("nothing stands in the way");
+    let shown = server.mariadb(&format!("SELECT * FROM {name}.t ORDER BY id")).await;
+    assert_eq!(shown, "a|7|ff|\"text\"|2\ntheirs|8|62|\"s\"|2");
 }
 
 #[tokio::test]

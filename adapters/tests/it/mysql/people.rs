@@ -110,6 +110,23 @@ async fn what_people_add_stays() {
     assert_eq!(server.mariadb(&format!("SELECT note FROM {name}.t WHERE id = 'z'")).await, "mine");
 }
 
+/// Values that the gateway does not have would pass for its own.
+#[tokio::test]
+async fn a_column_of_theirs_is_no_new_one_unless_it_is_empty() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    let theirs = "ALTER TABLE t ADD COLUMN m bigint; UPDATE t SET m = 7";
+    server.mariadb(&format!("USE {name}; {theirs}")).await;
+    let wanted = schema("t", 2, &[("n", INT), ("m", INT)]);
+    let error = adapter.prepare(&wanted).await.expect_err("it is theirs");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    server.mariadb(&format!("UPDATE {name}.t SET m = NULL")).await;
+    adapter.prepare(&wanted).await.expect("it is empty");
+}
+
 #[tokio::test]
 async fn an_index_that_stops_a_wider_type_is_told_before_anything_changes() {
     let Some(server) = MariaDb::shared().await else { return };

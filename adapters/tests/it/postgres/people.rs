@@ -140,6 +140,22 @@ async fn tables_and_rows_of_people_are_adopted() {
     assert_eq!(server.psql(&shown).await, "a|1\nb|0\nd|4");
 }
 
+/// Values that the gateway does not have would pass for its own.
+#[tokio::test]
+async fn a_column_of_theirs_is_no_new_one_unless_it_is_empty() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    adapter.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    server.psql(&format!("ALTER TABLE {name}.t ADD COLUMN m bigint DEFAULT 7")).await;
+    let wanted = schema("t", 2, &[("n", INT), ("m", INT)]);
+    let error = adapter.prepare(&wanted).await.expect_err("it is theirs");
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    server.psql(&format!("UPDATE {name}.t SET m = NULL")).await;
+    adapter.prepare(&wanted).await.expect("it is empty");
+}
+
 #[tokio::test]
 async fn constraints_and_losses_are_told_with_what_to_do() {
     let Some(server) = Testing::shared().await else { return };
