@@ -9,6 +9,7 @@ use lakesync::testing::id;
 use lakesync::value::Value;
 use lakesync_adapters::postgres::{Options, Postgres, Server};
 use lakesync_adapters::testing::{Fault, PASSWORD, Postgres as Testing, Proxy};
+use sqlx::{Connection, PgConnection};
 
 use super::{adapter, options};
 use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
@@ -171,4 +172,25 @@ async fn a_caller_that_gives_up_leaves_nothing_open() {
     adapter.write(&batch(1)).await.expect("write");
     adapter.write(&batch(2)).await.expect("write");
     assert_eq!(server.psql(&format!("SELECT id, n FROM {name}.t")).await, "a|2");
+}
+
+/// A large table takes hours to widen; for somebody's lock nobody waits as long.
+#[tokio::test]
+async fn preparing_waits_for_locks_no_longer_than_a_call() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let hasty = Options { call_timeout: SOON, ..options(server.address().port()) };
+    assert!(Duration::from_secs(3_600) < hasty.prepare_timeout);
+    let adapter = Server::new(hasty).expect("a url").adapter(&name, true).expect("a schema");
+    adapter.prepare(&schema("t", 1, &[("n", ColumnType::Int64)])).await.expect("prepare");
+    let mut reader = PgConnection::connect_with(&server.options()).await.expect("connect");
+    let sql = format!("BEGIN; SELECT * FROM {name}.t");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut reader).await.expect("read");
+    let start = Instant::now();
+    let wider = schema("t", 2, &[("n", ColumnType::String)]);
+    let error = adapter.prepare(&wider).await.expect_err("somebody reads it");
+    assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
+    assert!(start.elapsed() < 10 * SOON, "{:?}", start.elapsed());
+    drop(reader);
+    adapter.prepare(&wider).await.expect("nobody reads it");
 }
