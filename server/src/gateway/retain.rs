@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use lakesync::hlc::Hlc;
 use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::name::Position;
 
@@ -58,6 +59,13 @@ impl Writer {
     fn exceeds(&self, slack: u64) -> bool {
         let limit = self.settings.log_bytes_max;
         limit.saturating_add(limit / slack) < self.counters.log_bytes()
+    }
+
+    /// Deletes before this may have been forgotten. It never goes back, whatever the wall clock and
+    /// the settings do: what was forgotten once stays forgotten.
+    pub(super) fn horizon(&self, wall_ms: u64) -> Hlc {
+        let offline_ms = u64::try_from(self.settings.offline_max.as_millis()).unwrap_or(u64::MAX);
+        Hlc::from_ms(wall_ms.saturating_sub(offline_ms)).max(Hlc(self.counters.swept))
     }
 
     /// Removes tombstones from before the horizon, and says how many entries it looked at. A change

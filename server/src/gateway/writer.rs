@@ -385,13 +385,6 @@ impl Writer {
         // The publisher stops only once the store has failed.
         self.publisher.send(in_flight).await.map_err(|_| StoreError::Closed)
     }
-
-    /// Deletes before this may have been forgotten. It never goes back, whatever the wall clock and
-    /// the settings do: what was forgotten once stays forgotten.
-    pub(super) fn horizon(&self, wall_ms: u64) -> Hlc {
-        let offline_ms = u64::try_from(self.settings.offline_max.as_millis()).unwrap_or(u64::MAX);
-        Hlc::from_ms(wall_ms.saturating_sub(offline_ms)).max(Hlc(self.counters.swept))
-    }
 }
 
 /// Who pushes, and what it may change where there are rules.
