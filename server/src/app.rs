@@ -187,7 +187,7 @@ impl App {
         let settings = Settings { planted, backends, capacity, ..settings::of_gateways(&config) };
         let gateways = Arc::new(Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings));
         // Before anybody can open a gateway: one that opens earlier would not be flushed.
-        flush.start(&gateways);
+        flush.attach(&gateways);
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -253,6 +253,7 @@ impl App {
         let ops = self.ops_listener.map(|listener| {
             tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
         });
+        self.flush.resume(&self.gateways);
         let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {

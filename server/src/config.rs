@@ -203,7 +203,7 @@ impl Texts {
                     continue;
                 }
                 // A list of names, as the environment and flags write it.
-                toml::Value::Array(names) => {
+                toml::Value::Array(names) if name == "flush_to" => {
                     let names: Option<Vec<String>> = names.iter().map(backends::text).collect();
                     names.map(|names| names.join(","))
                 }

@@ -153,7 +153,7 @@ impl Classify for FlushError {
 }
 
 impl Flush {
-    /// Flushing to `backends`; nothing is done before [`start`](Flush::start).
+    /// Flushing to `backends`; nothing is done before [`attach`](Flush::attach).
     pub fn new(backends: Vec<Backend>, clock: Arc<dyn WallClock>) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         Self { backends, clock, stop, tasks }
@@ -170,13 +170,17 @@ impl Flush {
         each.fold(Capacity::ALL, Capacity::meet)
     }
 
-    /// Begins: every gateway that opens is flushed from now on, and those that are behind are opened.
-    pub fn start(self: &Arc<Self>, gateways: &Arc<Gateways>) {
+    /// From now on every gateway that opens is flushed.
+    pub fn attach(self: &Arc<Self>, gateways: &Gateways) {
+        let flush = Arc::clone(self);
+        gateways.on_open(move |gateway| flush.follow(gateway));
+    }
+
+    /// Opens the gateways that were behind when the process ended: nobody else may come to them.
+    pub fn resume(&self, gateways: &Arc<Gateways>) {
         if self.backends.is_empty() {
             return;
         }
-        let flush = Arc::clone(self);
-        gateways.on_open(move |gateway| flush.follow(gateway));
         let sweep = sweep::open_behind(Arc::clone(gateways), self.names());
         let stop = self.stop.clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(sweep).await });

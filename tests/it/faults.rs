@@ -1,7 +1,7 @@
 //! What a predecessor of the same idea got wrong, each fault as a test that it would fail.
 
 use lakesync::delta::Delta;
-use lakesync::proto::admin::v1::{FlushRequest, PutSchemaRequest};
+use lakesync::proto::admin::v1::PutSchemaRequest;
 use lakesync::proto::v1::outcome::Kind;
 use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::{ColumnType, PullRequest};
@@ -11,6 +11,7 @@ use lakesync_server::store::memory::MemoryStore;
 use serde_json::json;
 use tonic::Code;
 
+use crate::harness::backend::Backend;
 use crate::harness::changes::{at, at_ms, delete, table, tables, upsert};
 use crate::harness::counting::Counting;
 use crate::harness::state::State;
@@ -71,14 +72,13 @@ async fn a_full_page_does_not_jump_to_the_head() {
 
 #[tokio::test]
 async fn flushing_drains_neither_the_log_nor_the_rows_nor_what_is_known() {
-    let server = Setup::new().start_with_tables().await;
+    let setup = Setup::new().flush_to("backend", Backend::default());
+    let server = setup.start_with_tables().await;
     let ann = server.client("ann").await;
     let delta = || upsert("ann", at(1), "todos/a", &[("title", "x")]);
     ann.push([delta()]).await.expect("answered");
     let before = State::of(&ann).await;
-    let request = FlushRequest { gateway: MAIN.to_owned() };
-    let flushed = within(ann.admin.clone().flush(request)).await;
-    assert_refused(flushed, Code::Unimplemented, "UNIMPLEMENTED");
+    assert_eq!(ann.flush().await.expect("flushed").position, 1);
     let again = ann.push([delta()]).await.expect("answered");
     assert_eq!((again.position, again.outcomes[0].reason.as_str()), (0, "REPLAYED"));
     assert_eq!(State::of(&ann).await, before);

@@ -39,6 +39,48 @@ async fn a_server_killed_between_two_steps_of_a_flush_loses_and_doubles_nothing(
     }
 }
 
+/// A backend that comes late is filled with rows, and the server dies after each page of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_while_it_fills_a_backend_fills_it_in_the_end() {
+    for database in Database::all().await {
+        let place = tempfile::tempdir().expect("a directory");
+        let (file, data) = (place.path().join("lakesync.toml"), place.path().join("data"));
+        let small = "log_size_max = '1MiB'\n";
+        std::fs::write(&file, small).expect("written");
+        let served = serve(&file, &data, None).await;
+        let client = served.client("ann").await;
+        set_up(&client).await;
+        let text = "x".repeat(100 << 10);
+        for nth in 0..30 {
+            let row = format!("todos/{nth}");
+            client
+                .push([upsert("ann", hlc_now(), &row, &[("title", &text)])])
+                .await
+                .expect("pushed");
+        }
+        assert_ne!(client.stats().await.expect("figures").tail, 0, "the log begins late");
+        served.signal("TERM").await;
+        assert!(served.ended().await.status.success());
+
+        let schema = database.fresh();
+        let backend = database.settings("db", &schema, database.address());
+        std::fs::write(&file, format!("{small}{backend}")).expect("written");
+        for _ in 0..2 {
+            // Nobody calls it: who is behind is flushed all the same.
+            let ended = within(serve(&file, &data, Some("after-page")).await.ended()).await;
+            assert!(!ended.status.success(), "{ended:?}");
+        }
+        let served = serve(&file, &data, None).await;
+        let client = served.client("ann").await;
+        assert_eq!(client.flush().await.expect("flushed").position, 30);
+        let table = format!("{}.{}", database.quoted(&schema), database.quoted("todos"));
+        let whole = format!("SELECT count(*), min(length(title)) FROM {table}");
+        assert_eq!(database.ask(&whole).await, [format!("30|{}", text.len())]);
+        served.signal("TERM").await;
+        assert!(served.ended().await.status.success());
+    }
+}
+
 /// What passes between the server and the database says where it dies: before and after the database
 /// was told to commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,7 +137,6 @@ async fn what_this_version_does_not_offer_is_said() {
     let admin = "/lakesync.admin.v1.AdminService";
     let sync = "/lakesync.v1.SyncService";
     for path in [
-        format!("{admin}/Flush"),
         format!("{admin}/Compact"),
         format!("{sync}/Nope"),
         format!("{sync}/push"),

@@ -187,7 +187,7 @@ async fn p10_a_reader_in_the_middle_of_what_is_trimmed_is_told_so() {
     let mut next = 1;
     let first = within(stream.message()).await.expect("open").expect("a page");
     check_follows(first, &mut next);
-    for nth in BEFORE + 1..=2 * BEFORE + 5 {
+    for nth in BEFORE + 1..=3 * BEFORE {
         ann.push([big(nth)]).await.expect("answered");
     }
     // A push may be answered before the log is trimmed for it.
