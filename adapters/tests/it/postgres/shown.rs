@@ -137,7 +137,7 @@ async fn deleted_rows_are_gone() {
         "SELECT row_id, op, cells, client, hlc, extract(epoch FROM happened_at) \
          FROM {schema}._lakesync_history WHERE position = 1 ORDER BY index LIMIT 1"
     );
-    assert_eq!(server.psql(&sql).await, "a|upsert|{\"n\": 1}|ann|1|0.000000");
+    assert_eq!(server.psql(&sql).await, "a|upsert|{\"n\":1}|ann|1|0.000000");
 }
 
 #[tokio::test]
