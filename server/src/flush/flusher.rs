@@ -220,7 +220,12 @@ impl Flusher {
         let now_ms = self.clock.now_ms();
         let troubles: Vec<String> = self.watches.iter().filter_map(|watch| watch()).collect();
         if self.progress.borrow().troubles != troubles {
-            tracing::warn!(backend = %self.backend.name, ?troubles, "parts of a backend are in trouble");
+            match troubles.is_empty() {
+                true => tracing::info!(backend = %self.backend.name, "all parts are well again"),
+                false => {
+                    tracing::warn!(backend = %self.backend.name, ?troubles, "parts are in trouble")
+                }
+            }
         }
         self.progress.send_modify(|progress| {
             progress.error = None;

@@ -2,7 +2,7 @@
 //!
 //! A server holds the changes in its log, without a backend. Started again with one, it flushes all
 //! of them, and is timed from its start until the backend has them. Then the same rows go into a
-//! plain table of the same columns and key by the fastest way there is: COPY, or INSERTs of many
+//! plain table of the same columns and key by the database's bulk way: COPY, or INSERTs of many
 //! rows, prepared. The database is one of our own, with its own settings; before each turn it rests.
 //! A third turn has one change in ten write a row again, which a COPY can't: it is reported only.
 
