@@ -2,6 +2,7 @@
 //! had not sent yet; and nobody sees more than before.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use lakesync::name::TableName;
 use lakesync_adapters::testing::{Fault, Proxy};
@@ -208,7 +209,11 @@ async fn half_a_restored_gateway_is_never_served() {
         "it stays deleted"
     );
     ann.push([upsert("ann", at(500), "todos/7", &[("title", "anew")])]).await.expect("pushed");
-    assert_eq!(ann.flush().await.expect("flushed").rows, 1, "nothing was refilled");
+    ann.flush().await.expect("flushed");
+    assert_eq!(backend.joined.load(Ordering::SeqCst), 0, "nothing was refilled");
+    let held = backend.all("todos").await;
+    let anew = held.iter().find(|(id, _)| id.as_str() == "7");
+    assert!(anew.is_some_and(|(_, row)| row.is_live()), "it was flushed: {anew:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

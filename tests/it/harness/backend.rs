@@ -34,6 +34,8 @@ pub(crate) struct Backend {
     narrow: bool,
     /// The stretches that were written.
     pub(crate) stretches: Arc<Mutex<Vec<(Position, Position, usize)>>>,
+    /// How many rows were joined: a backend that is filled gets its first ones so.
+    pub(crate) joined: Arc<AtomicUsize>,
 }
 
 impl Backend {
@@ -128,6 +130,7 @@ impl Adapter for Backend {
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.reach().await?;
+        self.joined.fetch_add(rows.len(), Ordering::SeqCst);
         self.memory.join(table, rows).await
     }
 
