@@ -19,9 +19,25 @@ use lakesync::clock::WallClock;
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
+use tokio::time::sleep;
 
 use crate::fit;
 use crate::pace::Pace;
+
+/// How long the search for old rows pauses.
+#[derive(Clone, Copy, Debug)]
+pub struct Pauses {
+    /// After a few rows: the search is a small part of what the hot backend does.
+    pub step: Duration,
+    /// After the last of them, or a failure.
+    pub round: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { step: Duration::from_millis(100), round: Duration::from_secs(60) }
+    }
+}
 
 /// Two adapters, and when a row moves from the one to the other.
 #[derive(Debug)]
@@ -56,9 +72,26 @@ impl Tier {
         Self { hot, cold, after, clock, turn: Default::default(), failed: Mutex::default() }
     }
 
-    /// Looks at the next few rows and moves those that are old, as every write does; for times in
-    /// which nobody writes.
-    pub async fn advance(&self) -> Result<(), AdapterError> {
+    /// Moves old rows from now on, until the tier is dropped: rows grow old while nobody writes.
+    pub fn keep_moving(self: &Arc<Self>, pauses: Pauses) {
+        let tier = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut pause = pauses.round;
+            loop {
+                sleep(pause).await;
+                let Some(tier) = tier.upgrade() else { return };
+                pause = match tier.advance().await {
+                    Ok(false) => pauses.step,
+                    // What failed is told by `failed`, and tried again.
+                    Ok(true) | Err(_) => pauses.round,
+                };
+            }
+        });
+    }
+
+    /// Looks at the next few rows and moves those that are old, as every write does. Says whether
+    /// those were the last there are.
+    pub async fn advance(&self) -> Result<bool, AdapterError> {
         let mut walk = self.turn.lock().await;
         let moved = self.step(&mut walk).await;
         *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
@@ -70,14 +103,14 @@ impl Tier {
         self.failed.lock().expect("BUG: a panic while an error was put").clone()
     }
 
-    async fn step(&self, walk: &mut Walk) -> Result<(), AdapterError> {
+    async fn step(&self, walk: &mut Walk) -> Result<bool, AdapterError> {
         let schema = self.hot.schema().await?;
         let from = walk.table.clone();
         let names = schema.tables().map(|table| &table.table);
         let mut left = names.filter(|name| from.as_ref() <= Some(name));
         let Some(table) = left.next().cloned() else {
             *walk = Walk { pace: walk.pace, ..Walk::default() };
-            return Ok(());
+            return Ok(true);
         };
         if walk.table.as_ref() != Some(&table) {
             walk.after = None;
@@ -87,7 +120,7 @@ impl Tier {
         let Some((last, _)) = page.last() else {
             // On to the next table, or back to the first one.
             *walk = Walk { table: left.next().cloned(), pace: walk.pace, after: None };
-            return Ok(());
+            return Ok(walk.table.is_none());
         };
         let last = last.clone();
         walk.pace.took(page.len(), size(&page));
@@ -97,7 +130,7 @@ impl Tier {
             self.hot.forget(&table, &old).await?;
         }
         walk.after = Some(last);
-        Ok(())
+        Ok(false)
     }
 
     fn is_old(&self, row: &Row) -> bool {

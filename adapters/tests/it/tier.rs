@@ -8,7 +8,7 @@ use lakesync::clock::ManualClock;
 use lakesync::name::Position;
 use lakesync::testing::id;
 use lakesync_adapters::memory::Memory;
-use lakesync_adapters::tier::Tier;
+use lakesync_adapters::tier::{Pauses, Tier};
 
 use crate::flaky::{Faults, Flaky, Mode, When};
 use crate::texts::{LOG, batch, contents, rows, shown, stretch, tables};
@@ -53,6 +53,42 @@ async fn age(tier: &Tier) {
     for _ in 0..9 {
         tier.advance().await.expect("advance");
     }
+}
+
+#[tokio::test]
+async fn rows_move_while_nobody_writes_and_after_a_failure() {
+    let house = House::default();
+    let tier = Arc::new(house.prepared().await);
+    let changes: Vec<String> = (0..600).map(|n| format!("todos/r{n:03}@0 a=1")).collect();
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    tier.write(&batch(1, &changes)).await.expect("write");
+    house.faults.set(Mode::Away);
+    house.clock.set(AFTER_MS + 1);
+    let pauses = Pauses { step: Duration::from_millis(1), round: Duration::from_millis(5) };
+    tier.keep_moving(pauses);
+    until(async || tier.failed().is_some()).await;
+    assert_eq!(house.todos().await.1.len(), 0, "it can't");
+    house.faults.set(Mode::Working);
+    until(async || house.todos().await.1.len() == 600).await;
+    until(async || tier.failed().is_none()).await;
+    // Rows that grow old later move in a later round.
+    tier.write(&batch(2, &["todos/late@1000 a=1"])).await.expect("write");
+    house.clock.set(3 * AFTER_MS);
+    until(async || house.todos().await.1.len() == 601).await;
+    assert_eq!(house.todos().await.0.len(), 0);
+    let weak = Arc::downgrade(&tier);
+    drop(tier);
+    until(async || weak.upgrade().is_none()).await;
+}
+
+/// Waits until `done`, which comes by itself.
+async fn until(done: impl AsyncFn() -> bool) {
+    let waited = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it comes");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
 use lakesync_adapters::fan_out::{self, FanOut, Patience};
 use lakesync_adapters::route::Route;
-use lakesync_adapters::tier::Tier;
+use lakesync_adapters::tier::{Pauses, Tier};
 use lakesync_adapters::{mysql, postgres};
 
 use super::{Backend, Policy, Watch};
@@ -153,6 +153,7 @@ impl Plan {
                 let hot = self.open(hot, gateway, watches)?;
                 let cold = self.open(cold, gateway, watches)?;
                 let tier = Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)));
+                tier.keep_moving(Pauses::default());
                 let seen = Arc::downgrade(&tier);
                 watches.push(Box::new(move || {
                     let error = seen.upgrade()?.failed()?;
