@@ -82,7 +82,7 @@ impl MySql {
         let mut session = self.begin(self.server.options.call_timeout).await?;
         self.lock(&mut session).await?;
         let changes = changes.iter().map(|change| (change.place, &change.delta));
-        put::history(&mut session, &self.names, changes).await?;
+        put::history(&mut session, &self.names, changes, false).await?;
         session.commit().await
     }
 }

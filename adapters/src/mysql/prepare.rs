@@ -146,7 +146,7 @@ impl MySql {
             after = Some(last.clone());
             let live: Vec<_> = page.iter().filter(|(_, row)| row.is_live()).collect();
             let live: Vec<_> = live.iter().map(|(row_id, row)| (row_id, row)).collect();
-            put::rows(connection, &self.names, table, &live).await?;
+            put::rows(connection, &self.names, table, &live, false).await?;
         }
     }
 }

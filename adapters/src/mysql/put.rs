@@ -1,4 +1,5 @@
-//! Writing rows, states and history, many at once, in the place of those there are.
+//! Writing rows, states and history, many at once: in the place of those there are or, which is
+//! faster, as new ones only, where one that is there is an error.
 
 use lakesync::adapter::Place;
 use lakesync::delta::Delta;
@@ -26,6 +27,7 @@ pub(super) async fn rows(
     names: &Names,
     table: &TableSchema,
     rows: &[(&RowId, &Row)],
+    is_new: bool,
 ) -> Result<(), Failure> {
     let key = quoted(table.key.as_str());
     let columns: Vec<_> = table.columns.iter().map(|column| quoted(column.name.as_str())).collect();
@@ -35,9 +37,9 @@ pub(super) async fn rows(
         head: format!("INSERT INTO {} ({key}{listed})", names.synced(&table.table)),
         // A unique index that somebody added may find another row instead, which would be written
         // over in silence. A key can't be NULL, so that is an error.
-        tail: format!(
-            "ON DUPLICATE KEY UPDATE {key} = IF({key} = VALUES({key}), {key}, NULL){sets}"
-        ),
+        tail: unless(is_new, || {
+            format!("ON DUPLICATE KEY UPDATE {key} = IF({key} = VALUES({key}), {key}, NULL){sets}")
+        }),
         width: 1 + columns.len(),
     };
     let shown = rows.iter().map(|(row_id, row)| shown(table, row_id, row));
@@ -79,11 +81,12 @@ pub(super) async fn states(
     connection: &mut MySqlConnection,
     names: &Names,
     table_id: i32,
-    rows: &[Changed<'_>],
+    rows: &[&Changed<'_>],
+    is_new: bool,
 ) -> Result<(), Failure> {
     let insert = Insert {
         head: format!("INSERT INTO {} (table_id, row_id, state)", names.own(ROWS)),
-        tail: "ON DUPLICATE KEY UPDATE state = VALUES(state)".to_owned(),
+        tail: unless(is_new, || "ON DUPLICATE KEY UPDATE state = VALUES(state)".to_owned()),
         width: 3,
     };
     let states = rows.iter().map(|changed| {
@@ -107,11 +110,12 @@ pub(super) async fn delete_states(
     Ok(())
 }
 
-/// Adds changes to the history. Those that it holds stay as they are.
+/// Adds changes to the history. Those that it holds stay as they are, unless all are to be new.
 pub(super) async fn history<'d>(
     connection: &mut MySqlConnection,
     names: &Names,
     changes: impl Iterator<Item = (Place, &'d Delta)> + Send,
+    is_new: bool,
 ) -> Result<(), Failure> {
     let insert = Insert {
         head: format!(
@@ -119,10 +123,15 @@ pub(super) async fn history<'d>(
              happened_at, client, op, cells, exact)",
             names.own(HISTORY)
         ),
-        tail: "ON DUPLICATE KEY UPDATE log_id = log_id".to_owned(),
+        tail: unless(is_new, || "ON DUPLICATE KEY UPDATE log_id = log_id".to_owned()),
         width: 12,
     };
     Ok(insert.run(connection, changes.map(|(place, delta)| told(place, delta))).await?)
+}
+
+/// What makes an INSERT take the place of what is there.
+fn unless(is_new: bool, tail: impl FnOnce() -> String) -> String {
+    if is_new { String::new() } else { tail() }
 }
 
 fn told(place: Place, delta: &Delta) -> Vec<Parameter<'_>> {

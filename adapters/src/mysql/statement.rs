@@ -4,6 +4,7 @@
 //! The server keeps what it prepared, so statements over many rows come in few lengths.
 
 use std::borrow::Cow;
+use std::iter::Peekable;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
 use sqlx::{Arguments, AssertSqlSafe, MySql, Type, encode::Encode};
@@ -107,49 +108,69 @@ pub(super) struct Insert {
 }
 
 impl Insert {
-    /// Inserts `rows`, however many there are.
+    /// Inserts `rows`, however many there are. While the server works on some of them, the next are
+    /// made ready.
     pub(super) async fn run<'v>(
         &self,
         connection: &mut MySqlConnection,
         rows: impl Iterator<Item = Vec<Parameter<'v>>> + Send,
     ) -> Result<(), sqlx::Error> {
-        let rows_max = length_within(PARAMETERS_MAX / self.width.max(1));
-        let (mut waiting, mut bytes) = (Vec::new(), 0);
-        for row in rows {
-            let size = row.iter().map(Parameter::size).sum::<usize>();
-            if !waiting.is_empty() && STATEMENT_BYTES < bytes + size {
-                self.run_all(connection, &mut waiting).await?;
-                bytes = 0;
-            }
-            waiting.push(row);
-            bytes += size;
-            if waiting.len() == rows_max {
-                self.run_all(connection, &mut waiting).await?;
-                bytes = 0;
-            }
+        let mut pieces = Pieces::new(self, Box::new(rows));
+        let mut next = pieces.next();
+        while let Some(statement) = next {
+            let (done, ready) = tokio::join!(statement.run(connection), async { pieces.next() });
+            done?;
+            next = ready;
         }
-        self.run_all(connection, &mut waiting).await
-    }
-
-    async fn run_all(
-        &self,
-        connection: &mut MySqlConnection,
-        waiting: &mut Vec<Vec<Parameter<'_>>>,
-    ) -> Result<(), sqlx::Error> {
-        let mut rest = waiting.as_slice();
-        while !rest.is_empty() {
-            let (rows, after) = rest.split_at(length_within(rest.len()));
-            let row = format!("({})", marks(self.width));
-            let values = vec![row.as_str(); rows.len()].join(", ");
-            let sql = format!("{} VALUES {values} {}", self.head, self.tail);
-            let mut statement = Statement::kept(sql);
-            rows.iter().flatten().for_each(|parameter| statement.add_parameter(parameter));
-            statement.run(connection).await?;
-            rest = after;
-        }
-        waiting.clear();
         Ok(())
     }
+
+    fn statement(&self, rows: &[Vec<Parameter<'_>>]) -> Statement {
+        let row = format!("({})", marks(self.width));
+        let values = vec![row.as_str(); rows.len()].join(", ");
+        let mut statement = Statement::kept(format!("{} VALUES {values} {}", self.head, self.tail));
+        rows.iter().flatten().for_each(|parameter| statement.add_parameter(parameter));
+        statement
+    }
+}
+
+type Rows<'v, 'i> = Box<dyn Iterator<Item = Vec<Parameter<'v>>> + Send + 'i>;
+
+/// The statements that insert some rows: as few as the lengths and sizes of statements allow.
+struct Pieces<'v, 'i> {
+    insert: &'i Insert,
+    rows: Peekable<Rows<'v, 'i>>,
+    rows_max: usize,
+    /// Rows that no statement had yet, and about how much they carry.
+    waiting: Vec<Vec<Parameter<'v>>>,
+    bytes: usize,
+}
+
+impl<'v, 'i> Pieces<'v, 'i> {
+    fn new(insert: &'i Insert, rows: Rows<'v, 'i>) -> Self {
+        let rows_max = length_within(PARAMETERS_MAX / insert.width.max(1));
+        Self { insert, rows: rows.peekable(), rows_max, waiting: Vec::new(), bytes: 0 }
+    }
+
+    fn next(&mut self) -> Option<Statement> {
+        while self.waiting.len() < self.rows_max {
+            let (room, is_first) = (STATEMENT_BYTES - self.bytes, self.waiting.is_empty());
+            let Some(row) = self.rows.next_if(|row| is_first || size(row) <= room) else { break };
+            self.bytes = (self.bytes + size(&row)).min(STATEMENT_BYTES);
+            self.waiting.push(row);
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let rest = self.waiting.split_off(length_within(self.waiting.len()));
+        let rows = std::mem::replace(&mut self.waiting, rest);
+        self.bytes = self.waiting.iter().map(|row| size(row)).sum();
+        Some(self.insert.statement(&rows))
+    }
+}
+
+fn size(row: &[Parameter<'_>]) -> usize {
+    row.iter().map(Parameter::size).sum()
 }
 
 /// Statements over some of `ids` each, which stand between `head` and a closing parenthesis. They

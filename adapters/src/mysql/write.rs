@@ -41,7 +41,7 @@ impl MySql {
             }
         }
         if self.keeps_history {
-            put::history(&mut session, &self.names, batch.changes_after(watermark)).await?;
+            put::history(&mut session, &self.names, batch.changes_after(watermark), false).await?;
         }
         self.move_watermark(&mut session, batch).await?;
         session.commit().await
@@ -102,8 +102,9 @@ impl MySql {
         let dead: Vec<_> = dead.into_iter().map(|row: &Changed<'_>| row.row_id).collect();
         put::delete(connection, &self.names, table, &dead).await?;
         let live: Vec<_> = live.iter().map(|changed| (changed.row_id, &changed.row)).collect();
-        put::rows(connection, &self.names, table, &live).await?;
-        put::states(connection, &self.names, table_id, changed).await
+        put::rows(connection, &self.names, table, &live, false).await?;
+        let changed: Vec<_> = changed.iter().collect();
+        put::states(connection, &self.names, table_id, &changed, false).await
     }
 
     async fn move_watermark(
