@@ -19,7 +19,7 @@ use lakesync::clock::WallClock;
 use lakesync::error::{Classify, Reason};
 use lakesync::name::{self, Position};
 use lakesync::schema::{Schema, TableSchema};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,6 +63,11 @@ impl Backend {
         open: impl Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync + 'static,
     ) -> Self {
         Self::watched(name, policy, move |gateway, _| open(gateway))
+    }
+
+    /// A turn to write there, of few for all gateways. Who asks first has it first.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.writers.acquire().await.expect("BUG: nobody closes it")
     }
 
     fn watched(

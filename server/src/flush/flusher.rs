@@ -134,20 +134,19 @@ impl Flusher {
         let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::begin(gateway, &self.backend.name, &*adapter, &self.progress).await?,
+            None => Session::begin(gateway, &self.backend, &*adapter, &self.progress).await?,
         };
         let session = self.session.insert(session);
         session.prepare(gateway, &*adapter, &self.progress).await?;
         let total = self.growth.total();
         let target = gateway.head()?;
-        let turn = async || self.backend.writers.acquire().await.expect("BUG: nobody closes it");
-        let mut own_turn = turn().await;
+        let mut own_turn = self.backend.turn().await;
         let mut next = None;
         while session.mark.position < target {
             if self.backend.writers.available_permits() == 0 {
                 // Others wait: nobody's backlog is to starve them. What was read ahead is let go.
                 drop((own_turn, next.take()));
-                own_turn = turn().await;
+                own_turn = self.backend.turn().await;
             }
             if next.is_none() {
                 next = read(gateway, &self.backend, session.mark.position, target).await?;

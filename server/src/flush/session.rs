@@ -7,7 +7,7 @@ use lakesync::name::{LogId, Position};
 use lakesync::schema::Schema;
 use tokio::sync::watch;
 
-use super::{Failure, failpoint};
+use super::{Backend, Failure, failpoint};
 use crate::gateway::{AHEAD, Gateway, Mark, NEEDS_ROWS, Progress};
 
 /// What is known of a backend that was reached.
@@ -21,10 +21,11 @@ impl Session {
     /// Reaches the backend, and fills it with rows if the log begins too late for it.
     pub(super) async fn begin(
         gateway: &Gateway,
-        name: &Arc<str>,
+        backend: &Backend,
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
     ) -> Result<Self, Failure> {
+        let name = &backend.name;
         let log = gateway.record().log_id;
         let known = progress.borrow().mark;
         // Before anything is changed there: it may be somebody else's.
@@ -54,7 +55,7 @@ impl Session {
         };
         let mut session = Self { mark: Mark { log, position, changes }, prepared };
         if position < gateway.trimmed() {
-            let filled = session.fill(gateway, adapter, progress).await;
+            let filled = session.fill(gateway, backend, adapter, progress).await;
             if filled.is_err() {
                 // It begins anew, from where the log is then.
                 progress.send_modify(|progress| progress.floor = NEEDS_ROWS);
@@ -92,6 +93,7 @@ impl Session {
     async fn fill(
         &mut self,
         gateway: &Gateway,
+        backend: &Backend,
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), Failure> {
@@ -105,6 +107,8 @@ impl Session {
         for table in schema.tables() {
             let mut after = None;
             loop {
+                // A page is a turn: other gateways go on writing meanwhile.
+                let _turn = backend.turn().await;
                 let rows = gateway.rows_after(&table.table, after.as_ref()).await?;
                 let Some((last, _)) = rows.last() else { break };
                 // A table that was widened meanwhile holds what the old type does not.

@@ -210,7 +210,7 @@ async fn half_a_restored_gateway_is_never_served() {
     );
     ann.push([upsert("ann", at(500), "todos/7", &[("title", "anew")])]).await.expect("pushed");
     ann.flush().await.expect("flushed");
-    assert_eq!(backend.joined.load(Ordering::SeqCst), 0, "nothing was refilled");
+    assert_eq!(backend.joins.rows.load(Ordering::SeqCst), 0, "nothing was refilled");
     let held = backend.all("todos").await;
     let anew = held.iter().find(|(id, _)| id.as_str() == "7");
     assert!(anew.is_some_and(|(_, row)| row.is_live()), "it was flushed: {anew:?}");

@@ -1,8 +1,9 @@
 //! A backend in memory that can be away, and that can lose the answer to a write.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, JsonCapacity, Place};
@@ -10,6 +11,7 @@ use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
 use lakesync_adapters::memory::Memory;
+use tokio::time::sleep;
 
 /// How the backend fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +36,29 @@ pub(crate) struct Backend {
     narrow: bool,
     /// The stretches that were written.
     pub(crate) stretches: Arc<Mutex<Vec<(Position, Position, usize)>>>,
-    /// How many rows were joined: a backend that is filled gets its first ones so.
-    pub(crate) joined: Arc<AtomicUsize>,
+    /// What is joined: a backend that is filled gets its first rows so.
+    pub(crate) joins: Arc<Joins>,
+}
+
+/// What was joined, and how many at once.
+#[derive(Debug, Default)]
+pub(crate) struct Joins {
+    pub(crate) rows: AtomicUsize,
+    now: AtomicUsize,
+    pub(crate) at_once_max: AtomicUsize,
+    /// How many milliseconds a join takes.
+    pub(crate) takes_ms: AtomicU64,
 }
 
 impl Backend {
     /// One that can hold less than others.
     pub(crate) fn narrow() -> Self {
         Self { narrow: true, ..Self::default() }
+    }
+
+    /// One whose joins are counted with those of others.
+    pub(crate) fn counted(joins: &Arc<Joins>) -> Self {
+        Self { joins: Arc::clone(joins), ..Self::default() }
     }
 
     pub(crate) fn fare(&self, fares: Fares) {
@@ -130,8 +147,14 @@ impl Adapter for Backend {
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.reach().await?;
-        self.joined.fetch_add(rows.len(), Ordering::SeqCst);
-        self.memory.join(table, rows).await
+        let joins = &self.joins;
+        joins.rows.fetch_add(rows.len(), Ordering::SeqCst);
+        let now = joins.now.fetch_add(1, Ordering::SeqCst) + 1;
+        joins.at_once_max.fetch_max(now, Ordering::SeqCst);
+        sleep(Duration::from_millis(joins.takes_ms.load(Ordering::SeqCst))).await;
+        let joined = self.memory.join(table, rows).await;
+        joins.now.fetch_sub(1, Ordering::SeqCst);
+        joined
     }
 
     async fn rows(

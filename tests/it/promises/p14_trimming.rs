@@ -1,13 +1,16 @@
 //! P-14: the log waits for its backends, within its limit, and for readers a little.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use lakesync::adapter::{Adapter, Batch};
 use lakesync::name::Position;
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::p14_flush::{assert_equal, assert_in_order, push};
-use crate::harness::backend::{Backend, Fares};
-use crate::harness::changes::{at, delete, upsert};
+use crate::harness::backend::{Backend, Fares, Joins};
+use crate::harness::changes::{at, delete, tables, upsert};
 use crate::harness::client::Checkpointed;
 use crate::harness::{Replica, Setup, assert_refused, within};
 
@@ -103,6 +106,42 @@ async fn p14_a_backend_that_comes_late_is_filled_with_rows() {
     push(&ann, 6).await;
     ann.flush().await.expect("flushed");
     assert_equal(&older, &ann).await;
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn p14_backends_that_come_late_are_filled_a_few_at_a_time() {
+    const GATEWAYS: u64 = 7;
+    let setup = Setup::new().set("log_size_max", "1MiB");
+    let server = setup.start().await;
+    let name = |nth: u64| format!("g-{nth}");
+    for nth in 0..GATEWAYS {
+        let mut ann = server.client("ann").await.at(&name(nth));
+        ann.create_gateway(&name(nth)).await.expect("created");
+        ann.put_schema(tables()).await.expect("installed");
+        let text = "x".repeat(200 << 10);
+        for row in 0..9 {
+            let row_id = format!("todos/{row}");
+            ann.push([upsert("ann", at(row), &row_id, &[("title", &text)])]).await.expect("pushed");
+        }
+        assert_ne!(ann.stats().await.expect("figures").tail, 0, "the log begins late");
+    }
+    server.stop().await.expect("stopped");
+
+    let joins = Arc::new(Joins::default());
+    joins.takes_ms.store(50, Ordering::SeqCst);
+    let opened = Arc::clone(&joins);
+    let setup = setup.flush_each_to("late", move |_| Backend::counted(&opened));
+    let server = setup.start().await;
+    let flushed = (0..GATEWAYS).map(async |nth| {
+        let ann = server.client("ann").await.at(&name(nth));
+        ann.flush().await.expect("flushed");
+        assert_eq!(ann.stats().await.expect("figures").flushed["late"], 9);
+    });
+    futures_util::future::join_all(flushed).await;
+    assert_eq!(joins.rows.load(Ordering::SeqCst), 9 * GATEWAYS as usize);
+    let at_once = joins.at_once_max.load(Ordering::SeqCst);
+    assert!((2..=4).contains(&at_once), "{at_once} at once");
     server.stop().await.expect("stopped");
 }
 
