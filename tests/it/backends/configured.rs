@@ -1,5 +1,7 @@
 //! A backend as a new user gets one: a URL in the environment, and rows to be queried.
 
+use lakesync_adapters::testing::{Fault, Proxy};
+
 use super::servers::Database;
 use crate::harness::changes::{at, upsert};
 use crate::harness::process::{Served, lakesync, run};
@@ -73,13 +75,14 @@ async fn a_backend_that_is_configured_wrongly_is_told_before_anything_starts() {
     }
 }
 
-/// A follower that is away holds nothing up, and is told of.
+/// A follower that is away holds nothing up, and is told of until it has come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_in_trouble_is_told_of() {
     for database in Database::all().await {
         let primary = database.settings("primary", &database.fresh(), database.address());
-        let nobody = "127.0.0.1:1".parse().expect("an address");
-        let gone = database.settings("gone", &database.fresh(), nobody);
+        let proxy = Proxy::start(database.address()).await;
+        proxy.set(Fault::Refuse);
+        let gone = database.settings("gone", &database.fresh(), proxy.address());
         let both = "[backends.both]\nkind = 'fan_out'\nprimary = 'primary'\n\
                     followers = ['gone']\nflush_age = '0s'\n";
         let setup = Setup::new().flush_to_settings(&format!("{primary}{gone}{both}"));
@@ -100,6 +103,20 @@ async fn a_follower_in_trouble_is_told_of() {
         });
         let troubles = troubles.await;
         assert!(troubles.contains("follower gone: "), "{troubles}");
+        proxy.heal();
+        within(async {
+            for nth in 1_000.. {
+                let row = format!("todos/{nth}");
+                ann.push([upsert("ann", at(nth), &row, &[("title", "x")])]).await.expect("pushed");
+                ann.flush().await.expect("flushed");
+                let stats = ann.stats().await.expect("figures");
+                if stats.backends["both"].troubles.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
         server.stop().await.expect("stopped");
     }
 }

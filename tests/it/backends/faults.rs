@@ -149,6 +149,57 @@ async fn a_database_that_says_no_is_asked_again() {
     server.stop().await.expect("stopped");
 }
 
+/// People who lock the same rows the other way round: the database ends one of the two, which is
+/// us, and what we wrote comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_the_database_ends_for_a_deadlock_comes_again() {
+    for database in Database::all().await {
+        let schema = database.fresh();
+        let (_proxy, setup) = behind(database, &schema).await;
+        let server = setup.start_with_tables().await;
+        let ann = server.client("ann").await;
+        let rows = |title: &'static str, from: u64| {
+            (0..2).map(move |nth| {
+                upsert("ann", at(from + nth), &format!("todos/{nth}"), &[("title", title)])
+            })
+        };
+        ann.push(rows("old", 0)).await.expect("pushed");
+        flushed(&ann).await;
+
+        let [table, own] = ["todos", "own"]
+            .map(|name| format!("{}.{}", database.quoted(&schema), database.quoted(name)));
+        database.ask(&format!("CREATE TABLE {own} (n int)")).await;
+        let update = |nth| format!("UPDATE {table} SET title = 'theirs' WHERE id = '{nth}'");
+        // Postgres ends who waited first, and MariaDB who has written least.
+        let much = format!("INSERT INTO {own} VALUES (0){}", ", (0)".repeat(999));
+        let (sleep, busy) = match database {
+            Database::Postgres(_) => (
+                "SELECT pg_sleep(1)",
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'BEGIN; INSERT%' \
+                 AND wait_event = 'PgSleep'",
+            ),
+            Database::MariaDb(_) => (
+                "SELECT sleep(1)",
+                "SELECT count(*) FROM information_schema.processlist WHERE state = 'User sleep'",
+            ),
+        };
+        let theirs = format!("BEGIN; {much}; {}; {sleep}; {}; COMMIT", update(1), update(0));
+        let theirs = tokio::spawn(async move { database.ask(&theirs).await });
+        within(async { while database.ask(busy).await == ["0"] {} }).await;
+        ann.push(rows("new", 10)).await.expect("pushed");
+        let told = error_of(&ann, "eadlock").await;
+        assert!(told.starts_with("backend db: "), "{told}");
+        within(theirs).await.expect("no panic");
+        flushed(&ann).await;
+        let titles = format!("SELECT title FROM {table} ORDER BY id");
+        assert_eq!(database.ask(&titles).await, ["new", "new"]);
+        let history = format!("{}._lakesync_history", database.quoted(&schema));
+        let counted = database.ask(&format!("SELECT count(*) FROM {history}")).await;
+        assert_eq!(counted, ["4"], "none is there twice");
+        server.stop().await.expect("stopped");
+    }
+}
+
 /// Asks for flushes until one fails with these words.
 async fn error_of(client: &Client, words: &str) -> String {
     within(async {
