@@ -145,6 +145,54 @@ async fn rules_are_in_force_from_the_first_moment_and_nothing_is_overwritten() {
     }
 }
 
+/// From a combination of backends all come back: rows of either part, old ones and deletes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_combination_of_backends_is_one_to_restore_from() {
+    let all = Database::all().await;
+    let [Some(one), Some(other)] = [all.first(), all.last()] else { return };
+    for combined in [
+        "kind = 'route'\ndefault = 'a'\ntables = { notes = 'b' }",
+        "kind = 'fan_out'\nprimary = 'a'\nfollowers = ['b']",
+        // All is old at once.
+        "kind = 'tier'\nhot = 'a'\ncold = 'b'\nafter = '0s'",
+    ] {
+        let place = tempfile::tempdir().expect("a directory");
+        let (data, file) = (place.path().join("data"), place.path().join("lakesync.toml"));
+        let [a, b] = [("a", one), ("b", other)]
+            .map(|(name, database)| database.settings(name, &database.fresh(), database.address()));
+        let settings =
+            format!("flush_to = ['all']\n{a}{b}[backends.all]\n{combined}\nflush_age = '0s'\n");
+        std::fs::write(&file, settings).expect("written");
+        let served = killed::serve(&file, &data, None).await;
+        let client = served.client("ann").await;
+        set_up(&client).await;
+        for nth in 0..10 {
+            let row = format!("todos/{nth}");
+            let note = upsert("ann", hlc_now(), &format!("notes/{nth}"), &[("body", "x")]);
+            let todo = upsert("ann", hlc_now(), &row, &[("title", "x")]);
+            client.push([todo, note]).await.expect("pushed");
+            client.flush().await.expect("flushed");
+        }
+        client.push([delete("ann", hlc_now(), "todos/3")]).await.expect("pushed");
+        client.flush().await.expect("flushed");
+        let before = Replica::by_checkpoint(&client).await.expect("rows").live();
+        assert_eq!(before.len(), 19, "{combined}");
+        served.signal("TERM").await;
+        drop(client);
+        served.ended().await;
+        std::fs::remove_dir_all(&data).expect("gone");
+
+        let from = ["--config", file.to_str().expect("text"), "--from", "all"];
+        let ended = restore(&data, &from, &["--without-rules"]).await;
+        assert_eq!(ended.status.code(), Some(0), "{combined}: {ended:?}");
+        let served = killed::serve(&file, &data, None).await;
+        let client = served.client("ann").await;
+        assert_eq!(Replica::by_checkpoint(&client).await.expect("rows").live(), before);
+        client.push([delete("ann", hlc_now(), "todos/4")]).await.expect("pushed");
+        client.flush().await.expect("it goes on where it was");
+    }
+}
+
 /// Where it breaks off, nobody sees half of a gateway, and the next restore makes it whole.
 #[tokio::test]
 async fn half_a_restored_gateway_is_never_served() {
