@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use lakesync::clock::{SystemClock, WallClock};
 use lakesync::value::Value;
-use lakesync_adapters::testing::{MariaDb, PASSWORD};
+use lakesync_adapters::testing::{Fault, MariaDb, PASSWORD, Proxy};
 use lakesync_server::auth::Secret;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -331,6 +331,19 @@ async fn what_cannot_be_imported_is_told_before_anything_is_written() {
         assert_failed(&ended, 78, &["named by", "rename one"]);
     }
     let office = Office::open(None).await;
+    let table = ["t".to_owned()];
+    for database in Database::all().await {
+        let wrong = database.url(database.address()).replace(PASSWORD, "canary");
+        let ended = run(office.command(&wrong, "main", &table, &[])).await;
+        assert_failed(&ended, 78, &["the database that is imported: "]);
+        let silent = Proxy::start(database.address()).await;
+        silent.set(Fault::Swallow);
+        let ended = run(office.command(&database.url(silent.address()), "main", &table, &[])).await;
+        assert_failed(&ended, 69, &["no answer in 10s"]);
+        silent.set(Fault::Refuse);
+        let ended = run(office.command(&database.url(silent.address()), "main", &table, &[])).await;
+        assert_failed(&ended, 69, &[]);
+    }
     let ended = run(office.command("oracle://x:canary@y", "main", &["t".to_owned()], &[])).await;
     assert_failed(&ended, 64, &["postgres:// or mysql://"]);
     assert!(!ended.stderr.contains("canary"), "{ended:?}");

@@ -3,13 +3,19 @@
 //! Everything is read in one transaction, whose snapshot stands from its first query on. Rows arrive
 //! one after the other, as fast as they are taken: the database waits, and memory stays small.
 
+use std::time::Duration;
+
 use futures_util::stream::BoxStream;
 use lakesync::name::{ColumnName, TableName};
 use sqlx::{MySqlConnection, PgConnection};
+use tokio::time::timeout;
 
 use super::column::{Raw, SourceColumn, Typed};
 use super::{mysql, near, postgres};
 use crate::exit::Exit;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A database, and a transaction that reads it.
 pub(super) enum Source {
@@ -66,13 +72,19 @@ impl Source {
     /// Connects and begins to read.
     pub(super) async fn open(url: &str) -> Result<Self, Exit> {
         let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-        let opened = match scheme {
-            Some("postgres" | "postgresql") => postgres::open(url).await.map(Self::Postgres),
-            Some("mysql" | "mariadb") => mysql::open(url).await.map(Self::MySql),
-            // The rest of it may hold a password.
-            _ => return Err(Exit::usage("--from is a postgres:// or mysql:// URL")),
+        let opened = async {
+            Ok(match scheme {
+                Some("postgres" | "postgresql") => postgres::open(url).await.map(Self::Postgres),
+                Some("mysql" | "mariadb") => mysql::open(url).await.map(Self::MySql),
+                // The rest of it may hold a password.
+                _ => return Err(Exit::usage("--from is a postgres:// or mysql:// URL")),
+            })
         };
-        opened.map_err(|error| match error {
+        let Ok(opened) = timeout(CONNECT_TIMEOUT, opened).await else {
+            let text = format!("the database that is imported: no answer in {CONNECT_TIMEOUT:?}");
+            return Err(Exit::unavailable(text));
+        };
+        opened?.map_err(|error| match error {
             sqlx::Error::Configuration(_) => Exit::usage("--from: the URL can't be read"),
             error => failed(&error),
         })
@@ -169,7 +181,15 @@ impl Found {
     }
 }
 
-/// What went wrong while the database was asked. The driver's errors tell no password.
+/// What went wrong while the database was asked: whether it may be well another time, or somebody
+/// must change something. The driver's errors tell no password.
 pub(super) fn failed(error: &sqlx::Error) -> Exit {
-    Exit::unavailable(format!("the database that is imported: {error}"))
+    let state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    let text = format!("the database that is imported: {error}");
+    // By their classes, which both databases take from the standard: who may connect, which database
+    // and schema there is, and what may be read.
+    match state.get(..2) {
+        Some("28" | "3D" | "3F" | "42") => Exit::config(text),
+        _ => Exit::unavailable(text),
+    }
 }
