@@ -274,6 +274,22 @@ async fn filling_ends_where_rows_are_known_or_in_the_way() {
     assert_eq!(adapter.rows(&id("t"), None, 9_999).await.expect("rows").len(), 3_001);
 }
 
+#[tokio::test]
+async fn while_a_backend_is_filled_no_row_is_looked_up() {
+    let Some(server) = MariaDb::start().await else { return };
+    let adapter = adapter(&server, "main", true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let mut selects = Vec::new();
+    for position in 1..=3 {
+        let fill = (0..600).map(|at| n(&format!("r{position}-{at}"), 1, at));
+        adapter.write(&one_commit(position, fill.collect())).await.expect("new rows");
+        let count = server.mariadb("SHOW GLOBAL STATUS LIKE 'Com_select'").await;
+        let count = count.split('|').next_back().and_then(|count| count.parse::<u64>().ok());
+        selects.push(count.expect("a count"));
+    }
+    assert_eq!(selects[2] - selects[1], 2, "the lock and the watermark: {selects:?}");
+}
+
 /// A unique index of theirs is no row that stands already: no way of writing gets past it, and none
 /// writes over the row that it finds.
 #[tokio::test]
