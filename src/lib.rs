@@ -13,6 +13,7 @@
 pub mod error;
 pub mod limits;
 
+pub mod calendar;
 pub mod clock;
 pub mod name;
 pub mod value;

@@ -14,17 +14,10 @@
 //!
 //! MariaDB from 10.6 and MySQL from 8.0.17, with a `max_allowed_packet` of 8 MiB at least.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
-use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
-use lakesync::name::{LogId, Position, RowId, TableName};
-use lakesync::row::Row;
-use lakesync::schema::Schema;
+use sqlx::mysql::MySqlConnection;
 
 mod alter;
+mod engine;
 mod history;
 mod inspect;
 mod install;
@@ -33,134 +26,15 @@ mod options;
 mod prepare;
 mod put;
 mod read;
-mod session;
 mod statement;
 mod types;
 mod write;
 
-pub use options::{BadOptions, Options, Server};
+pub use crate::sql::server::Options;
+pub use options::BadOptions;
 
-use crate::sql::catalogue::Catalogue;
-use names::Names;
-use session::Failure;
+/// One MySQL or MariaDB server, whose connections the adapters of its databases share.
+pub type Server = crate::sql::server::Server<MySqlConnection>;
 
 /// One gateway's rows in one database of a MySQL or MariaDB server.
-pub struct MySql {
-    server: Server,
-    names: Names,
-    keeps_history: bool,
-    /// Whether our own tables were seen.
-    installed: AtomicBool,
-    /// What was prepared, and the generation of it that our own tables name.
-    prepared: Mutex<Option<(i64, Arc<Catalogue>)>>,
-}
-
-#[async_trait]
-impl Adapter for MySql {
-    fn capacity(&self) -> Capacity {
-        types::CAPACITY
-    }
-
-    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
-        self.server.within(self.server.options.prepare_timeout, self.grow(schema)).await
-    }
-
-    async fn schema(&self) -> Result<Schema, AdapterError> {
-        self.call(self.read_schema()).await
-    }
-
-    async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
-        self.call(self.write_batch(batch)).await
-    }
-
-    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
-        self.call(self.read_watermark(log)).await
-    }
-
-    async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
-        self.call(self.read_logs()).await
-    }
-
-    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.call(self.join_rows(table, rows)).await
-    }
-
-    async fn rows(
-        &self,
-        table: &TableName,
-        after: Option<&RowId>,
-        limit: usize,
-    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
-        self.call(self.read_rows(table, after, limit)).await
-    }
-
-    async fn find(
-        &self,
-        table: &TableName,
-        row_ids: &[RowId],
-    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
-        self.call(self.find_rows(table, row_ids)).await
-    }
-
-    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.call(self.forget_rows(table, rows)).await
-    }
-
-    async fn history(
-        &self,
-        after: Option<&Place>,
-        limit: usize,
-    ) -> Result<Vec<Change>, AdapterError> {
-        self.call(self.read_history(after, limit)).await
-    }
-
-    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
-        self.call(self.record_changes(changes)).await
-    }
-
-    async fn health(&self) -> Result<(), AdapterError> {
-        self.call(async {
-            let mut session = self.session().await?;
-            session.ping().await?;
-            session.end();
-            Ok(())
-        })
-        .await
-    }
-}
-
-impl MySql {
-    fn new(server: Server, names: Names, keeps_history: bool) -> Self {
-        let (installed, prepared) = (AtomicBool::default(), Mutex::default());
-        Self { server, names, keeps_history, installed, prepared }
-    }
-
-    async fn call<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>> + Send,
-    ) -> Result<T, AdapterError> {
-        self.server.within(self.server.options.call_timeout, work).await
-    }
-
-    /// Makes our own tables, unless they were seen before.
-    async fn ensure_installed(&self) -> Result<(), Failure> {
-        if !self.installed.load(Ordering::Relaxed) {
-            self.install().await?;
-            self.installed.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for MySql {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.server, self.names.database())
-    }
-}
-
-/// Says what `Display` says: never a credential.
-impl fmt::Debug for MySql {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MySql({self})")
-    }
-}
+pub type MySql = crate::sql::adapter::SqlAdapter<engine::MySqlEngine>;

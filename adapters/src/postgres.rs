@@ -9,18 +9,11 @@
 //! What people add stays: rows, columns, indexes, views and grants. What would stop the flush, such
 //! as a column of another type, is refused when the tables are prepared.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-
-use async_trait::async_trait;
-use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
-use lakesync::name::{LogId, Position, RowId, TableName};
-use lakesync::row::Row;
-use lakesync::schema::Schema;
+use sqlx::postgres::PgConnection;
 
 mod alter;
 mod copy;
+mod engine;
 mod history;
 mod inspect;
 mod install;
@@ -28,137 +21,16 @@ mod names;
 mod options;
 mod prepare;
 mod read;
-mod session;
 mod statement;
 mod types;
 mod upsert;
 mod write;
 
-pub use options::{BadOptions, Options, Server};
+pub use crate::sql::server::Options;
+pub use options::BadOptions;
 
-use crate::sql::catalogue::Catalogue;
-use names::Names;
-use session::Failure;
+/// One Postgres database, whose connections the adapters of its schemas share.
+pub type Server = crate::sql::server::Server<PgConnection>;
 
 /// One gateway's rows in one schema of a Postgres database.
-pub struct Postgres {
-    server: Server,
-    names: Names,
-    keeps_history: bool,
-    /// Whether our own tables were seen.
-    installed: AtomicBool,
-    /// Whether the batch before held new rows only.
-    is_filling: AtomicBool,
-    /// What was prepared, and the generation of it that our own tables name.
-    prepared: Mutex<Option<(i64, Arc<Catalogue>)>>,
-}
-
-#[async_trait]
-impl Adapter for Postgres {
-    fn capacity(&self) -> Capacity {
-        types::CAPACITY
-    }
-
-    async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
-        self.server.within(self.server.options.prepare_timeout, self.grow(schema)).await
-    }
-
-    async fn schema(&self) -> Result<Schema, AdapterError> {
-        self.call(self.read_schema()).await
-    }
-
-    async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
-        self.call(self.write_batch(batch)).await
-    }
-
-    async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
-        self.call(self.read_watermark(log)).await
-    }
-
-    async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
-        self.call(self.read_logs()).await
-    }
-
-    async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.call(self.join_rows(table, rows)).await
-    }
-
-    async fn rows(
-        &self,
-        table: &TableName,
-        after: Option<&RowId>,
-        limit: usize,
-    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
-        self.call(self.read_rows(table, after, limit)).await
-    }
-
-    async fn find(
-        &self,
-        table: &TableName,
-        row_ids: &[RowId],
-    ) -> Result<Vec<(RowId, Row)>, AdapterError> {
-        self.call(self.find_rows(table, row_ids)).await
-    }
-
-    async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.call(self.forget_rows(table, rows)).await
-    }
-
-    async fn history(
-        &self,
-        after: Option<&Place>,
-        limit: usize,
-    ) -> Result<Vec<Change>, AdapterError> {
-        self.call(self.read_history(after, limit)).await
-    }
-
-    async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
-        self.call(self.record_changes(changes)).await
-    }
-
-    async fn health(&self) -> Result<(), AdapterError> {
-        self.call(async {
-            let mut session = self.session().await?;
-            session.ping().await?;
-            session.end();
-            Ok(())
-        })
-        .await
-    }
-}
-
-impl Postgres {
-    fn new(server: Server, names: Names, keeps_history: bool) -> Self {
-        let [installed, is_filling] = [false; 2].map(AtomicBool::new);
-        Self { server, names, keeps_history, installed, is_filling, prepared: Mutex::default() }
-    }
-
-    async fn call<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>> + Send,
-    ) -> Result<T, AdapterError> {
-        self.server.within(self.server.options.call_timeout, work).await
-    }
-
-    /// Makes our own tables, unless they were seen before.
-    async fn ensure_installed(&self) -> Result<(), Failure> {
-        if !self.installed.load(Ordering::Relaxed) {
-            self.install().await?;
-            self.installed.store(true, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Postgres {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, schema {}", self.server, self.names.schema())
-    }
-}
-
-/// Says what `Display` says: never a credential.
-impl fmt::Debug for Postgres {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Postgres({self})")
-    }
-}
+pub type Postgres = crate::sql::adapter::SqlAdapter<engine::PostgresEngine>;

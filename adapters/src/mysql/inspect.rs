@@ -6,38 +6,12 @@ use lakesync::name::TableName;
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::MySql;
+use super::engine::MySqlEngine;
 use super::read::text;
-use super::session::Failure;
 use super::statement::Statement;
 use super::types::tidied;
-
-/// A table, or whatever else has its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Relation {
-    /// `BASE TABLE` for a table.
-    pub(super) kind: String,
-    /// Who keeps its rows: only InnoDB takes them back when a transaction fails.
-    pub(super) engine: String,
-    pub(super) columns: Vec<Found>,
-}
-
-/// A column of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) name: String,
-    /// The type's name, with its collation.
-    pub(super) kind: String,
-    pub(super) not_null: bool,
-    /// Whether a row that says nothing of it gets a value.
-    pub(super) filled: bool,
-    /// Whether its value is computed, so that nobody may write it.
-    pub(super) generated: bool,
-    /// Whether it alone is unique in its table.
-    pub(super) unique: bool,
-    /// Whether it is in an index.
-    pub(super) indexed: bool,
-}
+use crate::sql::alter::{Found, Relation};
+use crate::sql::error::Failure;
 
 /// What there is in the database, by name.
 #[derive(Debug, Default)]
@@ -58,7 +32,7 @@ impl Inventory {
     }
 }
 
-impl MySql {
+impl MySqlEngine {
     /// What there is in the database.
     pub(super) async fn inspect(
         &self,
@@ -89,8 +63,7 @@ GROUP BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME";
         };
         for row in self.look_up(connection, TABLES, &inventory).await? {
             let relation = inventory.relations.entry(inventory_key(&inventory, &row)?).or_default();
-            relation.kind = text(&row, 2)?.to_owned();
-            relation.engine = text(&row, 3)?.to_owned();
+            relation.obstacle = obstacle(text(&row, 2)?, text(&row, 3)?);
         }
         for row in self.look_up(connection, COLUMNS, &inventory).await? {
             let key = inventory_key(&inventory, &row)?;
@@ -131,11 +104,21 @@ GROUP BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME";
         sql: &str,
         inventory: &Inventory,
     ) -> Result<Vec<MySqlRow>, Failure> {
-        let mut rows = Statement::new(sql).bind(self.names.database()).rows(connection).await?;
-        let ours = inventory.folded(self.names.database());
+        let mut rows = Statement::new(sql).bind(self.names.space()).rows(connection).await?;
+        let ours = inventory.folded(self.names.space());
         rows.retain(|row| text(row, 0).is_ok_and(|name| inventory.folded(name) == ours));
         Ok(rows)
     }
+}
+
+/// Why what is of this kind, and kept by this engine, holds no rows of ours. Only InnoDB takes rows
+/// back when a transaction fails.
+fn obstacle(kind: &str, engine: &str) -> Option<String> {
+    if kind != "BASE TABLE" {
+        return Some(format!("is a {}; give it another name", kind.to_lowercase()));
+    }
+    let is_fit = engine.eq_ignore_ascii_case("InnoDB");
+    (!is_fit).then(|| format!("is kept by {engine}, where InnoDB is wanted"))
 }
 
 fn inventory_key(inventory: &Inventory, row: &MySqlRow) -> Result<String, sqlx::Error> {

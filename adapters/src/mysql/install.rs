@@ -1,109 +1,67 @@
 //! Our own tables, made once.
 
+use async_trait::async_trait;
 use lakesync::adapter::AdapterError;
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 
-use super::MySql;
-use super::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
+use super::engine::MySqlEngine;
 use super::read::text;
-use super::session::{Failure, Session};
-use super::statement::{Statement, script};
+use super::statement::Statement;
 use super::types::Flavour;
+use crate::sql::error::Failure;
+use crate::sql::install::{FORMAT, Installs};
+use crate::sql::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
+use crate::sql::pool::Session;
+use crate::sql::script::Script;
 
-/// The form that our tables have. Another form has another number.
-const FORMAT: i32 = 1;
-/// The server's own time. Generations are times, so that none comes twice, not even after a backup
-/// was put back.
-pub(super) const NOW_MICROS: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 /// What a statement must be able to carry: a row of the largest size, and what it looks like.
 const PACKET_BYTES_MIN: u64 = 8 << 20;
 
-/// Refuses tables of another form than ours.
-pub(super) fn check_format(found: i32) -> Result<(), AdapterError> {
-    match found == FORMAT {
-        true => Ok(()),
-        false => Err(AdapterError::Mismatch(format!(
-            "its tables have format {found}, and this LakeSync knows {FORMAT}"
-        ))),
-    }
-}
+#[async_trait]
+impl Installs for MySqlEngine {
+    const NOW_MICROS: &'static str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 
-/// Which server it is, if it is one that we know.
-pub(super) async fn flavour(connection: &mut MySqlConnection) -> Result<Flavour, Failure> {
-    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS UNSIGNED)";
-    let row = Statement::new(sql).row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let bytes: u64 = row.try_get(1)?;
-    if bytes < PACKET_BYTES_MIN {
-        return Err(AdapterError::Mismatch(format!(
-            "max_allowed_packet is {bytes} bytes, and {PACKET_BYTES_MIN} are needed"
-        ))
-        .into());
-    }
-    Ok(flavour_of(text(&row, 0)?)?)
-}
-
-fn flavour_of(version: &str) -> Result<Flavour, AdapterError> {
-    let (flavour, name, oldest) = match version.to_ascii_lowercase().contains("mariadb") {
-        true => (Flavour::MariaDb, "MariaDB", [10, 6, 0]),
-        false => (Flavour::MySql, "MySQL", [8, 0, 17]),
-    };
-    // Old drivers were told that MariaDB was MySQL 5.5.5.
-    let plain = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let plain = plain.split(['-', '+', ' ']).next().unwrap_or_default();
-    let numbers: Vec<u32> = plain.split('.').map_while(|part| part.parse().ok()).collect();
-    match oldest.as_slice() <= numbers.as_slice() {
-        true => Ok(flavour),
-        false => {
-            let [major, minor, patch] = oldest;
-            let least = format!("{name} {major}.{minor}.{patch} or newer");
-            Err(AdapterError::Mismatch(format!("the server is {version}, and {least} is needed")))
-        }
-    }
-}
-
-impl MySql {
-    /// Makes the database and our own tables, as far as they are missing.
-    pub(super) async fn install(&self) -> Result<(), Failure> {
-        let mut session = self.session().await?;
+    async fn format(&self, connection: &mut MySqlConnection) -> Result<Option<i32>, Failure> {
+        flavour(connection).await?;
         let sql = format!("SELECT format FROM {}", self.names.own(META));
-        match Statement::new(sql).row(&mut session).await.map_err(Failure::from) {
-            // Who may not create tables may use those that somebody else made.
-            Ok(Some(row)) => {
-                check_format(row.try_get(0)?)?;
-                flavour(&mut session).await?;
-                session.end();
-                return Ok(());
-            }
-            Ok(None) => {}
-            Err(failure) if failure.is_absence() => {}
-            Err(failure) => return Err(failure),
-        }
-        drop(session);
+        let row = Statement::new(sql).row(connection).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    async fn install(&self) -> Result<(), Failure> {
         let mut session = self.alone().await?;
         let flavour = flavour(&mut session).await?;
         let sql = "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ?";
-        let known = Statement::new(sql).bind(self.names.database()).row(&mut session).await?;
+        let known = Statement::new(sql).bind(self.names.space()).row(&mut session).await?;
         if known.is_none() {
-            let (database, collation) = (self.names.quoted_database(), flavour.collation());
+            let (database, collation) = (self.names.quoted_space(), flavour.collation());
             let sql = format!(
                 "CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4 COLLATE {collation}"
             );
-            script(&mut session, sql).await?;
+            session.script(&sql).await?;
         }
-        script(&mut session, self.own_tables(flavour)).await?;
+        session.script(&self.own_tables(flavour)).await?;
         self.let_others(session).await
     }
 
+    async fn lock(&self, connection: &mut MySqlConnection) -> Result<Option<(i32, i64)>, Failure> {
+        let meta = self.names.own(META);
+        let sql = format!("SELECT format, generation FROM {meta} WHERE one = 1 FOR UPDATE");
+        let Some(row) = Statement::kept(sql).row(connection).await? else { return Ok(None) };
+        Ok(Some((row.try_get(0)?, row.try_get(1)?)))
+    }
+}
+
+impl MySqlEngine {
     /// A connection that nobody prepares this database beside. Statements that change tables commit,
     /// and with that let go of every other lock.
-    pub(super) async fn alone(&self) -> Result<Session, Failure> {
+    pub(super) async fn alone(&self) -> Result<Session<MySqlConnection>, Failure> {
         // For locks, and for us to go on, nobody waits longer than for a call.
         let limit = self.server.options.call_timeout;
-        let mut session = self.session().await?;
-        session.set_up(limit, limit).await?;
+        let mut session = self.ready(limit).await?;
         let sql = "SELECT GET_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)), ?)";
-        let statement = Statement::new(sql).bind(self.names.database()).bind(limit.as_secs());
+        let statement = Statement::new(sql).bind(self.names.space()).bind(limit.as_secs());
         let row = statement.row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;
         match row.try_get_unchecked::<Option<i64>, _>(0)? {
             Some(1) => Ok(session),
@@ -112,9 +70,12 @@ impl MySql {
     }
 
     /// Ends the use of a connection that was [`alone`](Self::alone).
-    pub(super) async fn let_others(&self, mut session: Session) -> Result<(), Failure> {
+    pub(super) async fn let_others(
+        &self,
+        mut session: Session<MySqlConnection>,
+    ) -> Result<(), Failure> {
         let sql = "SELECT RELEASE_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)))";
-        Statement::new(sql).bind(self.names.database()).rows(&mut session).await?;
+        Statement::new(sql).bind(self.names.space()).rows(&mut session).await?;
         session.end();
         Ok(())
     }
@@ -123,6 +84,7 @@ impl MySql {
         let [meta, tables, columns, rows, watermarks, history] =
             [META, TABLES, COLUMNS, ROWS, WATERMARKS, HISTORY].map(|table| self.names.own(table));
         let form = format!("ENGINE = InnoDB ROW_FORMAT = DYNAMIC COLLATE {}", flavour.collation());
+        let now = Self::NOW_MICROS;
         // The first one that is looked for comes last: if it is there, all are.
         format!(
             r#"
@@ -171,9 +133,42 @@ CREATE TABLE IF NOT EXISTS {meta} (
     format int NOT NULL,
     generation bigint NOT NULL
 ) {form};
-INSERT INTO {meta} (one, format, generation) VALUES (1, {FORMAT}, {NOW_MICROS})
+INSERT INTO {meta} (one, format, generation) VALUES (1, {FORMAT}, {now})
     ON DUPLICATE KEY UPDATE one = one;"#
         )
+    }
+}
+
+/// Which server it is, if it is one that we know.
+pub(super) async fn flavour(connection: &mut MySqlConnection) -> Result<Flavour, Failure> {
+    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS UNSIGNED)";
+    let row = Statement::new(sql).row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let bytes: u64 = row.try_get(1)?;
+    if bytes < PACKET_BYTES_MIN {
+        return Err(AdapterError::Mismatch(format!(
+            "max_allowed_packet is {bytes} bytes, and {PACKET_BYTES_MIN} are needed"
+        ))
+        .into());
+    }
+    Ok(flavour_of(text(&row, 0)?)?)
+}
+
+fn flavour_of(version: &str) -> Result<Flavour, AdapterError> {
+    let (flavour, name, oldest) = match version.to_ascii_lowercase().contains("mariadb") {
+        true => (Flavour::MariaDb, "MariaDB", [10, 6, 0]),
+        false => (Flavour::MySql, "MySQL", [8, 0, 17]),
+    };
+    // Old drivers were told that MariaDB was MySQL 5.5.5.
+    let plain = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let plain = plain.split(['-', '+', ' ']).next().unwrap_or_default();
+    let numbers: Vec<u32> = plain.split('.').map_while(|part| part.parse().ok()).collect();
+    match oldest.as_slice() <= numbers.as_slice() {
+        true => Ok(flavour),
+        false => {
+            let [major, minor, patch] = oldest;
+            let least = format!("{name} {major}.{minor}.{patch} or newer");
+            Err(AdapterError::Mismatch(format!("the server is {version}, and {least} is needed")))
+        }
     }
 }
 

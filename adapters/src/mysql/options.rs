@@ -1,35 +1,11 @@
-//! Which server, and how patiently.
+//! Which server, and which database of it.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
-
-use lakesync::adapter::AdapterError;
 use sqlx::ConnectOptions;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::mysql::MySqlConnectOptions;
 
-use super::MySql;
-use super::names::Names;
-use super::session::Failure;
-use crate::sql::error::timed_out;
-use crate::sql::pool::Pool;
-
-/// Which server, and the bounds of what is done there.
-#[derive(Clone)]
-pub struct Options {
-    /// `mysql://user:password@host:port?ssl-mode=…`. A database in it is not looked at: each gateway
-    /// has its own.
-    pub url: String,
-    /// How many connections all adapters of the server share.
-    pub connections_max: usize,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// How long a call may take, its turn for a connection included.
-    pub call_timeout: Duration,
-    /// How long preparing may take: widening a type writes a whole table anew, however large. For
-    /// locks, and for us to go on, nobody waits longer than for a call.
-    pub prepare_timeout: Duration,
-}
+use super::engine::MySqlEngine;
+use super::names::names;
+use super::{MySql, Options, Server};
 
 /// What makes no adapter. Says nothing of the URL, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,27 +16,6 @@ pub enum BadOptions {
     /// A name that MySQL would refuse, or has for itself.
     #[error("{0:?} is no name for a database of ours: 1 to 64 characters, none of MySQL's own")]
     Database(String),
-}
-
-/// One MySQL or MariaDB server, whose connections the adapters of its databases share.
-#[derive(Clone)]
-pub struct Server {
-    pub(super) pool: Pool<MySqlConnection>,
-    pub(super) options: Arc<Options>,
-    name: Arc<str>,
-}
-
-impl Options {
-    /// The server at `url`, with bounds that fit most.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            connections_max: 8,
-            connect_timeout: Duration::from_secs(10),
-            call_timeout: Duration::from_secs(60),
-            prepare_timeout: Duration::from_secs(24 * 60 * 60),
-        }
-    }
 }
 
 impl Server {
@@ -77,51 +32,14 @@ impl Server {
             Some(socket) => format!("mysql at {}", socket.display()),
             None => format!("mysql at {}:{}", parsed.get_host(), parsed.get_port()),
         };
-        let pool = Pool::new(parsed, options.connections_max, options.connect_timeout);
-        Ok(Self { pool, options: Arc::new(options), name: name.into() })
+        Ok(Self::reached(parsed, options, name))
     }
 
     /// The adapter of one gateway, whose tables are in `database`, which is made if it is missing.
     pub fn adapter(&self, database: &str, keeps_history: bool) -> Result<MySql, BadOptions> {
-        let names = Names::new(database);
+        let names = names(database);
         let names = names.ok_or_else(|| BadOptions::Database(database.to_owned()))?;
-        Ok(MySql::new(self.clone(), names, keeps_history))
-    }
-
-    /// What `work` yields, within `limit`. Half-open connections answer nothing, not even an error.
-    pub(super) async fn within<T>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = Result<T, Failure>> + Send,
-    ) -> Result<T, AdapterError> {
-        match tokio::time::timeout(limit, work).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(timed_out("the call", limit)),
-        }
-    }
-}
-
-/// Says nothing of the URL, which may hold a password.
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("connections_max", &self.connections_max)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("call_timeout", &self.call_timeout)
-            .field("prepare_timeout", &self.prepare_timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Server({self})")
+        Ok(MySql::new(MySqlEngine { server: self.clone(), names }, keeps_history))
     }
 }
 

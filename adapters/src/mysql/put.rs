@@ -8,13 +8,14 @@ use lakesync::row::Row;
 use lakesync::schema::TableSchema;
 use sqlx::mysql::MySqlConnection;
 
-use super::names::{HISTORY, Names, ROWS, quoted};
+use super::names::quoted;
 use super::read::{ids, number};
-use super::session::Failure;
 use super::statement::{Insert, Parameter, over};
 use super::types::{CAPACITY, DIALECT};
+use crate::sql::error::Failure;
 use crate::sql::exact;
 use crate::sql::merge::Changed;
+use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::render;
 
 /// How long a row may be where people look, since a statement must carry it whole. Escapes make some

@@ -1,19 +1,21 @@
-//! Reading: states, watermarks and what was prepared. A backend that holds nothing yet says so.
+//! What is read from our own tables.
 
 use std::collections::{HashMap, HashSet};
 
-use lakesync::adapter::AdapterError;
+use async_trait::async_trait;
+use lakesync::adapter::{Change, Place};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
-use lakesync::schema::Schema;
 use sqlx::Row as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::MySql;
-use super::names::{ROWS, TABLES, WATERMARKS};
-use super::session::Failure;
-use super::statement::{Parameter, Statement, over, script};
-use crate::sql::error::corrupt;
+use super::engine::MySqlEngine;
+use super::history;
+use super::statement::{Parameter, Statement, over};
+use crate::sql::catalogue::{ColumnRecord, TableRecord};
+use crate::sql::error::{Failure, corrupt};
+use crate::sql::names::{COLUMNS, ROWS, TABLES, WATERMARKS};
+use crate::sql::read::{self, Reads};
 
 /// Row ids that are looked up at once.
 const IDS_MAX: usize = 512;
@@ -22,86 +24,73 @@ const SHORT_BYTES: usize = 64 << 10;
 /// How many longer ones are read at once.
 const LONG_MAX: usize = 16;
 
-impl MySql {
-    pub(super) async fn read_schema(&self) -> Result<Schema, Failure> {
-        let mut session = self.session().await?;
-        // Both tables are read as of one moment, and no writer is waited for.
-        let sql = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
-                   START TRANSACTION WITH CONSISTENT SNAPSHOT";
-        script(&mut session, sql).await?;
-        match self.read_catalogue(&mut session).await {
-            Ok(catalogue) => {
-                session.roll_back().await?;
-                Ok(catalogue.schema)
-            }
-            Err(failure) if failure.is_absence() => Ok(Schema::default()),
-            Err(failure) => Err(failure),
-        }
+#[async_trait]
+impl Reads for MySqlEngine {
+    const SNAPSHOT: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+         START TRANSACTION WITH CONSISTENT SNAPSHOT";
+
+    async fn tables(&self, connection: &mut MySqlConnection) -> Result<Vec<TableRecord>, Failure> {
+        let tables = self.names.own(TABLES);
+        let sql = format!("SELECT id, name, version, `key`, primary_key FROM {tables}");
+        let rows = Statement::new(sql).rows(connection).await?;
+        let tables = rows.iter().map(|row| {
+            Ok(TableRecord {
+                id: row.try_get(0)?,
+                name: text(row, 1)?.to_owned(),
+                version: row.try_get(2)?,
+                key: text(row, 3)?.to_owned(),
+                primary_key: text(row, 4)?.to_owned(),
+            })
+        });
+        tables.collect()
     }
 
-    pub(super) async fn read_watermark(&self, log: LogId) -> Result<Position, Failure> {
-        let mut session = self.session().await?;
-        match self.watermark_of(&mut session, log).await {
-            Ok(position) => {
-                session.end();
-                Ok(position)
-            }
-            Err(failure) if failure.is_absence() => Ok(Position::START),
-            Err(failure) => Err(failure),
-        }
+    async fn columns(
+        &self,
+        connection: &mut MySqlConnection,
+    ) -> Result<Vec<ColumnRecord>, Failure> {
+        let columns = self.names.own(COLUMNS);
+        let sql = format!("SELECT table_id, ordinal, name, type, field_id FROM {columns}");
+        let rows = Statement::new(sql).rows(connection).await?;
+        let columns = rows.iter().map(|row| {
+            Ok(ColumnRecord {
+                table_id: row.try_get(0)?,
+                ordinal: row.try_get(1)?,
+                name: text(row, 2)?.to_owned(),
+                kind: text(row, 3)?.to_owned(),
+                field_id: row.try_get(4)?,
+            })
+        });
+        columns.collect()
     }
 
-    pub(super) async fn read_logs(&self) -> Result<Vec<LogId>, Failure> {
-        let mut session = self.session().await?;
+    async fn table_id(
+        &self,
+        connection: &mut MySqlConnection,
+        table: &TableName,
+    ) -> Result<Option<i32>, Failure> {
+        let sql = format!("SELECT id FROM {} WHERE name = ?", self.names.own(TABLES));
+        let row = Statement::kept(sql).bind(table.as_str()).row(connection).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    async fn logs(&self, connection: &mut MySqlConnection) -> Result<Vec<LogId>, Failure> {
         let sql = format!("SELECT log FROM {}", self.names.own(WATERMARKS));
-        let rows = match Statement::new(sql).rows(&mut session).await.map_err(Failure::from) {
-            Ok(rows) => rows,
-            Err(failure) if failure.is_absence() => return Ok(Vec::new()),
-            Err(failure) => return Err(failure),
-        };
-        session.end();
-        rows.iter().map(|row| log_id(row, 0)).collect()
+        let rows = Statement::new(sql).rows(connection).await?;
+        rows.iter().map(|row| read::log_id(row.try_get_unchecked(0)?)).collect()
     }
 
-    pub(super) async fn read_rows(
-        &self,
-        table: &TableName,
-        after: Option<&RowId>,
-        limit: usize,
-    ) -> Result<Vec<(RowId, Row)>, Failure> {
-        let mut session = self.session().await?;
-        let id = self.table_id(&mut session, table).await?;
-        let page = self.page(&mut session, id, after, limit).await?;
-        session.end();
-        Ok(page)
-    }
-
-    pub(super) async fn find_rows(
-        &self,
-        table: &TableName,
-        row_ids: &[RowId],
-    ) -> Result<Vec<(RowId, Row)>, Failure> {
-        let mut session = self.session().await?;
-        let id = self.table_id(&mut session, table).await?;
-        let row_ids: Vec<_> = row_ids.iter().collect();
-        let found = self.states(&mut session, id, &row_ids).await?;
-        session.end();
-        Ok(found.into_iter().collect())
-    }
-
-    /// How far a log has come.
-    pub(super) async fn watermark_of(
+    async fn watermark(
         &self,
         connection: &mut MySqlConnection,
         log: LogId,
-    ) -> Result<Position, Failure> {
+    ) -> Result<Option<Position>, Failure> {
         let sql = format!("SELECT position FROM {} WHERE log = ?", self.names.own(WATERMARKS));
         let row = Statement::kept(sql).bind(&log.0[..]).row(connection).await?;
-        row.map_or(Ok(Position::START), |row| Ok(Position(row.try_get(0)?)))
+        Ok(row.map(|row| row.try_get(0)).transpose()?.map(Position))
     }
 
-    /// A page of a table's states, in the order of row ids.
-    pub(super) async fn page(
+    async fn page(
         &self,
         connection: &mut MySqlConnection,
         table_id: i32,
@@ -121,25 +110,8 @@ impl MySql {
         rows.iter().map(state).collect()
     }
 
-    /// The states of those of `row_ids` that there are.
-    pub(super) async fn states(
-        &self,
-        connection: &mut MySqlConnection,
-        table_id: i32,
-        row_ids: &[&RowId],
-    ) -> Result<HashMap<RowId, Row>, Failure> {
-        let (mut all, mut rest) = (HashMap::new(), row_ids);
-        while !rest.is_empty() {
-            let (found, done) = self.some_states(connection, table_id, rest).await?;
-            all.extend(found);
-            rest = &rest[done..];
-        }
-        Ok(all)
-    }
-
-    /// As [`states`](Self::states), but of so many of the first row ids as fit into memory well;
-    /// says of how many. Short states are read at once, and long ones some at a time.
-    pub(super) async fn some_states(
+    /// Short states are read at once, and long ones some at a time.
+    async fn some_states(
         &self,
         connection: &mut MySqlConnection,
         table_id: i32,
@@ -180,21 +152,13 @@ impl MySql {
         Ok((found, done))
     }
 
-    async fn table_id(
+    async fn changes(
         &self,
         connection: &mut MySqlConnection,
-        table: &TableName,
-    ) -> Result<i32, Failure> {
-        let sql = format!("SELECT id FROM {} WHERE name = ?", self.names.own(TABLES));
-        let row = Statement::kept(sql).bind(table.as_str()).row(connection).await;
-        match row.map_err(Failure::from) {
-            Ok(Some(row)) => Ok(row.try_get(0)?),
-            Ok(None) => Err(AdapterError::UnknownTable(table.clone()).into()),
-            Err(failure) if failure.is_absence() => {
-                Err(AdapterError::UnknownTable(table.clone()).into())
-            }
-            Err(failure) => Err(failure),
-        }
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, Failure> {
+        history::read(connection, &self.names, after, limit).await
     }
 }
 
@@ -213,14 +177,6 @@ pub(super) fn text(row: &MySqlRow, at: usize) -> Result<&str, sqlx::Error> {
     row.try_get_unchecked(at)
 }
 
-/// The log in column `at`.
-pub(super) fn log_id(row: &MySqlRow, at: usize) -> Result<LogId, Failure> {
-    let bytes: &[u8] = row.try_get_unchecked(at)?;
-    Ok(LogId(bytes.try_into().map_err(|_| corrupt("a log id has 16 bytes"))?))
-}
-
 fn state(row: &MySqlRow) -> Result<(RowId, Row), Failure> {
-    let (row_id, state): (&str, &[u8]) = (text(row, 0)?, row.try_get_unchecked(1)?);
-    let state = Row::decode(state).map_err(|error| corrupt(format!("row {row_id}: {error}")))?;
-    Ok((row_id.parse().map_err(corrupt)?, state))
+    read::state(text(row, 0)?, row.try_get_unchecked(1)?)
 }

@@ -89,15 +89,6 @@ impl Statement {
     }
 }
 
-/// Runs SQL without parameters, which may be several statements.
-pub(super) async fn script(
-    connection: &mut MySqlConnection,
-    sql: impl Into<String>,
-) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(connection).await?;
-    Ok(())
-}
-
 /// An INSERT of many rows, each of as many parameters as `width`.
 pub(super) struct Insert {
     /// What stands before the rows.

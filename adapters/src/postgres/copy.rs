@@ -6,11 +6,12 @@ use lakesync::schema::{Column, ColumnType, TableSchema};
 use lakesync::value::Value;
 use sqlx::postgres::{PgConnection, PgCopyIn};
 
-use super::names::{HISTORY, Names, ROWS, quoted};
-use super::session::Failure;
+use super::names::quoted;
 use super::types::DIALECT;
 use super::upsert::HistoryRecord;
+use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
+use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::{Rendered, render};
 
 /// A buffer of this size is sent.

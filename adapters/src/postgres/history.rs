@@ -3,66 +3,44 @@
 use lakesync::adapter::{Change, Place};
 use lakesync::delta::Delta;
 use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
 
-use super::names::HISTORY;
-use super::read::{log_id, position};
-use super::session::Failure;
+use super::read::position;
 use super::statement::Statement;
 use super::types::CAPACITY;
 use super::upsert::HistoryRecord;
-use super::{Postgres, upsert};
-use crate::sql::error::corrupt;
+use crate::sql::error::{Failure, corrupt};
 use crate::sql::exact;
+use crate::sql::names::{HISTORY, Names};
+use crate::sql::read::log_id;
 
-impl Postgres {
-    pub(super) async fn read_history(
-        &self,
-        after: Option<&Place>,
-        limit: usize,
-    ) -> Result<Vec<Change>, Failure> {
-        if !self.keeps_history {
-            return Ok(Vec::new());
-        }
-        let history = self.names.own(HISTORY);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let since = after.map_or("", |_| "WHERE (log_id, position, index) > ($2, $3, $4)");
-        let sql = format!(
-            "SELECT log_id, position, index, exact FROM {history} {since} \
-             ORDER BY log_id, position, index LIMIT $1"
-        );
-        let mut statement = Statement::new(sql).bind(limit);
-        if let Some(place) = after {
-            let (position, index) = (place.position.0.cast_signed(), i64::from(place.index));
-            statement = statement.bind(&place.log.0[..]).bind(position).bind(index);
-        }
-        let mut session = self.session().await?;
-        let rows = match statement.rows(&mut session).await.map_err(Failure::from) {
-            Ok(rows) => rows,
-            Err(failure) if failure.is_absence() => return Ok(Vec::new()),
-            Err(failure) => return Err(failure),
-        };
-        session.end();
-        let change = |row| {
-            let index: i64 = sqlx::postgres::PgRow::try_get(row, 2)?;
-            let index = u32::try_from(index).map_err(corrupt)?;
-            let place = Place { log: log_id(row, 0)?, position: position(row, 1)?, index };
-            Ok(Change { place, delta: exact::decode(row.try_get(3)?)? })
-        };
-        rows.iter().map(change).collect()
+/// A page of it.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    names: &Names,
+    after: Option<&Place>,
+    limit: usize,
+) -> Result<Vec<Change>, Failure> {
+    let history = names.own(HISTORY);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let since = after.map_or("", |_| "WHERE (log_id, position, index) > ($2, $3, $4)");
+    let sql = format!(
+        "SELECT log_id, position, index, exact FROM {history} {since} \
+         ORDER BY log_id, position, index LIMIT $1"
+    );
+    let mut statement = Statement::new(sql).bind(limit);
+    if let Some(place) = after {
+        let (position, index) = (place.position.0.cast_signed(), i64::from(place.index));
+        statement = statement.bind(&place.log.0[..]).bind(position).bind(index);
     }
+    statement.rows(connection).await?.iter().map(change).collect()
+}
 
-    pub(super) async fn record_changes(&self, changes: &[Change]) -> Result<(), Failure> {
-        if !self.keeps_history || changes.is_empty() {
-            return Ok(());
-        }
-        self.ensure_installed().await?;
-        let mut session = self.begin(self.server.options.call_timeout).await?;
-        self.lock(&mut session).await?;
-        let records: Vec<_> =
-            changes.iter().map(|change| record(change.place, &change.delta)).collect();
-        upsert::history(&mut session, &self.names, &records).await?;
-        session.commit().await
-    }
+fn change(row: &PgRow) -> Result<Change, Failure> {
+    let index: i64 = row.try_get(2)?;
+    let index = u32::try_from(index).map_err(corrupt)?;
+    let place = Place { log: log_id(row.try_get(0)?)?, position: position(row, 1)?, index };
+    Ok(Change { place, delta: exact::decode(row.try_get(3)?)? })
 }
 
 /// A change as the history's columns hold it.

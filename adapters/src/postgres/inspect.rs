@@ -5,36 +5,12 @@ use std::collections::HashMap;
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-use super::Postgres;
-use super::session::Failure;
+use super::engine::PostgresEngine;
 use super::statement::Statement;
+use crate::sql::alter::{Found, Relation};
+use crate::sql::error::Failure;
 
-/// A table, or whatever else has its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Relation {
-    /// Postgres' letter for what it is: `r` for a table, `v` for a view.
-    pub(super) kind: String,
-    pub(super) columns: Vec<Found>,
-}
-
-/// A column of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) name: String,
-    /// The type's name, as Postgres tells it.
-    pub(super) kind: String,
-    pub(super) not_null: bool,
-    /// Whether a row that says nothing of it gets a value.
-    pub(super) filled: bool,
-    /// Whether its value is computed, so that nobody may write it.
-    pub(super) generated: bool,
-    /// Whether texts are equal only if their bytes are.
-    pub(super) deterministic: bool,
-    /// Whether it alone is unique in its table.
-    pub(super) unique: bool,
-}
-
-impl Postgres {
+impl PostgresEngine {
     /// What there is of `tables`, by name.
     pub(super) async fn inspect(
         &self,
@@ -45,7 +21,7 @@ impl Postgres {
 SELECT c.relname::text, c.relkind::text, a.attname::text,
     pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
     a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
-    coalesce(o.collisdeterministic, true),
+    NOT coalesce(o.collisdeterministic, true),
     EXISTS (
         SELECT 1 FROM pg_catalog.pg_index i
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
@@ -58,11 +34,11 @@ LEFT JOIN pg_catalog.pg_attribute a
 LEFT JOIN pg_catalog.pg_collation o ON o.oid = a.attcollation
 WHERE n.nspname = $1 AND c.relname = ANY($2)
 ORDER BY c.relname, a.attnum";
-        let statement = Statement::new(SQL).bind(self.names.schema()).bind(tables);
+        let statement = Statement::new(SQL).bind(self.names.space()).bind(tables);
         let mut relations = HashMap::<String, Relation>::new();
         for row in statement.rows(connection).await? {
             let relation = relations.entry(row.try_get(0)?).or_default();
-            relation.kind = row.try_get(1)?;
+            relation.obstacle = obstacle(row.try_get(1)?);
             let Some(name) = row.try_get(2)? else { continue };
             relation.columns.push(Found {
                 name,
@@ -70,10 +46,24 @@ ORDER BY c.relname, a.attnum";
                 not_null: row.try_get(4)?,
                 filled: row.try_get(5)?,
                 generated: row.try_get(6)?,
-                deterministic: row.try_get(7)?,
+                loose: row.try_get(7)?,
                 unique: row.try_get(8)?,
+                indexed: false,
             });
         }
         Ok(relations)
     }
+}
+
+/// Why what has this letter of Postgres' holds no rows of ours.
+fn obstacle(kind: &str) -> Option<String> {
+    let what = match kind {
+        "r" | "p" => return None,
+        "v" | "m" => "a view",
+        "i" | "I" => "an index",
+        "S" => "a sequence",
+        "f" => "a foreign table",
+        _ => "something else",
+    };
+    Some(format!("is {what}; give it another name"))
 }

@@ -1,64 +1,54 @@
 //! Our own tables, made once.
 
-use lakesync::adapter::AdapterError;
+use async_trait::async_trait;
 use sqlx::Row;
+use sqlx::postgres::PgConnection;
 
-use super::Postgres;
-use super::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
-use super::session::Failure;
-use super::statement::{Statement, script};
+use super::engine::PostgresEngine;
+use super::statement::Statement;
+use crate::sql::engine::Engine;
+use crate::sql::error::Failure;
+use crate::sql::install::{FORMAT, Installs};
+use crate::sql::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
+use crate::sql::script::Script;
 
-/// The form that our tables have. Another form has another number.
-const FORMAT: i32 = 1;
+#[async_trait]
+impl Installs for PostgresEngine {
+    const NOW_MICROS: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// The database's own time. Generations are times, so that none comes twice, not even after a backup
-/// was put back.
-pub(super) const NOW_MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-
-/// Refuses tables of another form than ours.
-pub(super) fn check_format(found: i32) -> Result<(), AdapterError> {
-    match found == FORMAT {
-        true => Ok(()),
-        false => Err(AdapterError::Mismatch(format!(
-            "its tables have format {found}, and this LakeSync knows {FORMAT}"
-        ))),
-    }
-}
-
-impl Postgres {
-    /// Makes the schema and our own tables, as far as they are missing.
-    pub(super) async fn install(&self) -> Result<(), Failure> {
-        let mut session = self.session().await?;
+    async fn format(&self, connection: &mut PgConnection) -> Result<Option<i32>, Failure> {
         let sql = format!("SELECT format FROM {}", self.names.own(META));
-        match Statement::new(sql).row(&mut session).await.map_err(Failure::from) {
-            // Who may not create tables may use those that somebody else made.
-            Ok(Some(row)) => {
-                check_format(row.try_get(0)?)?;
-                session.end();
-                return Ok(());
-            }
-            Ok(None) => {}
-            Err(failure) if failure.is_absence() => {}
-            Err(failure) => return Err(failure),
-        }
-        drop(session);
+        let row = Statement::new(sql).row(connection).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    async fn install(&self) -> Result<(), Failure> {
         let mut session = self.begin(self.server.options.call_timeout).await?;
         // Two that create the same at once fail on each other's names otherwise.
         let lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))";
-        let name = format!("lakesync {}", self.names.schema());
+        let name = format!("lakesync {}", self.names.space());
         Statement::new(lock).bind(name).rows(&mut session).await?;
         let known = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1";
-        let known = Statement::new(known).bind(self.names.schema()).row(&mut session).await?;
+        let known = Statement::new(known).bind(self.names.space()).row(&mut session).await?;
         if known.is_none() {
-            script(&mut session, format!("CREATE SCHEMA {}", self.names.quoted_schema())).await?;
+            session.script(&format!("CREATE SCHEMA {}", self.names.quoted_space())).await?;
         }
-        script(&mut session, self.own_tables()).await?;
+        session.script(&self.own_tables()).await?;
         session.commit().await
     }
 
+    async fn lock(&self, connection: &mut PgConnection) -> Result<Option<(i32, i64)>, Failure> {
+        let sql = format!("SELECT format, generation FROM {} FOR UPDATE", self.names.own(META));
+        let Some(row) = Statement::new(sql).row(connection).await? else { return Ok(None) };
+        Ok(Some((row.try_get(0)?, row.try_get(1)?)))
+    }
+}
+
+impl PostgresEngine {
     fn own_tables(&self) -> String {
         let [meta, tables, columns, rows, watermarks, history] =
             [META, TABLES, COLUMNS, ROWS, WATERMARKS, HISTORY].map(|table| self.names.own(table));
+        let now = Self::NOW_MICROS;
         format!(
             r#"
 CREATE TABLE IF NOT EXISTS {meta} (
@@ -66,7 +56,7 @@ CREATE TABLE IF NOT EXISTS {meta} (
     format integer NOT NULL,
     generation bigint NOT NULL
 );
-INSERT INTO {meta} (format, generation) VALUES ({FORMAT}, {NOW_MICROS}) ON CONFLICT DO NOTHING;
+INSERT INTO {meta} (format, generation) VALUES ({FORMAT}, {now}) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS {tables} (
     id integer PRIMARY KEY,
     name text COLLATE "C" NOT NULL UNIQUE,

@@ -46,12 +46,3 @@ impl Statement {
         Ok(self.rows(connection).await?.into_iter().next())
     }
 }
-
-/// Runs SQL without parameters, which may be several statements.
-pub(super) async fn script(
-    connection: &mut PgConnection,
-    sql: impl Into<String>,
-) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(connection).await?;
-    Ok(())
-}

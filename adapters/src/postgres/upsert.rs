@@ -9,11 +9,12 @@ use lakesync::schema::TableSchema;
 use sqlx::postgres::PgConnection;
 
 use super::copy::put_hex;
-use super::names::{HISTORY, Names, ROWS, quoted};
-use super::session::Failure;
+use super::names::quoted;
 use super::statement::Statement;
 use super::types::{self, DIALECT};
+use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
+use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::{Rendered, render};
 
 /// About how much one statement carries.

@@ -76,33 +76,35 @@ impl Catalogue {
         known.ok_or_else(|| AdapterError::UnknownTable(table.clone()))
     }
 
-    /// The rows that hold a table: its own number if it has one, the next if it is new.
-    pub(crate) fn records(
-        &self,
-        table: &TableSchema,
-        next: i32,
-    ) -> (TableRecord, Vec<ColumnRecord>) {
-        let id = self.ids.get(&table.table).copied().unwrap_or(next);
-        let primary_key: Vec<_> = table.primary_key.iter().map(ColumnName::as_str).collect();
-        let record = TableRecord {
-            id,
-            name: table.table.to_string(),
-            version: table.version.into(),
-            key: table.key.to_string(),
-            primary_key: primary_key.join(","),
-        };
-        let columns = (0..).zip(&table.columns).map(|(ordinal, column)| ColumnRecord {
-            table_id: id,
-            ordinal,
-            name: column.name.to_string(),
-            kind: column.kind.to_string(),
-            field_id: column.field_id.into(),
-        });
-        (record, columns.collect())
+    /// The rows that hold `newer`: each table by its own number if it has one, by the next if it is
+    /// new.
+    pub(crate) fn records(&self, newer: &[&TableSchema]) -> (Vec<TableRecord>, Vec<ColumnRecord>) {
+        let mut next = self.next_id();
+        let (mut tables, mut columns) = (Vec::new(), Vec::new());
+        for table in newer {
+            let id = self.ids.get(&table.table).copied().unwrap_or(next);
+            next = next.max(id + 1);
+            let primary_key: Vec<_> = table.primary_key.iter().map(ColumnName::as_str).collect();
+            tables.push(TableRecord {
+                id,
+                name: table.table.to_string(),
+                version: table.version.into(),
+                key: table.key.to_string(),
+                primary_key: primary_key.join(","),
+            });
+            columns.extend((0..).zip(&table.columns).map(|(ordinal, column)| ColumnRecord {
+                table_id: id,
+                ordinal,
+                name: column.name.to_string(),
+                kind: column.kind.to_string(),
+                field_id: column.field_id.into(),
+            }));
+        }
+        (tables, columns)
     }
 
     /// A number that no table has, and none after it.
-    pub(crate) fn next_id(&self) -> i32 {
+    fn next_id(&self) -> i32 {
         self.ids.values().max().map_or(1, |last| last + 1)
     }
 }
@@ -146,9 +148,9 @@ mod tests {
         let mut catalogue = Catalogue::default();
         let (mut tables, mut columns) = (Vec::new(), Vec::new());
         for table in [table("b", &[]), table("a", &["c2"]), table("c", &["c3", "c1"])] {
-            let (record, of_table) = catalogue.records(&table, catalogue.next_id());
-            tables.push(record);
-            columns.extend(of_table.into_iter().rev());
+            let (of_table, its_columns) = catalogue.records(&[&table]);
+            tables.extend(of_table);
+            columns.extend(its_columns.into_iter().rev());
             catalogue = Catalogue::read(&tables, &columns).expect("readable");
             assert_eq!(catalogue.schema.table(&table.table).map(AsRef::as_ref), Some(&table));
         }

@@ -8,17 +8,57 @@ use std::time::Duration;
 use lakesync::adapter::AdapterError;
 use sqlx::error::{DatabaseError, Error};
 
-/// The error that a driver's is. What the database itself says is told apart by `told`.
-pub(crate) fn adapter_error(
-    error: Error,
-    told: impl FnOnce(&dyn DatabaseError) -> AdapterError,
-) -> AdapterError {
-    match error {
-        Error::Database(error) => told(error.as_ref()),
-        Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) => {
-            AdapterError::Corrupt(error.to_string())
+/// Why work was not done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What the driver says.
+    Driver(Error),
+    /// What we say.
+    Told(AdapterError),
+}
+
+impl Failure {
+    /// What the database itself says.
+    pub(crate) fn database(&self) -> Option<&dyn DatabaseError> {
+        match self {
+            Self::Driver(error) => error.as_database_error(),
+            Self::Told(_) => None,
         }
-        other => AdapterError::Unavailable(other.to_string()),
+    }
+
+    /// Whether something stood in the way of a new row.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        self.database().is_some_and(DatabaseError::is_unique_violation)
+    }
+
+    /// The error that it is. What the database itself says is told apart by `told`.
+    pub(crate) fn adapter_error(
+        self,
+        told: impl FnOnce(&dyn DatabaseError) -> AdapterError,
+    ) -> AdapterError {
+        let error = match self {
+            Self::Told(error) => return error,
+            Self::Driver(error) => error,
+        };
+        match error {
+            Error::Database(error) => told(error.as_ref()),
+            Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) => {
+                AdapterError::Corrupt(error.to_string())
+            }
+            other => AdapterError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<AdapterError> for Failure {
+    fn from(error: AdapterError) -> Self {
+        Self::Told(error)
     }
 }
 

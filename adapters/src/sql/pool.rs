@@ -13,6 +13,9 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::error::Failure;
+use super::script::Script;
+
 /// A connection that was not used for so long may be gone, and is asked first.
 const FRESH: Duration = Duration::from_millis(500);
 /// A connection is not used for longer, so that one day all go to where the name now points.
@@ -37,8 +40,9 @@ struct Idle<C> {
     used: Instant,
 }
 
-/// A connection that one caller uses. Dropping it closes it: see [`Lease::give_back`].
-pub(crate) struct Lease<C: Connection> {
+/// A connection that one caller uses. Unless it [ends](Session::end) or [commits](Session::commit),
+/// it is closed and what it did is undone.
+pub(crate) struct Session<C: Connection> {
     connection: C,
     opened: Instant,
     shared: Arc<Shared<C>>,
@@ -58,7 +62,7 @@ impl<C: Connection> Pool<C> {
     }
 
     /// A connection that answers. The caller bounds how long it waits for its turn.
-    pub(crate) async fn lease(&self) -> Result<Lease<C>, sqlx::Error> {
+    pub(crate) async fn session(&self) -> Result<Session<C>, sqlx::Error> {
         let permits = Arc::clone(&self.shared.permits);
         let permit = permits.acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         while let Some(idle) = self.shared.pop() {
@@ -67,7 +71,7 @@ impl<C: Connection> Pool<C> {
                 continue;
             }
             if used.elapsed() < FRESH || self.answers(&mut connection).await {
-                return Ok(self.leased(connection, opened, permit));
+                return Ok(self.taken(connection, opened, permit));
             }
         }
         let limit = self.shared.connect_timeout;
@@ -76,7 +80,7 @@ impl<C: Connection> Pool<C> {
             let text = format!("no connection within {limit:?}");
             std::io::Error::new(std::io::ErrorKind::TimedOut, text)
         })??;
-        Ok(self.leased(connection, Instant::now(), permit))
+        Ok(self.taken(connection, Instant::now(), permit))
     }
 
     async fn answers(&self, connection: &mut C) -> bool {
@@ -84,8 +88,8 @@ impl<C: Connection> Pool<C> {
         matches!(answer, Ok(Ok(())))
     }
 
-    fn leased(&self, connection: C, opened: Instant, permit: OwnedSemaphorePermit) -> Lease<C> {
-        Lease { connection, opened, shared: Arc::clone(&self.shared), _permit: permit }
+    fn taken(&self, connection: C, opened: Instant, permit: OwnedSemaphorePermit) -> Session<C> {
+        Session { connection, opened, shared: Arc::clone(&self.shared), _permit: permit }
     }
 }
 
@@ -95,12 +99,28 @@ impl<C: Connection> Shared<C> {
     }
 }
 
-impl<C: Connection> Lease<C> {
-    /// Ends the use of a connection on which nothing is left open.
-    pub(crate) fn give_back(self) {
+impl<C: Connection> Session<C> {
+    /// Ends a use that left nothing open.
+    pub(crate) fn end(self) {
         let Self { connection, opened, shared, _permit } = self;
         let idle = Idle { connection, opened, used: Instant::now() };
         shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    }
+}
+
+impl<C: Script> Session<C> {
+    /// Makes what was done durable and visible.
+    pub(crate) async fn commit(mut self) -> Result<(), Failure> {
+        self.script("COMMIT").await?;
+        self.end();
+        Ok(())
+    }
+
+    /// Ends a transaction that did nothing.
+    pub(crate) async fn roll_back(mut self) -> Result<(), Failure> {
+        self.script("ROLLBACK").await?;
+        self.end();
+        Ok(())
     }
 }
 
@@ -117,7 +137,7 @@ impl<C: Connection> fmt::Debug for Pool<C> {
     }
 }
 
-impl<C: Connection> Deref for Lease<C> {
+impl<C: Connection> Deref for Session<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
@@ -125,7 +145,7 @@ impl<C: Connection> Deref for Lease<C> {
     }
 }
 
-impl<C: Connection> DerefMut for Lease<C> {
+impl<C: Connection> DerefMut for Session<C> {
     fn deref_mut(&mut self) -> &mut C {
         &mut self.connection
     }

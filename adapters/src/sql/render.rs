@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use lakesync::adapter::{Capacity, has_small_numbers};
+use lakesync::calendar::{self, DAY_MICROS};
 use lakesync::schema::ColumnType;
 use lakesync::value::Value;
 
@@ -117,41 +118,24 @@ fn number(text: &str) -> String {
     format!("{sign}{zero}{trimmed}")
 }
 
-const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
-
 /// `1970-01-01T00:00:00.000000Z`; years before the first end in ` BC`.
 pub(crate) fn timestamp(micros: i64) -> String {
-    let (year, era, month, day) = civil(micros.div_euclid(DAY_MICROS));
-    let (hour, minute, second, micro) = clock(micros);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z{era}")
+    let (date, era) = civil(micros.div_euclid(DAY_MICROS));
+    let (hour, minute, second, micro) = calendar::time(micros);
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z{era}")
 }
 
 /// `1970-01-01`; years before the first end in ` BC`.
 fn date(days: i64) -> String {
-    let (year, era, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}{era}")
+    let (date, era) = civil(days);
+    format!("{date}{era}")
 }
 
-/// Hour, minute, second and microsecond of the day.
-pub(crate) fn clock(micros: i64) -> (i64, i64, i64, i64) {
-    let of_day = micros.rem_euclid(DAY_MICROS);
-    let seconds = of_day / 1_000_000;
-    (seconds / 3_600, seconds / 60 % 60, seconds % 60, of_day % 1_000_000)
-}
-
-/// Year, era, month and day in the Gregorian calendar, which has no year 0.
-pub(crate) fn civil(days: i64) -> (i64, &'static str, i64, i64) {
-    // Counted in eras of 400 years that begin on the first of March, so that leap days come last.
-    const ERA_DAYS: i64 = 146_097;
-    let since_march = days + 719_468;
-    let (era, of_era) = (since_march.div_euclid(ERA_DAYS), since_march.rem_euclid(ERA_DAYS));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let since_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * since_march + 2) / 5 + 1;
-    let month = if since_march < 10 { since_march + 3 } else { since_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    if year < 1 { (1 - year, " BC", month, day) } else { (year, "", month, day) }
+/// A date, and its era for years before the first: people know no year 0.
+fn civil(days: i64) -> (String, &'static str) {
+    let (year, month, day) = calendar::date(days);
+    let (year, era) = if year < 1 { (1 - year, " BC") } else { (year, "") };
+    (format!("{year:04}-{month:02}-{day:02}"), era)
 }
 
 fn owned(rendered: Rendered<'_>) -> Rendered<'static> {

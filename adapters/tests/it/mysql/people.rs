@@ -3,6 +3,7 @@
 use lakesync::adapter::{Adapter, AdapterError};
 use lakesync::name::Position;
 use lakesync::schema::{ColumnType, Schema};
+use lakesync::testing::id;
 use lakesync::value::Value;
 use lakesync_adapters::testing::MariaDb;
 
@@ -247,4 +248,70 @@ async fn servers_that_take_short_statements_are_refused() {
     let error = adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect_err("too short");
     assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
     assert!(error.to_string().contains("max_allowed_packet is 4194304 bytes"), "{error}");
+}
+
+/// Batches of new rows alone are followed by others, whatever those hold.
+#[tokio::test]
+async fn filling_ends_where_rows_are_known_or_in_the_way() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let fill = |from: i64| (from..from + 600).map(|at| n(&format!("r{at}"), 1, at));
+    let gone = delete("t", "gone", 9);
+    server.mariadb(&format!("INSERT INTO {name}.t VALUES ('gone', 7)")).await;
+    adapter.write(&one_commit(1, fill(0).collect())).await.expect("new rows");
+    adapter.write(&one_commit(2, fill(600).chain([gone]).collect())).await.expect("new rows");
+    let known = [n("r0", 2, -1), delete("t", "r1", 2), n("gone", 5, 5)];
+    adapter.write(&one_commit(3, fill(1_200).chain(known).collect())).await.expect("known rows");
+    adapter.write(&one_commit(4, fill(1_800).collect())).await.expect("new rows");
+    server.mariadb(&format!("INSERT INTO {name}.t VALUES ('r2400', 7)")).await;
+    adapter.write(&one_commit(5, fill(2_400).collect())).await.expect("a row of people's");
+    let sql = format!("SELECT COUNT(*), SUM(n), MIN(n) FROM {name}.t");
+    let sum = (0..3_000).sum::<i64>() - 2;
+    assert_eq!(server.mariadb(&sql).await, format!("2999|{sum}|-1"));
+    assert_eq!(adapter.history(None, 9_999).await.expect("history").len(), 3_004);
+    assert_eq!(adapter.rows(&id("t"), None, 9_999).await.expect("rows").len(), 3_001);
+}
+
+#[tokio::test]
+async fn while_a_backend_is_filled_no_row_is_looked_up() {
+    let Some(server) = MariaDb::start().await else { return };
+    let adapter = adapter(&server, "main", true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let mut selects = Vec::new();
+    for position in 1..=3 {
+        let fill = (0..600).map(|at| n(&format!("r{position}-{at}"), 1, at));
+        adapter.write(&one_commit(position, fill.collect())).await.expect("new rows");
+        let count = server.mariadb("SHOW GLOBAL STATUS LIKE 'Com_select'").await;
+        let count = count.split('|').next_back().and_then(|count| count.parse::<u64>().ok());
+        selects.push(count.expect("a count"));
+    }
+    assert_eq!(selects[2] - selects[1], 2, "the lock and the watermark: {selects:?}");
+}
+
+/// A unique index of theirs is no row that stands already: no way of writing gets past it, and none
+/// writes over the row that it finds.
+#[tokio::test]
+async fn a_unique_index_of_theirs_stops_new_and_known_rows() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let fill = |from: i64| (from..from + 600).map(|at| n(&format!("r{at}"), 1, at));
+    adapter.write(&one_commit(1, fill(0).collect())).await.expect("new rows");
+    server.mariadb(&format!("CREATE UNIQUE INDEX one ON {name}.t (n)")).await;
+    for more in [n("new", 1, 5), n("r0", 2, 5)] {
+        let batch = one_commit(2, fill(600).chain([more]).collect());
+        let error = adapter.write(&batch).await.expect_err("two rows of one value");
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+        assert!(error.to_string().contains("lift the constraint"), "{error}");
+        assert_eq!(adapter.watermark(LOG).await, Ok(Position(1)));
+        let sql = format!("SELECT COUNT(*), SUM(n) FROM {name}.t");
+        assert_eq!(server.mariadb(&sql).await, "600|179700", "nothing of it stays");
+    }
+    adapter.write(&one_commit(2, fill(600).collect())).await.expect("values of their own");
+    server.mariadb(&format!("DROP INDEX one ON {name}.t")).await;
+    adapter.write(&one_commit(3, vec![n("r0", 3, 5)])).await.expect("nothing in the way");
+    assert_eq!(server.mariadb(&format!("SELECT COUNT(*) FROM {name}.t WHERE n = 5")).await, "2");
 }

@@ -1,8 +1,9 @@
-//! Dates and times as MySQL writes them, in the Gregorian calendar.
+//! Dates and times as MySQL writes them.
+
+use lakesync::calendar::{self, DAY_MICROS};
 
 /// Microseconds since 1970 of `2000-01-01 00:00:00.000000`; the fraction may be shorter or missing.
 pub(super) fn timestamp(text: &str) -> Result<i64, String> {
-    const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
     let no = || format!("{text} is no timestamp");
     let (day, clock) = text.split_once([' ', 'T']).ok_or_else(no)?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
@@ -22,21 +23,8 @@ pub(super) fn date(text: &str) -> Result<i32, String> {
 
 fn days(text: &str) -> Option<i64> {
     let parts: Vec<i64> = text.split('-').map(number).collect::<Option<_>>()?;
-    let [year @ 0..=9_999, month @ 1..=12, day] = parts[..] else { return None };
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
-    if !(1..=length).contains(&day) {
-        return None;
-    }
-    // Counted in eras of 400 years that begin on the first of March, so that leap days come last.
-    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468)
+    let [year @ 0..=9_999, month, day] = parts[..] else { return None };
+    calendar::days(year, month, day)
 }
 
 fn number(text: &str) -> Option<i64> {

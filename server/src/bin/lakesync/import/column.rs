@@ -1,5 +1,6 @@
 //! One column of a table that is imported: how it is selected, and what its values become.
 
+use lakesync::calendar::DAY_MICROS;
 use lakesync::name::ColumnName;
 use lakesync::schema::ColumnType;
 use lakesync::value::Value;
@@ -60,7 +61,6 @@ pub(super) enum Raw {
 }
 
 const EPOCH_2000_DAYS: i64 = 10_957;
-const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 impl Form {
     /// The value that was received, or why there is none.

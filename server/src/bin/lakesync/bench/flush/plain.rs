@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use lakesync::calendar::{self, DAY_MICROS};
 use lakesync::proto::v1::value::Kind as ValueKind;
 use lakesync::proto::v1::{PushRequest, RowChange};
 use prost::Message;
@@ -167,21 +168,11 @@ fn values(row: &RowChange) -> impl Iterator<Item = &ValueKind> {
     row.cells.iter().filter_map(|cell| cell.value.as_ref()?.kind.as_ref())
 }
 
-/// Microseconds since 1970, as both databases read them. By Hinnant, "chrono-compatible low-level
-/// date algorithms".
+/// Microseconds since 1970, as both databases read them.
 fn timestamp(micros: i64) -> String {
-    let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (seconds, micros) = (rest / 1_000_000, rest % 1_000_000);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}")
+    let (year, month, day) = calendar::date(micros.div_euclid(DAY_MICROS));
+    let (hour, minute, second, micro) = calendar::time(micros);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micro:06}")
 }
 
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! Preparing: what has to be altered, or why it can't be; then what was altered is written down.
+
+use async_trait::async_trait;
+use lakesync::adapter::AdapterError;
+use lakesync::schema::{Schema, TableSchema};
+
+use super::alter::Alteration;
+use super::backend::Backend;
+use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
+use super::error::Failure;
+use super::names::META;
+use super::script::Script;
+use super::write::Writes;
+use crate::fit;
+use crate::pace::Pace;
+
+/// How a database prepares: in one transaction where tables can be altered in one.
+#[async_trait]
+pub(crate) trait Prepares: Writes {
+    /// Makes room for what is new in `schema`, in the order that [`Backend`]'s steps have:
+    /// [plan](Backend::plan), [alter](Backend::alter), [settle](Backend::settle).
+    async fn grow(backend: &Backend<Self>, schema: &Schema) -> Result<(), Failure>;
+
+    /// What makes each of `newer` fit, beside what was prepared before and what there is.
+    async fn alterations(
+        &self,
+        connection: &mut Self::Connection,
+        held: &Schema,
+        newer: &[&TableSchema],
+    ) -> Result<Vec<Alteration>, Failure>;
+
+    /// Writes down what was prepared, in the place of what was before.
+    async fn keep(
+        &self,
+        connection: &mut Self::Connection,
+        tables: Vec<TableRecord>,
+        columns: Vec<ColumnRecord>,
+    ) -> Result<(), Failure>;
+}
+
+impl<E: Prepares> Backend<E> {
+    /// Makes room for what is new in `schema`.
+    pub(super) async fn grow(&self, schema: &Schema) -> Result<(), Failure> {
+        self.ensure_installed().await?;
+        E::grow(self, schema).await
+    }
+
+    /// What has to be altered, or why it can't be.
+    pub(crate) async fn plan(
+        &self,
+        connection: &mut E::Connection,
+        catalogue: &Catalogue,
+        newer: &[&TableSchema],
+    ) -> Result<Vec<Alteration>, Failure> {
+        for wanted in newer {
+            E::CAPACITY.check_table(wanted).map_err(|shortage| {
+                AdapterError::Mismatch(format!("table {}: {shortage}", wanted.table))
+            })?;
+        }
+        let alterations = self.engine.alterations(connection, &catalogue.schema, newer).await?;
+        let names = self.engine.names();
+        for (table, alteration) in newer.iter().zip(&alterations) {
+            for column in &alteration.adopted {
+                let (name, from) = (names.quoted(column.as_str()), names.synced(&table.table));
+                let sql = format!("SELECT 1 FROM {from} WHERE {name} IS NOT NULL LIMIT 1");
+                if connection.has_row(&sql).await? {
+                    return Err(fit::taken(table, column).into());
+                }
+            }
+        }
+        Ok(alterations)
+    }
+
+    /// Alters the tables.
+    pub(crate) async fn alter(
+        &self,
+        connection: &mut E::Connection,
+        alterations: &[Alteration],
+    ) -> Result<(), Failure> {
+        for statement in alterations.iter().flat_map(|alteration| &alteration.statements) {
+            connection.script(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what was prepared, and shows anew what looks otherwise now.
+    pub(crate) async fn settle(
+        &self,
+        connection: &mut E::Connection,
+        catalogue: &Catalogue,
+        newer: &[&TableSchema],
+        alterations: &[Alteration],
+    ) -> Result<(), Failure> {
+        let (tables, columns) = catalogue.records(newer);
+        self.engine.keep(connection, tables, columns).await?;
+        let (meta, now) = (self.engine.names().own(META), E::NOW_MICROS);
+        let sql = format!("UPDATE {meta} SET generation = GREATEST(generation + 1, {now})");
+        connection.script(&sql).await?;
+        for (table, alteration) in newer.iter().zip(alterations) {
+            if alteration.reshapes {
+                self.show_anew(connection, catalogue, table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows all rows of a table as their exact states have them.
+    async fn show_anew(
+        &self,
+        connection: &mut E::Connection,
+        catalogue: &Catalogue,
+        table: &TableSchema,
+    ) -> Result<(), Failure> {
+        let id = catalogue.id(&table.table)?;
+        let (mut after, mut pace) = (None, Pace::default());
+        loop {
+            let page = self.engine.page(connection, id, after.as_ref(), pace.count()).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            pace.took(page.len(), page.iter().map(|(_, row)| row.size()).sum());
+            after = Some(last.clone());
+            let live = page.iter().filter(|(_, row)| row.is_live());
+            let live: Vec<_> = live.map(|(row_id, row)| (row_id, row)).collect();
+            self.engine.put_rows(connection, table, &live, false).await?;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading: states, watermarks and what was prepared. A backend that holds nothing yet says so.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use lakesync::adapter::{AdapterError, Change, Place};
+use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::row::Row;
+use lakesync::schema::Schema;
+
+use super::backend::Backend;
+use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
+use super::engine::Engine;
+use super::error::{Failure, corrupt};
+use super::script::Script;
+
+/// What a database reads from our own tables.
+#[async_trait]
+pub(crate) trait Reads: Engine {
+    /// Begins a transaction that sees all as of one moment, and for which nobody is waited.
+    const SNAPSHOT: &'static str;
+
+    /// The tables that were prepared.
+    async fn tables(&self, connection: &mut Self::Connection) -> Result<Vec<TableRecord>, Failure>;
+
+    /// Their columns.
+    async fn columns(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> Result<Vec<ColumnRecord>, Failure>;
+
+    /// The table's number.
+    async fn table_id(
+        &self,
+        connection: &mut Self::Connection,
+        table: &TableName,
+    ) -> Result<Option<i32>, Failure>;
+
+    /// The logs that have a watermark.
+    async fn logs(&self, connection: &mut Self::Connection) -> Result<Vec<LogId>, Failure>;
+
+    /// How far a log has come.
+    async fn watermark(
+        &self,
+        connection: &mut Self::Connection,
+        log: LogId,
+    ) -> Result<Option<Position>, Failure>;
+
+    /// A page of a table's states, in the order of row ids.
+    async fn page(
+        &self,
+        connection: &mut Self::Connection,
+        table_id: i32,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, Failure>;
+
+    /// The states of those that there are of the first of `row_ids`: of so many as fit into memory
+    /// well, one at least, which is told. In a transaction only.
+    async fn some_states(
+        &self,
+        connection: &mut Self::Connection,
+        table_id: i32,
+        row_ids: &[&RowId],
+    ) -> Result<(HashMap<RowId, Row>, usize), Failure>;
+
+    /// A page of the history, in the order of places.
+    async fn changes(
+        &self,
+        connection: &mut Self::Connection,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, Failure>;
+}
+
+impl<E: Reads> Backend<E> {
+    pub(crate) async fn read_schema(&self) -> Result<Schema, Failure> {
+        let mut session = self.engine.session().await?;
+        // Tables and columns as of one moment: somebody may prepare in between.
+        session.script(E::SNAPSHOT).await?;
+        let Some(catalogue) = E::present(self.read_catalogue(&mut session).await)? else {
+            return Ok(Schema::default());
+        };
+        session.roll_back().await?;
+        Ok(catalogue.schema)
+    }
+
+    pub(super) async fn read_watermark(&self, log: LogId) -> Result<Position, Failure> {
+        let mut session = self.engine.session().await?;
+        let Some(position) = E::present(self.engine.watermark(&mut session, log).await)? else {
+            return Ok(Position::START);
+        };
+        session.end();
+        Ok(position.unwrap_or(Position::START))
+    }
+
+    pub(super) async fn read_logs(&self) -> Result<Vec<LogId>, Failure> {
+        let mut session = self.engine.session().await?;
+        let Some(logs) = E::present(self.engine.logs(&mut session).await)? else {
+            return Ok(Vec::new());
+        };
+        session.end();
+        Ok(logs)
+    }
+
+    pub(super) async fn read_rows(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<(RowId, Row)>, Failure> {
+        let mut session = self.engine.session().await?;
+        let id = self.table_id(&mut session, table).await?;
+        let page = self.engine.page(&mut session, id, after, limit).await?;
+        session.end();
+        Ok(page)
+    }
+
+    pub(super) async fn find_rows(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Row)>, Failure> {
+        let mut session = self.begin().await?;
+        let id = self.table_id(&mut session, table).await?;
+        let row_ids: Vec<_> = row_ids.iter().collect();
+        let found = self.states(&mut session, id, &row_ids).await?;
+        session.roll_back().await?;
+        Ok(found.into_iter().collect())
+    }
+
+    pub(super) async fn read_history(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Change>, Failure> {
+        if !self.keeps_history {
+            return Ok(Vec::new());
+        }
+        let mut session = self.engine.session().await?;
+        let Some(changes) = E::present(self.engine.changes(&mut session, after, limit).await)?
+        else {
+            return Ok(Vec::new());
+        };
+        session.end();
+        Ok(changes)
+    }
+
+    /// What our own tables say was prepared.
+    pub(super) async fn read_catalogue(
+        &self,
+        connection: &mut E::Connection,
+    ) -> Result<Catalogue, Failure> {
+        let tables = self.engine.tables(connection).await?;
+        let columns = self.engine.columns(connection).await?;
+        Ok(Catalogue::read(&tables, &columns)?)
+    }
+
+    /// The states of those of `row_ids` that there are. In a transaction only.
+    pub(super) async fn states(
+        &self,
+        connection: &mut E::Connection,
+        table_id: i32,
+        row_ids: &[&RowId],
+    ) -> Result<HashMap<RowId, Row>, Failure> {
+        let (mut all, mut rest) = (HashMap::new(), row_ids);
+        while !rest.is_empty() {
+            let (found, done) = self.engine.some_states(connection, table_id, rest).await?;
+            all.extend(found);
+            rest = &rest[done..];
+        }
+        Ok(all)
+    }
+
+    async fn table_id(
+        &self,
+        connection: &mut E::Connection,
+        table: &TableName,
+    ) -> Result<i32, Failure> {
+        let found = E::present(self.engine.table_id(connection, table).await)?.flatten();
+        found.ok_or_else(|| AdapterError::UnknownTable(table.clone()).into())
+    }
+}
+
+/// The log that these bytes are.
+pub(crate) fn log_id(bytes: &[u8]) -> Result<LogId, Failure> {
+    Ok(LogId(bytes.try_into().map_err(|_| corrupt("a log id has 16 bytes"))?))
+}
+
+/// The row that these bytes are.
+pub(crate) fn state(row_id: &str, state: &[u8]) -> Result<(RowId, Row), Failure> {
+    let state = Row::decode(state).map_err(|error| corrupt(format!("row {row_id}: {error}")))?;
+    Ok((row_id.parse().map_err(corrupt)?, state))
+}
