@@ -158,7 +158,7 @@ impl Flusher {
             };
             session.prepare(gateway, &*adapter, &self.progress).await?;
             let (mark, flushed) =
-                (after(&session.mark, &backlog), (backlog.changes, backlog.bytes));
+                (after(&session.mark, &backlog), (backlog.changes, backlog.bytes as u64));
             self.progress.send_modify(|progress| progress.oldest_ms = Some(backlog.made_ms));
             let first = session.mark.position.next();
             let batch = Batch::new(mark.log, first, mark.position, backlog.commits)

@@ -24,7 +24,7 @@ pub struct Backlog {
     /// How many changes they hold.
     pub changes: u64,
     /// How many bytes they take in the log.
-    pub bytes: u64,
+    pub bytes: usize,
     /// When the first of them was made, in milliseconds since the Unix epoch.
     pub made_ms: u64,
 }
@@ -38,8 +38,33 @@ pub struct Stretch {
     pub through: Position,
     /// After how many changes it ends.
     pub changes_max: u64,
-    /// After how many bytes it ends.
+    /// Before how many bytes it ends, but for the first commit.
     pub bytes_max: usize,
+}
+
+/// How much is read from the log at a time. What small changes fill is mostly much less than the
+/// bytes that would do as well, and what was read beyond would be read again with the next batch.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
+impl Stretch {
+    /// How many more bytes `backlog` may take; none if it is complete.
+    fn left(&self, backlog: Option<&Backlog>) -> Option<usize> {
+        let Some(Backlog { changes, bytes, .. }) = backlog else { return Some(self.bytes_max) };
+        let left = self.bytes_max.checked_sub(*bytes).filter(|left| 0 < *left);
+        left.filter(|_| *changes < self.changes_max)
+    }
+}
+
+impl Backlog {
+    fn add(backlog: &mut Option<Self>, entry: &LogEntry) -> Result<(), StoreError> {
+        let (commit, made_ms) = decode(entry)?;
+        let empty = || Self { commits: Vec::new(), changes: 0, bytes: 0, made_ms };
+        let backlog = backlog.get_or_insert_with(empty);
+        backlog.changes += commit.deltas.len() as u64;
+        backlog.bytes += entry.commit.len();
+        backlog.commits.push(commit);
+        Ok(())
+    }
 }
 
 /// A gateway, for as long as somebody else keeps it open.
@@ -139,29 +164,26 @@ impl Gateway {
     pub async fn backlog(&self, stretch: Stretch) -> Result<Option<Backlog>, StoreError> {
         let inner = &self.0;
         let through = stretch.through.min(inner.tail.head()?);
-        let entries = inner.store.log(inner.record.id, stretch.after, stretch.bytes_max).await?;
-        // Asked afterwards, so that a trim under way can't leave a silent gap.
-        if stretch.after < inner.gauges.trimmed() {
-            return Ok(None);
-        }
-        let durable = entries.into_iter().take_while(|entry| entry.position <= through);
         let mut backlog: Option<Backlog> = None;
-        for entry in durable {
-            let (commit, made_ms) = decode(&entry)?;
-            let backlog = backlog.get_or_insert_with(|| Backlog {
-                commits: Vec::new(),
-                changes: 0,
-                bytes: 0,
-                made_ms,
-            });
-            backlog.changes += commit.deltas.len() as u64;
-            backlog.bytes += entry.commit.len() as u64;
-            backlog.commits.push(commit);
-            if stretch.changes_max <= backlog.changes {
+        let mut after = stretch.after;
+        while let Some(left) = stretch.left(backlog.as_ref()).filter(|_| after < through) {
+            let piece = left.min(PIECE_BYTES_MAX);
+            let entries = inner.store.log(inner.record.id, after, piece).await?;
+            // Asked afterwards, so that a trim under way can't leave a silent gap.
+            if after < inner.gauges.trimmed() || entries.is_empty() {
                 break;
             }
-            // Others are served between two commits: each may take some milliseconds.
-            tokio::task::yield_now().await;
+            for entry in entries {
+                let left = stretch.left(backlog.as_ref());
+                let fits = backlog.is_none() || left.is_some_and(|left| entry.commit.len() <= left);
+                if through < entry.position || !fits {
+                    return Ok(backlog);
+                }
+                after = entry.position;
+                Backlog::add(&mut backlog, &entry)?;
+                // Others are served between two commits: each may take some milliseconds.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(backlog)
     }

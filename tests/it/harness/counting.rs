@@ -19,7 +19,7 @@ use lakesync_server::store::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     calls: usize,
-    read_bytes: usize,
+    pub(crate) read_bytes: usize,
     written_bytes: usize,
 }
 

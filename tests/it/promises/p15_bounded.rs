@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::harness::backend::{Backend, Fares};
 use crate::harness::changes::{at, table, upsert};
+use crate::harness::counting::Counting;
 use crate::harness::state::State;
 use crate::harness::{Client, Replica, Setup, assert_refused, refusal, within};
 
@@ -254,4 +256,30 @@ async fn p15_a_subject_that_takes_too_much_waits_and_others_do_not() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn p15_catching_up_reads_the_log_in_pieces_and_none_in_vain() {
+    let (store, backend) = (Counting::default(), Backend::default());
+    backend.fare(Fares::Away);
+    let setup = Setup::new().on(store.clone()).flush_to("backend", backend.clone());
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let text = "x".repeat(100);
+    // Two batches and a half, each of them much less than the bytes that would make one.
+    for push in 0..100_u64 {
+        let row = |nth: u64| format!("todos/{:06}", push * 250 + nth);
+        let change = |nth| upsert("ann", at(push * 250 + nth), &row(nth), &[("title", &text)]);
+        ann.push((0..250).map(change)).await.expect("answered");
+    }
+    let log_bytes = ann.stats().await.expect("figures").log_bytes as usize;
+    let before = store.seen();
+    store.take_largest_bytes();
+    backend.fare(Fares::Well);
+    let flushed = ann.flush().await.expect("flushed");
+    assert_eq!((flushed.position, flushed.rows), (100, 25_000));
+    let read_bytes = (store.seen() - before).read_bytes;
+    assert!(read_bytes < log_bytes + log_bytes / 4, "{read_bytes} bytes of {log_bytes} were read");
+    let largest = store.take_largest_bytes();
+    assert!(largest < 1 << 20, "{largest} bytes at once");
 }
