@@ -146,11 +146,14 @@ fn a_flush_to_mariadb() {
 
 #[test]
 fn an_outage_that_nobody_who_pushes_notices() {
-    let arguments =
-        ["outage", "--seconds", "4", "--settle", "1", "--rate", "400", "--clients", "3"];
+    let arguments = "outage --control --seconds 4 --settle 1 --rate 400 --clients 3";
+    let arguments: Vec<_> = arguments.split(' ').collect();
     let Some(report) = with_database(&arguments) else { return };
     assert_eq!(report["refused"], 0, "{report:#}");
     assert!(report["pushes"].as_u64().is_some_and(|pushes| 0 < pushes), "{report:#}");
     let lag = report["drain"]["changes"].as_u64();
     assert!(lag.is_some_and(|lag| 400 < lag), "nothing was held up: {report:#}");
+    let seen = |series: &str| report[series].as_array().map_or(0, Vec::len);
+    assert_eq!(seen("control_mib_by_second"), seen("memory_mib_by_second"), "{report:#}");
+    assert!(report["memory_mib"]["over_control"].is_f64(), "{report:#}");
 }

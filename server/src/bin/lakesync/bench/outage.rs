@@ -4,6 +4,10 @@
 //! answers; then it crashes, and nobody listens. Clients push at a constant rate all along. Pushes
 //! must not notice, the server must not gather what it can't pass on in memory, and when the backend
 //! is there again, it must catch up although pushes go on.
+//!
+//! A server that holds more and more rows takes more memory whatever its backend does, until its
+//! overlays and caches are as large as they get. A control tells how much: the same load at the same
+//! time on a second server, whose backend is well all along.
 
 mod load;
 mod report;
@@ -12,10 +16,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Map;
+use tempfile::TempDir;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::load::Pushing;
-use self::report::{Phase, Sample};
+use self::report::{Phase, Sample, Seen};
 use super::between;
 use super::child::Child;
 use super::database::{Database, Kind};
@@ -43,6 +48,10 @@ pub(super) struct Options {
     /// How many clients push, ten times a second each.
     #[arg(long, default_value_t = 8, value_parser = between(1, 256))]
     clients: usize,
+    /// Push the same to a second server as well, whose backend is well all the time: what its memory
+    /// grows by is not the outage's doing.
+    #[arg(long)]
+    control: bool,
     /// Where the servers may keep their files for the time being. It should be on a real disk, and
     /// the database's user must be able to reach it.
     #[arg(long)]
@@ -61,16 +70,12 @@ const CATCH_UP_MIN: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let mut database = Database::start(Kind::Postgres, options.data.as_deref()).await?;
-    let directory = workplace(options.data.as_deref())?;
-    let config = directory.path().join("lakesync.toml");
-    settings(&config, &database, "")?;
-    let config = ["--config".into(), config.into_os_string()];
-    let (child, secret) = serve(&directory.path().join("data"), config).await?;
-    let target = target(&child, &secret, "bench", Map::new())?;
-    target.create(GATEWAY, schema(false)).await?;
-    let pushing = Pushing::start(&target, GATEWAY, options.clients, options.rate).await?;
-    let link = target.connect().await?;
-    let mut watch = Watch { child, link, pushing, start: Instant::now(), samples: Vec::new() };
+    let side = Side::start(&database, &options).await?;
+    let control = match options.control {
+        true => Some(Control::start(&options).await?),
+        false => None,
+    };
+    let mut watch = Watch { side, control, start: Instant::now(), samples: Vec::new() };
 
     let half = Duration::from_secs(options.seconds as u64) / 2;
     watch.during(Phase::Well, Duration::from_secs(options.settle as u64)).await?;
@@ -82,17 +87,68 @@ pub(super) async fn run(options: Options) -> Result<(), Exit> {
     let enough = options.rate as u64 * CAUGHT_UP.as_secs();
     let limit = CATCH_UP_MIN.max(half * 2 * CATCH_UP_TIMES);
     watch.until_caught_up(enough, limit).await?;
-    let Watch { pushing, samples, child: _child, .. } = watch;
-    let pushed = pushing.stop().await?;
+    let Watch { side, control, samples, .. } = watch;
+    let pushed = side.pushing.stop().await?;
+    if let Some(Control { side, .. }) = control {
+        let pushed = side.pushing.stop().await?;
+        if let Some(why) = pushed.why {
+            return Err(Exit::unavailable(format!("the control refused a push: {why}")));
+        }
+    }
     let report = report::whole(&options, &samples, &pushed)?;
     super::report::print(&report, options.json, report::table)
 }
 
+/// A server that flushes to a database, and those who push to it. The process ends before its
+/// directory goes.
+struct Side {
+    pushing: Pushing,
+    link: Link,
+    child: Child,
+    _directory: TempDir,
+}
+
+impl Side {
+    async fn start(database: &Database, options: &Options) -> Result<Self, Exit> {
+        let directory = workplace(options.data.as_deref())?;
+        let config = directory.path().join("lakesync.toml");
+        settings(&config, database, "")?;
+        let config = ["--config".into(), config.into_os_string()];
+        let (child, secret) = serve(&directory.path().join("data"), config).await?;
+        let target = target(&child, &secret, "bench", Map::new())?;
+        target.create(GATEWAY, schema(false)).await?;
+        let pushing = Pushing::start(&target, GATEWAY, options.clients, options.rate).await?;
+        let link = target.connect().await?;
+        Ok(Self { pushing, link, child, _directory: directory })
+    }
+
+    async fn look(&self) -> Result<Seen, Exit> {
+        let pushed = self.pushing.changes();
+        let stats = self.link.stats(GATEWAY).await?;
+        let backend = stats.backends.values().next();
+        let lag = backend.map(|backend| backend.lag_rows).unwrap_or(pushed);
+        Ok(Seen { memory: self.child.memory().unwrap_or_default(), lag, pushed })
+    }
+}
+
+/// A side whose database nobody takes away.
+struct Control {
+    side: Side,
+    _database: Database,
+}
+
+impl Control {
+    async fn start(options: &Options) -> Result<Self, Exit> {
+        let database = Database::start(Kind::Postgres, options.data.as_deref()).await?;
+        let side = Side::start(&database, options).await?;
+        Ok(Self { side, _database: database })
+    }
+}
+
 /// Those who look at a server, and what they saw.
 struct Watch {
-    child: Child,
-    link: Link,
-    pushing: Pushing,
+    side: Side,
+    control: Option<Control>,
     start: Instant,
     samples: Vec<Sample>,
 }
@@ -100,7 +156,7 @@ struct Watch {
 impl Watch {
     /// Looks every second, for so long.
     async fn during(&mut self, phase: Phase, time: Duration) -> Result<(), Exit> {
-        self.pushing.enter(phase);
+        self.side.pushing.enter(phase);
         let end = Instant::now() + time;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,7 +169,7 @@ impl Watch {
 
     /// Looks every second until the backend lacks no more than `enough` changes, or `limit` is over.
     async fn until_caught_up(&mut self, enough: u64, limit: Duration) -> Result<(), Exit> {
-        self.pushing.enter(Phase::Back);
+        self.side.pushing.enter(Phase::Back);
         let end = Instant::now() + limit;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,12 +184,12 @@ impl Watch {
 
     /// One look; returns how many changes the backend lacks.
     async fn look(&mut self, phase: Phase) -> Result<u64, Exit> {
-        let pushed = self.pushing.changes();
-        let stats = self.link.stats(GATEWAY).await?;
-        let backend = stats.backends.values().next();
-        let lag = backend.map(|backend| backend.lag_rows).unwrap_or(pushed);
-        let memory = self.child.memory().unwrap_or_default();
-        self.samples.push(Sample { phase, at: self.start.elapsed(), memory, lag, pushed });
-        Ok(lag)
+        let server = self.side.look().await?;
+        let control = match &self.control {
+            Some(Control { side, .. }) => Some(side.look().await?),
+            None => None,
+        };
+        self.samples.push(Sample { phase, at: self.start.elapsed(), server, control });
+        Ok(server.lag)
     }
 }

@@ -35,12 +35,30 @@ impl Phase {
 pub(super) struct Sample {
     pub(super) phase: Phase,
     pub(super) at: Duration,
-    /// The server's, in bytes.
+    pub(super) server: Seen,
+    /// If there is one.
+    pub(super) control: Option<Seen>,
+}
+
+/// What was seen of one server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// In bytes.
     pub(super) memory: u64,
     /// Changes that the backend does not have.
     pub(super) lag: u64,
     /// Changes that were taken.
     pub(super) pushed: u64,
+}
+
+impl Sample {
+    fn mib(&self) -> f64 {
+        mib(self.server.memory)
+    }
+
+    fn control_mib(&self) -> Option<f64> {
+        self.control.map(|seen| mib(seen.memory))
+    }
 }
 
 /// All figures.
@@ -51,20 +69,27 @@ pub(super) fn whole(options: &Options, samples: &[Sample], pushed: &Pushed) -> R
         json!({
             "phase": phase.name(),
             "seconds": seen.last().zip(seen.first()).map(|(b, a)| (b.at - a.at).as_secs_f64()),
-            "memory_mib_max": seen.iter().map(|sample| mib(sample.memory)).reduce(f64::max),
-            "memory_mib_last": seen.last().map(|sample| mib(sample.memory)),
-            "lag_changes_max": seen.iter().map(|sample| sample.lag).max(),
+            "memory_mib_max": seen.iter().map(|sample| sample.mib()).reduce(f64::max),
+            "control_mib_max": seen.iter().filter_map(|sample| sample.control_mib()).reduce(f64::max),
+            "memory_mib_last": seen.last().map(|sample| sample.mib()),
+            "lag_changes_max": seen.iter().map(|sample| sample.server.lag).max(),
             "push_p50_ms": latencies.ms(50.0),
             "push_p99_ms": latencies.ms(99.0),
         })
     });
     let highest = |of: &[Phase]| {
         let of = samples.iter().filter(|sample| of.contains(&sample.phase));
-        of.map(|sample| mib(sample.memory)).fold(0.0, f64::max)
+        of.map(Sample::mib).fold(0.0, f64::max)
     };
     let (base, away) = (highest(&[Phase::Well]), highest(&[Phase::Hangs, Phase::Gone]));
+    // A control's highest so far: overlays are given to the tables at other times than here.
+    let over_control = |of: &[Phase]| {
+        let last = samples.iter().rposition(|sample| of.contains(&sample.phase))?;
+        let control = samples[..=last].iter().filter_map(Sample::control_mib);
+        Some(highest(of) - control.reduce(f64::max)?)
+    };
     let well: Vec<_> = samples.iter().filter(|sample| sample.phase == Phase::Well).collect();
-    let last = well.last().map_or(0.0, |sample| mib(sample.memory));
+    let last = well.last().map_or(0.0, |sample| sample.mib());
     let drain = Drain::of(samples).ok_or_else(|| Exit::unavailable("nothing was seen"))?;
     Ok(json!({
         "work": "outage",
@@ -82,6 +107,8 @@ pub(super) fn whole(options: &Options, samples: &[Sample], pushed: &Pushed) -> R
             "growth": away - base,
             "growth_since_it_began": away - last,
             "growth_when_back": highest(&[Phase::Back]) - base,
+            "over_control": over_control(&[Phase::Hangs, Phase::Gone]),
+            "over_control_when_back": over_control(&[Phase::Back]),
         },
         "drain": {
             "changes": drain.changes,
@@ -92,7 +119,11 @@ pub(super) fn whole(options: &Options, samples: &[Sample], pushed: &Pushed) -> R
             "caught_up_after_s": drain.ends,
         },
         "phases": phases,
-        "memory_mib_by_second": samples.iter().map(|sample| mib(sample.memory)).collect::<Vec<_>>(),
+        "memory_mib_by_second": samples.iter().map(Sample::mib).collect::<Vec<_>>(),
+        "control_mib_by_second":
+            samples.iter().filter_map(Sample::control_mib).collect::<Vec<_>>(),
+        "control_lag_changes_max":
+            samples.iter().filter_map(|sample| Some(sample.control?.lag)).max(),
     }))
 }
 
@@ -113,7 +144,7 @@ impl Drain {
     fn of(samples: &[Sample]) -> Option<Self> {
         let back: Vec<_> = samples.iter().filter(|sample| sample.phase == Phase::Back).collect();
         let (first, last) = (back.first()?, back.last()?);
-        let flushed = |sample: &Sample| sample.pushed.saturating_sub(sample.lag);
+        let flushed = |sample: &Sample| sample.server.pushed.saturating_sub(sample.server.lag);
         let before = samples.iter().filter(|sample| sample.phase == Phase::Gone);
         let before = before.map(flushed).max().unwrap_or_default();
         // The last look that saw nothing of it: it has begun since.
@@ -121,9 +152,9 @@ impl Drain {
         let begin = back.iter().take_while(idle).last().unwrap_or(first);
         let seconds = (last.at - begin.at).as_secs_f64().max(f64::MIN_POSITIVE);
         Some(Self {
-            changes: back.iter().map(|sample| sample.lag).max()?,
+            changes: back.iter().map(|sample| sample.server.lag).max()?,
             rate: flushed(last).saturating_sub(flushed(begin)) as f64 / seconds,
-            arrivals: (last.pushed - begin.pushed) as f64 / seconds,
+            arrivals: (last.server.pushed - begin.server.pushed) as f64 / seconds,
             begins: (begin.at - first.at).as_secs_f64(),
             ends: (last.at - first.at).as_secs_f64(),
         })
@@ -138,8 +169,8 @@ fn mib(bytes: u64) -> f64 {
 pub(super) fn table(report: &Value) -> String {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let mut text = format!(
-        "outage: {} s, {} changes/s of {} clients, on {} cores\n\n{:>9} {:>8} {:>10} {:>12} {:>9} \
-         {:>9}\n",
+        "outage: {} s, {} changes/s of {} clients, on {} cores\n\n{:>9} {:>8} {:>10} {:>8} {:>12} \
+         {:>9} {:>9}\n",
         report["seconds"],
         report["rate"],
         report["clients"],
@@ -147,16 +178,18 @@ pub(super) fn table(report: &Value) -> String {
         "backend",
         "seconds",
         "memory MiB",
+        "control",
         "lag changes",
         "push p50",
         "p99 ms"
     );
     for phase in report["phases"].as_array().into_iter().flatten() {
         text += &format!(
-            "{:>9} {:>8.0} {:>10.1} {:>12} {:>9.2} {:>9.2}\n",
+            "{:>9} {:>8.0} {:>10.1} {:>8} {:>12} {:>9.2} {:>9.2}\n",
             phase["phase"].as_str().unwrap_or_default(),
             number(&phase["seconds"]),
             number(&phase["memory_mib_max"]),
+            phase["control_mib_max"].as_f64().map_or("-".to_owned(), |mib| format!("{mib:.1}")),
             phase["lag_changes_max"],
             number(&phase["push_p50_ms"]),
             number(&phase["push_p99_ms"]),
@@ -178,5 +211,13 @@ pub(super) fn table(report: &Value) -> String {
         number(&drain["begins_after_s"]),
         number(&drain["caught_up_after_s"]),
     );
+    if let Some(over) = memory["over_control"].as_f64() {
+        text += &format!(
+            "control: {over:+.1} MiB over the highest of a server whose backend is well and lacked {} \
+             changes at most; {:+.1} MiB when it was back\n",
+            report["control_lag_changes_max"],
+            number(&memory["over_control_when_back"]),
+        );
+    }
     text
 }
