@@ -1,5 +1,5 @@
 //! The Gregorian calendar, as if it had always been: days and microseconds since 1970 as dates and
-//! times of the day, and back.
+//! times of the day, and back. By Howard Hinnant, "chrono-compatible low-level date algorithms".
 
 /// The microseconds of a day.
 pub const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
