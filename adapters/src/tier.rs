@@ -19,7 +19,7 @@ use lakesync::clock::WallClock;
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fit;
 use crate::pace::Pace;
@@ -38,6 +38,11 @@ impl Default for Pauses {
         Self { step: Duration::from_millis(100), round: Duration::from_secs(60) }
     }
 }
+
+/// How long the rows that move with a write may hold it up.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long no row moves with a write after that has failed.
+const REST: Duration = Duration::from_secs(60);
 
 /// Two adapters, and when a row moves from the one to the other.
 #[derive(Debug)]
@@ -58,6 +63,10 @@ struct Walk {
     table: Option<TableName>,
     after: Option<RowId>,
     pace: Pace,
+    /// When it goes on, if nobody writes.
+    next: Option<Instant>,
+    /// Until when it has failed too lately for a write to try it.
+    rests_until: Option<Instant>,
 }
 
 impl Tier {
@@ -72,21 +81,19 @@ impl Tier {
         Self { hot, cold, after, clock, turn: Default::default(), failed: Mutex::default() }
     }
 
-    /// Moves old rows from now on, until the tier is dropped: rows grow old while nobody writes.
-    pub fn keep_moving(self: &Arc<Self>, pauses: Pauses) {
-        let tier = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut pause = pauses.round;
-            loop {
-                sleep(pause).await;
-                let Some(tier) = tier.upgrade() else { return };
-                pause = match tier.advance().await {
-                    Ok(false) => pauses.step,
-                    // What failed is told by `failed`, and tried again.
-                    Ok(true) | Err(_) => pauses.round,
-                };
-            }
-        });
+    /// Moves old rows for as long as it is polled: rows grow old while nobody writes. It may be
+    /// dropped at any moment, and goes on where it was when it is called again.
+    pub async fn keep_moving(&self, pauses: Pauses) {
+        loop {
+            let next = self.turn.lock().await.next;
+            sleep_until(next.unwrap_or_else(Instant::now)).await;
+            let pause = match self.advance().await {
+                Ok(false) => pauses.step,
+                // What failed is told by `failed`, and tried again.
+                Ok(true) | Err(_) => pauses.round,
+            };
+            self.turn.lock().await.next = Some(Instant::now() + pause);
+        }
     }
 
     /// Looks at the next few rows and moves those that are old, as every write does. Says whether
@@ -94,8 +101,13 @@ impl Tier {
     pub async fn advance(&self) -> Result<bool, AdapterError> {
         let mut walk = self.turn.lock().await;
         let moved = self.step(&mut walk).await;
-        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
+        self.note(&mut walk, &moved);
         moved
+    }
+
+    fn note(&self, walk: &mut Walk, moved: &Result<bool, AdapterError>) {
+        walk.rests_until = moved.is_err().then(|| Instant::now() + REST);
+        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
     }
 
     /// Why rows could not be moved, the last time that it was tried. Writes don't fail for it.
@@ -109,7 +121,7 @@ impl Tier {
         let names = schema.tables().map(|table| &table.table);
         let mut left = names.filter(|name| from.as_ref() <= Some(name));
         let Some(table) = left.next().cloned() else {
-            *walk = Walk { pace: walk.pace, ..Walk::default() };
+            (walk.table, walk.after) = (None, None);
             return Ok(true);
         };
         if walk.table.as_ref() != Some(&table) {
@@ -119,7 +131,7 @@ impl Tier {
         walk.table = Some(table.clone());
         let Some((last, _)) = page.last() else {
             // On to the next table, or back to the first one.
-            *walk = Walk { table: left.next().cloned(), pace: walk.pace, after: None };
+            (walk.table, walk.after) = (left.next().cloned(), None);
             return Ok(walk.table.is_none());
         };
         let last = last.clone();
@@ -223,9 +235,13 @@ impl Adapter for Tier {
             self.warm(table, &row_ids.into_iter().collect::<Vec<_>>()).await?;
         }
         self.hot.write(batch).await?;
-        // What was written is safe: that old rows can't move is nothing to write it again for.
-        let moved = self.step(&mut walk).await;
-        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.err();
+        // What was written is safe: that old rows can't move is nothing to write it again for, nor
+        // to be held up by. A step may end anywhere, as in a crash.
+        if walk.rests_until.is_none_or(|until| until <= Instant::now()) {
+            let moved = timeout(STEP_TIMEOUT, self.step(&mut walk)).await;
+            let late = |_| Err(AdapterError::Unavailable(format!("no end in {STEP_TIMEOUT:?}")));
+            self.note(&mut walk, &moved.unwrap_or_else(late));
+        }
         Ok(())
     }
 

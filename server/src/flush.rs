@@ -14,6 +14,7 @@ mod sweep;
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Capacity};
 use lakesync::clock::WallClock;
 use lakesync::error::{Classify, Reason};
@@ -32,13 +33,23 @@ use flusher::Flusher;
 /// How many gateways write to one backend at the same time. Each holds a batch in memory.
 const WRITERS_MAX: usize = 4;
 
-/// Makes the adapter of a gateway, or says why there can be none. Whoever knows of parts that may lag
-/// or fail unheard adds what tells of them.
-type Open =
-    dyn Fn(&name::Gateway, &mut Vec<Watch>) -> Result<Arc<dyn Adapter>, String> + Send + Sync;
+/// Makes the adapter of a gateway, or says why there can be none; and adds its parts of note.
+type Open = dyn Fn(&name::Gateway, &mut Vec<Arc<dyn Part>>) -> Result<Arc<dyn Adapter>, String>
+    + Send
+    + Sync;
 
-/// Tells what is wrong with a part of a backend, if anything is.
-type Watch = Box<dyn Fn() -> Option<String> + Send + Sync>;
+/// A part of a backend that may lag or fail unheard, or has something to do by itself.
+#[async_trait]
+trait Part: Send + Sync {
+    /// What is wrong with it, if anything is.
+    fn trouble(&self) -> Option<String>;
+
+    /// Does what it does by itself, without end. It is dropped whenever there is something to flush,
+    /// and called again.
+    async fn tend(&self) {
+        std::future::pending().await
+    }
+}
 
 /// A backend that gateways flush to.
 #[derive(Clone)]
@@ -62,7 +73,7 @@ impl Backend {
         policy: Policy,
         open: impl Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync + 'static,
     ) -> Self {
-        Self::watched(name, policy, move |gateway, _| open(gateway))
+        Self::of_parts(name, policy, move |gateway, _| open(gateway))
     }
 
     /// A turn to write there, of few for all gateways. Who asks first has it first.
@@ -70,10 +81,15 @@ impl Backend {
         self.writers.acquire().await.expect("BUG: nobody closes it")
     }
 
-    fn watched(
+    /// A turn, unless somebody waits for one.
+    fn free_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.writers.try_acquire().ok()
+    }
+
+    fn of_parts(
         name: &str,
         policy: Policy,
-        open: impl Fn(&name::Gateway, &mut Vec<Watch>) -> Result<Arc<dyn Adapter>, String>
+        open: impl Fn(&name::Gateway, &mut Vec<Arc<dyn Part>>) -> Result<Arc<dyn Adapter>, String>
         + Send
         + Sync
         + 'static,

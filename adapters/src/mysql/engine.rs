@@ -99,6 +99,8 @@ fn by_number(number: u16, state: &str, message: &str) -> AdapterError {
         // May not use the database, the table, the column, or some right of the whole server.
         1044 | 1142 | 1143 | 1227 | 1370 => by_state("42501", message),
         1153 => AdapterError::Mismatch(format!("{message}; set max_allowed_packet to 8 MiB")),
+        // Too many connections, or statements an hour, of this user.
+        1203 | 1226 => AdapterError::Unavailable(format!("{message} ({state})")),
         // A CHECK, and what a trigger raises.
         3819 | 1644 => by_state("44000", message),
         // A column without a default, which somebody made after preparing.
@@ -111,8 +113,19 @@ fn by_number(number: u16, state: &str, message: &str) -> AdapterError {
         )),
         // A character set or collation that the server has not.
         1115 | 1273 => by_state("0A000", message),
-        // Values may be in it, which are nobody's business but the rows'.
-        1062 => by_state("23000", "another row has the same value in a unique index"),
+        // The value before it is nobody's business but the rows'.
+        1062 => {
+            let index = message.rsplit_once(" for key ").map_or("of its table", |(_, index)| index);
+            by_state(
+                "23000",
+                &format!("another row has the same value in the unique index {index}"),
+            )
+        }
+        // So ends a row that a unique index finds under another key.
+        1048 => by_state(
+            "23000",
+            &format!("{message}, or another row has the same value in a unique index"),
+        ),
         _ => by_state(state, message),
     }
 }
@@ -130,6 +143,7 @@ mod tests {
             (1290, "HY000", true), // read only
             (1114, "HY000", true), // full
             (1045, "28000", true), // a password that is being changed
+            (1226, "42000", true), // too many connections of this user
             (1044, "42000", false),
             (1062, "23000", false),
             (1118, "42000", false),
@@ -142,5 +156,13 @@ mod tests {
             let error = by_number(number, state, "the server's words");
             assert_eq!(matches!(error, AdapterError::Unavailable(_)), passes, "{number}: {error}");
         }
+    }
+
+    #[test]
+    fn an_index_in_the_way_is_named_and_no_value_is() {
+        let message = "Duplicate entry 'canary for key ' for key 'by_name'";
+        let told = by_number(1062, "23000", message).to_string();
+        assert!(told.contains("the unique index 'by_name'"), "{told}");
+        assert!(!told.contains("canary"), "{told}");
     }
 }

@@ -1,13 +1,17 @@
 //! COPY: the fastest way in, for rows that are new. It takes no row that is there already.
 
+use lakesync::adapter::AdapterError;
+use lakesync::calendar::DAY_MICROS;
 use lakesync::name::RowId;
 use lakesync::row::Row;
 use lakesync::schema::{Column, ColumnType, TableSchema};
 use lakesync::value::Value;
+use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgCopyIn};
 
 use super::names::quoted;
-use super::types::DIALECT;
+use super::statement::Statement;
+use super::types::{self, DIALECT};
 use super::upsert::HistoryRecord;
 use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
@@ -16,6 +20,9 @@ use crate::sql::render::{Rendered, render};
 
 /// A buffer of this size is sent.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// So many rows are worth a look at the columns' types, which the binary form needs.
+const BINARY_ROWS_MIN: usize = 100;
 
 /// A COPY under way.
 struct Copy<'c> {
@@ -37,10 +44,41 @@ pub(super) async fn rows(
     let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).map(quoted).collect();
     let sql = format!("COPY {} ({}) FROM STDIN", names.synced(&table.table), columns.join(", "));
     let is_decimal = |column: &Column| matches!(column.kind, ColumnType::Decimal { .. });
-    match table.columns.iter().any(is_decimal) {
+    match rows.len() < BINARY_ROWS_MIN || table.columns.iter().any(is_decimal) {
         true => rows_as_text(connection, &sql, table, rows).await,
-        false => rows_as_binary(connection, &sql, table, rows).await,
+        false => {
+            rows_as_binary(connection, &sql, table, rows).await?;
+            check_types(connection, names, table).await
+        }
     }
+}
+
+/// Refuses columns of other types than we wrote: what is binary may pass for another number there.
+/// Nobody alters the table any more, once rows were written in this transaction.
+async fn check_types(
+    connection: &mut PgConnection,
+    names: &Names,
+    table: &TableSchema,
+) -> Result<(), Failure> {
+    const SQL: &str = "
+SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), u.kind
+FROM unnest($2::text[], $3::text[]) AS u (name, kind)
+JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = $1::regclass AND a.attname = u.name AND NOT a.attisdropped
+WHERE pg_catalog.format_type(a.atttypid, a.atttypmod) <> u.kind
+LIMIT 1";
+    let columns: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let kinds: Vec<_> = table.columns.iter().map(|column| types::name(column.kind)).collect();
+    let name = names.synced(&table.table);
+    let statement = Statement::new(SQL).bind(name).bind(columns).bind(kinds);
+    let Some(row) = statement.row(connection).await? else { return Ok(()) };
+    let [column, found, wanted] = [0, 1, 2].map(|at| row.try_get::<&str, _>(at));
+    let (column, found, wanted) = (column?, found?, wanted?);
+    let table = &table.table;
+    Err(AdapterError::Mismatch(format!(
+        "table {table} has the column {column} as {found}, where {wanted} is wanted; put it back"
+    ))
+    .into())
 }
 
 /// The form that Postgres reads in half the time.
@@ -154,7 +192,6 @@ pub(super) async fn history(
 /// Postgres counts from 2000-01-01.
 const POSTGRES_EPOCH_MICROS: i64 = POSTGRES_EPOCH_DAYS as i64 * DAY_MICROS;
 const POSTGRES_EPOCH_DAYS: i32 = 10_957;
-const DAY_MICROS: i64 = 86_400_000_000;
 
 impl<'c> Copy<'c> {
     async fn begin(connection: &'c mut PgConnection, sql: &str) -> Result<Self, Failure> {

@@ -20,14 +20,17 @@ pub(crate) struct Backend<E> {
     pub(super) installed: AtomicBool,
     /// Whether the batch before held new rows only.
     pub(super) is_filling: AtomicBool,
+    /// Whether the last batch that was tried met rows in its way, and is not written yet.
+    pub(super) is_hindered: AtomicBool,
     /// What was prepared, and the generation of it that our own tables name.
     pub(super) prepared: Mutex<Option<(i64, Arc<Catalogue>)>>,
 }
 
 impl<E> Backend<E> {
     pub(super) fn new(engine: E, keeps_history: bool) -> Self {
-        let [installed, is_filling] = [false; 2].map(AtomicBool::new);
-        Self { engine, keeps_history, installed, is_filling, prepared: Mutex::default() }
+        let [installed, is_filling, is_hindered] = [false; 3].map(AtomicBool::new);
+        let prepared = Mutex::default();
+        Self { engine, keeps_history, installed, is_filling, is_hindered, prepared }
     }
 }
 

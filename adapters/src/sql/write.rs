@@ -92,11 +92,23 @@ impl<E: Writes> Backend<E> {
         self.ensure_installed().await?;
         let is_filling = self.is_filling.swap(false, Ordering::Relaxed);
         let ways = [Way::Blind, Way::New, Way::Upsert];
-        let ways = if is_filling { &ways[..] } else { &ways[1..] };
+        // All ways share the time of one call. So that the last comes to its end, a batch that has
+        // met rows in its way begins with it when it is tried again.
+        let ways = match (self.is_hindered.load(Ordering::Relaxed), is_filling) {
+            (true, _) => &ways[2..],
+            (false, true) => &ways[..],
+            (false, false) => &ways[1..],
+        };
         for way in ways {
             match self.write_by(batch, *way).await {
-                Err(failure) if failure.is_duplicate() && *way != Way::Upsert => {}
-                done => return done,
+                Err(failure) if failure.is_duplicate() && *way != Way::Upsert => {
+                    self.is_hindered.store(true, Ordering::Relaxed);
+                }
+                Err(failure) => return Err(failure),
+                Ok(()) => {
+                    self.is_hindered.store(false, Ordering::Relaxed);
+                    return Ok(());
+                }
             }
         }
         unreachable!("BUG: the last way returns, whatever comes of it")

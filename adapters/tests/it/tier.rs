@@ -58,27 +58,29 @@ async fn age(tier: &Tier) {
 #[tokio::test]
 async fn rows_move_while_nobody_writes_and_after_a_failure() {
     let house = House::default();
-    let tier = Arc::new(house.prepared().await);
+    let tier = house.prepared().await;
     let changes: Vec<String> = (0..600).map(|n| format!("todos/r{n:03}@0 a=1")).collect();
     let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
     tier.write(&batch(1, &changes)).await.expect("write");
     house.faults.set(Mode::Away);
     house.clock.set(AFTER_MS + 1);
     let pauses = Pauses { step: Duration::from_millis(1), round: Duration::from_millis(5) };
-    tier.keep_moving(pauses);
-    until(async || tier.failed().is_some()).await;
-    assert_eq!(house.todos().await.1.len(), 0, "it can't");
-    house.faults.set(Mode::Working);
-    until(async || house.todos().await.1.len() == 600).await;
-    until(async || tier.failed().is_none()).await;
-    // Rows that grow old later move in a later round.
-    tier.write(&batch(2, &["todos/late@1000 a=1"])).await.expect("write");
-    house.clock.set(3 * AFTER_MS);
-    until(async || house.todos().await.1.len() == 601).await;
-    assert_eq!(house.todos().await.0.len(), 0);
-    let weak = Arc::downgrade(&tier);
-    drop(tier);
-    until(async || weak.upgrade().is_none()).await;
+    let life = async {
+        until(async || tier.failed().is_some()).await;
+        assert_eq!(house.todos().await.1.len(), 0, "it can't");
+        house.faults.set(Mode::Working);
+        until(async || house.todos().await.1.len() == 600).await;
+        until(async || tier.failed().is_none()).await;
+        // Rows that grow old later move in a later round.
+        tier.write(&batch(2, &["todos/late@1000 a=1"])).await.expect("write");
+        house.clock.set(3 * AFTER_MS);
+        until(async || house.todos().await.1.len() == 601).await;
+        assert_eq!(house.todos().await.0.len(), 0);
+    };
+    tokio::select! {
+        () = tier.keep_moving(pauses) => unreachable!("it goes on for ever"),
+        () = life => {}
+    }
 }
 
 /// Waits until `done`, which comes by itself.
@@ -283,7 +285,29 @@ async fn without_the_cold_backend_known_rows_are_written() {
     assert_eq!(tier.watermark(LOG).await, Ok(Position(2)));
     faults.set(Mode::Working);
     tier.write(&batch(3, &["todos/b@2 a=2"])).await.expect("write");
+    tier.advance().await.expect("moved");
     assert_eq!(tier.failed(), None);
+}
+
+/// A backend that answers nothing holds up one write for some seconds, and no other for a minute.
+#[tokio::test]
+async fn a_cold_backend_that_hangs_does_not_hold_up_writes() {
+    let house = House::default();
+    let faults = Faults::default();
+    let cold = Flaky::around(house.cold.clone(), &faults);
+    let after = Duration::from_millis(AFTER_MS);
+    let tier = Tier::new(Arc::new(house.hot.clone()), cold, after, Arc::clone(&house.clock) as _);
+    tier.prepare(&tables(&["todos"])).await.expect("prepare");
+    tier.write(&batch(1, &["todos/a@1 a=1"])).await.expect("write");
+    house.clock.set(5_000);
+    faults.set(Mode::Hangs);
+    for position in 2..50 {
+        let batch = batch(position, &["todos/a@2 a=2"]);
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, tier.write(&batch)).await.expect("in time").expect("written");
+    }
+    assert!(matches!(tier.failed(), Some(AdapterError::Unavailable(_))));
+    assert_eq!(faults.calls().len(), 1, "it was asked once");
 }
 
 /// What comes late and is old already does not pass through the hot backend.

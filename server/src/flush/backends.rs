@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use lakesync::adapter::Adapter;
 use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
@@ -11,7 +12,7 @@ use lakesync_adapters::route::Route;
 use lakesync_adapters::tier::{Pauses, Tier};
 use lakesync_adapters::{mysql, postgres};
 
-use super::{Backend, Policy, Watch};
+use super::{Backend, Part, Policy};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 
 /// A backend that settings name and that can't be used.
@@ -42,7 +43,7 @@ pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backen
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
         let policy = Policy { changes: backend.rows, bytes: backend.bytes, age: backend.age };
-        Backend::watched(name, policy, move |gateway, watches| plan.open(&own, gateway, watches))
+        Backend::of_parts(name, policy, move |gateway, parts| plan.open(&own, gateway, parts))
     };
     Ok(config.flush_to.iter().map(backend).collect())
 }
@@ -108,12 +109,12 @@ impl Plan {
         Ok(Self { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) })
     }
 
-    /// The adapter of a gateway at the backend `name`, and what tells of its parts.
+    /// The adapter of a gateway at the backend `name`, and its parts of note.
     fn open(
         &self,
         name: &String,
         gateway: &Gateway,
-        watches: &mut Vec<Watch>,
+        parts: &mut Vec<Arc<dyn Part>>,
     ) -> Result<Arc<dyn Adapter>, String> {
         let opened: Arc<dyn Adapter> = match &self.config.all[name].kind {
             Kind::Postgres(sql) => {
@@ -128,10 +129,10 @@ impl Plan {
             }
             Kind::Route { default, tables } => {
                 // A backend that several tables go to is opened once: it has one watermark.
-                let mut opened = BTreeMap::from([(default, self.open(default, gateway, watches)?)]);
+                let mut opened = BTreeMap::from([(default, self.open(default, gateway, parts)?)]);
                 for part in tables.values() {
                     if !opened.contains_key(part) {
-                        opened.insert(part, self.open(part, gateway, watches)?);
+                        opened.insert(part, self.open(part, gateway, parts)?);
                     }
                 }
                 let of = |part: &String| Arc::clone(&opened[part]);
@@ -139,26 +140,20 @@ impl Plan {
                 Arc::new(Route::new(of(default), tables.collect()))
             }
             Kind::FanOut { primary, followers } => {
-                let primary = self.open(primary, gateway, watches)?;
+                let primary = self.open(primary, gateway, parts)?;
                 let mut follower = |name: &String| {
-                    Ok::<_, String>((name.clone(), self.open(name, gateway, watches)?))
+                    Ok::<_, String>((name.clone(), self.open(name, gateway, parts)?))
                 };
                 let followers = followers.iter().map(&mut follower).collect::<Result<_, _>>()?;
                 let fan_out = Arc::new(FanOut::new(primary, followers, Patience::default()));
-                let seen = Arc::downgrade(&fan_out);
-                watches.push(Box::new(move || followers_of(&*seen.upgrade()?)));
+                parts.push(Arc::clone(&fan_out) as _);
                 fan_out
             }
             Kind::Tier { hot, cold, after } => {
-                let hot = self.open(hot, gateway, watches)?;
-                let cold = self.open(cold, gateway, watches)?;
+                let hot = self.open(hot, gateway, parts)?;
+                let cold = self.open(cold, gateway, parts)?;
                 let tier = Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)));
-                tier.keep_moving(Pauses::default());
-                let seen = Arc::downgrade(&tier);
-                watches.push(Box::new(move || {
-                    let error = seen.upgrade()?.failed()?;
-                    Some(format!("rows that are old can't be moved: {error}"))
-                }));
+                parts.push(Arc::clone(&tier) as _);
                 tier
             }
         };
@@ -166,13 +161,26 @@ impl Plan {
     }
 }
 
-/// Which followers are not well, if any are not.
-fn followers_of(fan_out: &FanOut) -> Option<String> {
-    let trouble = |lag: fan_out::Lag| match (&lag.error, lag.refilling) {
-        (Some(error), _) => Some(format!("follower {}: {error}", lag.name)),
-        (None, true) => Some(format!("follower {} is being refilled", lag.name)),
-        (None, false) => None,
-    };
-    let troubles: Vec<String> = fan_out.lags().into_iter().filter_map(trouble).collect();
-    (!troubles.is_empty()).then(|| troubles.join("; "))
+#[async_trait]
+impl Part for FanOut {
+    fn trouble(&self) -> Option<String> {
+        let trouble = |lag: fan_out::Lag| match (&lag.error, lag.refilling) {
+            (Some(error), _) => Some(format!("follower {}: {error}", lag.name)),
+            (None, true) => Some(format!("follower {} is being refilled", lag.name)),
+            (None, false) => None,
+        };
+        let troubles: Vec<String> = self.lags().into_iter().filter_map(trouble).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+}
+
+#[async_trait]
+impl Part for Tier {
+    fn trouble(&self) -> Option<String> {
+        Some(format!("rows that are old can't be moved: {}", self.failed()?))
+    }
+
+    async fn tend(&self) {
+        self.keep_moving(Pauses::default()).await;
+    }
 }

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::{join_all, pending};
 use lakesync::adapter::{Adapter, Batch};
 use lakesync::clock::WallClock;
 use lakesync::name::Position;
@@ -13,14 +14,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::failpoint;
 use super::policy::Backoff;
 use super::session::Session;
-use super::{Backend, Failure, Watch};
+use super::{Backend, Failure, Part};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    /// What tells of its parts.
-    watches: Vec<Watch>,
+    /// Parts of it that are watched and tended.
+    parts: Vec<Arc<dyn Part>>,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
@@ -41,10 +42,10 @@ impl Flusher {
         clock: Arc<dyn WallClock>,
     ) -> Option<Self> {
         let progress = gateway.progress(&backend.name)?;
-        let mut watches = Vec::new();
+        let mut parts = Vec::new();
         Some(Self {
-            adapter: (backend.open)(&gateway.record().name, &mut watches),
-            watches,
+            adapter: (backend.open)(&gateway.record().name, &mut parts),
+            parts,
             backend: backend.clone(),
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
@@ -90,8 +91,21 @@ impl Flusher {
         }
     }
 
-    /// Waits until a round is due; none if the gateway has gone.
+    /// Waits until a round is due, and tends the parts meanwhile; none if the gateway has gone.
     async fn due(&mut self) -> Option<Gateway> {
+        let parts = self.parts.clone();
+        let tended = async {
+            join_all(parts.iter().map(|part| part.tend())).await;
+            pending().await
+        };
+        tokio::select! {
+            biased;
+            due = self.wait() => due,
+            () = tended => None,
+        }
+    }
+
+    async fn wait(&mut self) -> Option<Gateway> {
         let Some(Session { mark, prepared }) = &self.session else {
             return self.gateway.upgrade();
         };
@@ -143,11 +157,16 @@ impl Flusher {
         let mut own_turn = self.backend.turn().await;
         let mut next = None;
         while session.mark.position < target {
-            if self.backend.writers.available_permits() == 0 {
-                // Others wait: nobody's backlog is to starve them. What was read ahead is let go.
-                drop((own_turn, next.take()));
-                own_turn = self.backend.turn().await;
-            }
+            // Others may wait: nobody's backlog is to starve them.
+            drop(own_turn);
+            own_turn = match self.backend.free_turn() {
+                Some(turn) => turn,
+                None => {
+                    // As what was read ahead would lie about for as long as they write.
+                    next = None;
+                    self.backend.turn().await
+                }
+            };
             if next.is_none() {
                 next = read(gateway, &self.backend, session.mark.position, target).await?;
             }
@@ -156,7 +175,12 @@ impl Flusher {
                 self.session = None;
                 return Err(Failure::Trimmed);
             };
-            session.prepare(gateway, &*adapter, &self.progress).await?;
+            if !session.is_prepared(gateway) {
+                // Tables may take long to be altered, and others write meanwhile.
+                drop(own_turn);
+                session.prepare(gateway, &*adapter, &self.progress).await?;
+                own_turn = self.backend.turn().await;
+            }
             let (mark, flushed) =
                 (after(&session.mark, &backlog), (backlog.changes, backlog.bytes as u64));
             self.progress.send_modify(|progress| progress.oldest_ms = Some(backlog.made_ms));
@@ -174,6 +198,8 @@ impl Flusher {
             session.mark = mark;
             self.progress.send_modify(|progress| {
                 progress.mark = Some(mark);
+                // With the mark, which ends a Flush: whoever asked for it is told of no error of before.
+                progress.error = None;
                 progress.floor = mark.position;
                 progress.flushed.0 += flushed.0;
                 progress.flushed.1 += flushed.1;
@@ -217,7 +243,7 @@ impl Flusher {
 
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
-        let troubles: Vec<String> = self.watches.iter().filter_map(|watch| watch()).collect();
+        let troubles: Vec<String> = self.parts.iter().filter_map(|part| part.trouble()).collect();
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
                 true => tracing::info!(backend = %self.backend.name, "all parts are well again"),

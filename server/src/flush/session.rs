@@ -63,13 +63,22 @@ impl Session {
             filled?;
         }
         let mark = session.mark;
+        let has_all = gateway.head()? == mark.position;
         progress.send_modify(|progress| {
             progress.mark = Some(mark);
+            if has_all {
+                progress.error = None;
+            }
             progress.floor = mark.position;
             progress.prepared = Some(Arc::clone(&session.prepared));
         });
         gateway.remember(name, mark).await?;
         Ok(session)
+    }
+
+    /// Whether there is room for all that the schema has.
+    pub(super) fn is_prepared(&self, gateway: &Gateway) -> bool {
+        Arc::ptr_eq(&gateway.schema(), &self.prepared)
     }
 
     /// Makes room for what the schema has gained.
@@ -79,8 +88,8 @@ impl Session {
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), Failure> {
-        let schema = gateway.schema();
-        if !Arc::ptr_eq(&schema, &self.prepared) {
+        if !self.is_prepared(gateway) {
+            let schema = gateway.schema();
             adapter.prepare(&schema).await?;
             progress.send_modify(|progress| progress.prepared = Some(Arc::clone(&schema)));
             self.prepared = schema;
@@ -108,12 +117,17 @@ impl Session {
             let mut after = None;
             loop {
                 // A page is a turn: other gateways go on writing meanwhile.
-                let _turn = backend.turn().await;
+                let mut turn = backend.turn().await;
                 let rows = gateway.rows_after(&table.table, after.as_ref()).await?;
                 let Some((last, _)) = rows.last() else { break };
                 // A table that was widened meanwhile holds what the old type does not.
-                self.prepare(gateway, adapter, progress).await?;
+                if !self.is_prepared(gateway) {
+                    drop(turn);
+                    self.prepare(gateway, adapter, progress).await?;
+                    turn = backend.turn().await;
+                }
                 adapter.join(&table.table, &rows).await?;
+                drop(turn);
                 failpoint::reach("after-page");
                 after = Some(last.clone());
             }

@@ -174,12 +174,12 @@ async fn a_flush_that_the_database_ends_for_a_deadlock_comes_again() {
         let much = format!("INSERT INTO {own} VALUES (0){}", ", (0)".repeat(999));
         let (sleep, busy) = match database {
             Database::Postgres(_) => (
-                "SELECT pg_sleep(1)",
+                "SELECT pg_sleep(3)",
                 "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'BEGIN; INSERT%' \
                  AND wait_event = 'PgSleep'",
             ),
             Database::MariaDb(_) => (
-                "SELECT sleep(1)",
+                "SELECT sleep(3)",
                 "SELECT count(*) FROM information_schema.processlist WHERE state = 'User sleep'",
             ),
         };

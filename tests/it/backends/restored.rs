@@ -158,8 +158,9 @@ async fn a_combination_of_backends_is_one_to_restore_from() {
     ] {
         let place = tempfile::tempdir().expect("a directory");
         let (data, file) = (place.path().join("data"), place.path().join("lakesync.toml"));
-        let [a, b] = [("a", one), ("b", other)]
-            .map(|(name, database)| database.settings(name, &database.fresh(), database.address()));
+        let schema = other.fresh();
+        let a = one.settings("a", &one.fresh(), one.address());
+        let b = other.settings("b", &schema, other.address());
         let settings =
             format!("flush_to = ['all']\n{a}{b}[backends.all]\n{combined}\nflush_age = '0s'\n");
         std::fs::write(&file, settings).expect("written");
@@ -177,6 +178,9 @@ async fn a_combination_of_backends_is_one_to_restore_from() {
         client.flush().await.expect("flushed");
         let before = Replica::by_checkpoint(&client).await.expect("rows").live();
         assert_eq!(before.len(), 19, "{combined}");
+        let of_b = format!("{}.{}", other.quoted(&schema), other.quoted("notes"));
+        let in_b = format!("SELECT count(*) FROM {of_b}");
+        within(async { while other.ask(&in_b).await != ["10"] {} }).await;
         served.signal("TERM").await;
         drop(client);
         served.ended().await;

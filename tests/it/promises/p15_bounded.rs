@@ -276,8 +276,8 @@ async fn p15_catching_up_reads_the_log_in_pieces_and_none_in_vain() {
     let before = store.seen();
     store.take_largest_bytes();
     backend.fare(Fares::Well);
-    let flushed = ann.flush().await.expect("flushed");
-    assert_eq!((flushed.position, flushed.rows), (100, 25_000));
+    assert_eq!(ann.flush().await.expect("flushed").position, 100);
+    assert_eq!(backend.all("todos").await.len(), 25_000);
     let read_bytes = (store.seen() - before).read_bytes;
     assert!(read_bytes < log_bytes + log_bytes / 4, "{read_bytes} bytes of {log_bytes} were read");
     let largest = store.take_largest_bytes();

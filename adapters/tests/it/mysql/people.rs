@@ -306,6 +306,7 @@ async fn a_unique_index_of_theirs_stops_new_and_known_rows() {
         let error = adapter.write(&batch).await.expect_err("two rows of one value");
         assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
         assert!(error.to_string().contains("lift the constraint"), "{error}");
+        assert!(error.to_string().contains("unique index"), "{error}");
         assert_eq!(adapter.watermark(LOG).await, Ok(Position(1)));
         let sql = format!("SELECT COUNT(*), SUM(n) FROM {name}.t");
         assert_eq!(server.mariadb(&sql).await, "600|179700", "nothing of it stays");

@@ -288,3 +288,25 @@ async fn filling_ends_where_rows_are_known_or_in_the_way() {
     assert_eq!(adapter.history(None, 9_999).await.expect("history").len(), 3_004);
     assert_eq!(adapter.rows(&id("t"), None, 9_999).await.expect("rows").len(), 3_001);
 }
+
+/// The bytes of one number pass for another one in a column of another type.
+#[tokio::test]
+async fn a_column_of_another_type_by_now_is_never_given_false_values() {
+    let Some(server) = Testing::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, true);
+    adapter.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    let rows = |from: i64, to: i64| (from..to).map(|at| n(&format!("r{at}"), 1, at)).collect();
+    server.psql(&format!("ALTER TABLE {name}.t ALTER n TYPE double precision")).await;
+    adapter.write(&one_commit(1, rows(0, 9))).await.expect("few are converted");
+    let many = one_commit(2, rows(9, 2_000));
+    let error = adapter.write(&many).await.expect_err("another type");
+    let said = "table t has the column n as double precision, where bigint is wanted";
+    assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+    assert!(error.to_string().contains(said), "{error}");
+    let sum = format!("SELECT count(*), sum(n) FROM {name}.t");
+    assert_eq!(server.psql(&sum).await, "9|36", "nothing of it stays");
+    server.psql(&format!("ALTER TABLE {name}.t ALTER n TYPE bigint")).await;
+    adapter.write(&many).await.expect("it was put back");
+    assert_eq!(server.psql(&sum).await, "2000|1999000");
+}
