@@ -170,20 +170,24 @@ async fn a_flush_that_the_database_ends_for_a_deadlock_comes_again() {
             .map(|name| format!("{}.{}", database.quoted(&schema), database.quoted(name)));
         database.ask(&format!("CREATE TABLE {own} (n int)")).await;
         let update = |nth| format!("UPDATE {table} SET title = 'theirs' WHERE id = '{nth}'");
-        // Postgres ends who waited first, and MariaDB who has written least.
+        // Postgres ends who has waited for a second when both wait, so they wait for us and then ask
+        // for what we have; MariaDB ends who has written least.
         let much = format!("INSERT INTO {own} VALUES (0){}", ", (0)".repeat(999));
-        let (sleep, busy) = match database {
+        let (wait, busy) = match database {
             Database::Postgres(_) => (
-                "SELECT pg_sleep(3)",
+                "DO $$ BEGIN WHILE NOT EXISTS (SELECT 1 FROM pg_locks \
+                 WHERE NOT granted AND transactionid = pg_current_xact_id()::xid) \
+                 LOOP PERFORM pg_sleep(0.02); END LOOP; END $$",
                 "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'BEGIN; INSERT%' \
                  AND wait_event = 'PgSleep'",
             ),
             Database::MariaDb(_) => (
                 "SELECT sleep(3)",
-                "SELECT count(*) FROM information_schema.processlist WHERE state = 'User sleep'",
+                "SELECT count(*) FROM information_schema.processlist \
+                 WHERE info = 'SELECT sleep(3)'",
             ),
         };
-        let theirs = format!("BEGIN; {much}; {}; {sleep}; {}; COMMIT", update(1), update(0));
+        let theirs = format!("BEGIN; {much}; {}; {wait}; {}; COMMIT", update(1), update(0));
         let theirs = tokio::spawn(async move { database.ask(&theirs).await });
         within(async { while database.ask(busy).await == ["0"] {} }).await;
         ann.push(rows("new", 10)).await.expect("pushed");
