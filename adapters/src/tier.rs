@@ -7,7 +7,7 @@
 //! cold backend has, it is brought back; and a row in both is what the hot one says. A crash between
 //! two steps leaves a row in both, which reads as one and moves again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,30 +19,9 @@ use lakesync::clock::WallClock;
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
-use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fit;
 use crate::pace::Pace;
-
-/// How long the search for old rows pauses.
-#[derive(Clone, Copy, Debug)]
-pub struct Pauses {
-    /// After a few rows: the search is a small part of what the hot backend does.
-    pub step: Duration,
-    /// After the last of them, or a failure.
-    pub round: Duration,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self { step: Duration::from_millis(100), round: Duration::from_secs(60) }
-    }
-}
-
-/// How long the rows that move with a write may hold it up.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long no row moves with a write after that has failed.
-const REST: Duration = Duration::from_secs(60);
 
 /// Two adapters, and when a row moves from the one to the other.
 #[derive(Debug)]
@@ -63,10 +42,8 @@ struct Walk {
     table: Option<TableName>,
     after: Option<RowId>,
     pace: Pace,
-    /// When it goes on, if nobody writes.
-    next: Option<Instant>,
-    /// Until when it has failed too lately for a write to try it.
-    rests_until: Option<Instant>,
+    /// Tables of which nothing is being forgotten any more.
+    settled: BTreeSet<TableName>,
 }
 
 impl Tier {
@@ -81,36 +58,16 @@ impl Tier {
         Self { hot, cold, after, clock, turn: Default::default(), failed: Mutex::default() }
     }
 
-    /// Moves old rows for as long as it is polled: rows grow old while nobody writes. It may be
-    /// dropped at any moment, and goes on where it was when it is called again.
-    pub async fn keep_moving(&self, pauses: Pauses) {
-        loop {
-            let next = self.turn.lock().await.next;
-            sleep_until(next.unwrap_or_else(Instant::now)).await;
-            let pause = match self.advance().await {
-                Ok(false) => pauses.step,
-                // What failed is told by `failed`, and tried again.
-                Ok(true) | Err(_) => pauses.round,
-            };
-            self.turn.lock().await.next = Some(Instant::now() + pause);
-        }
-    }
-
-    /// Looks at the next few rows and moves those that are old, as every write does. Says whether
-    /// those were the last there are.
+    /// Looks at the next few rows and moves those that are old. Says whether those were the last there
+    /// are. Nothing moves by itself.
     pub async fn advance(&self) -> Result<bool, AdapterError> {
         let mut walk = self.turn.lock().await;
         let moved = self.step(&mut walk).await;
-        self.note(&mut walk, &moved);
+        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
         moved
     }
 
-    fn note(&self, walk: &mut Walk, moved: &Result<bool, AdapterError>) {
-        walk.rests_until = moved.is_err().then(|| Instant::now() + REST);
-        *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
-    }
-
-    /// Why rows could not be moved, the last time that it was tried. Writes don't fail for it.
+    /// Why rows could not be moved, the last time that it was tried.
     pub fn failed(&self) -> Option<AdapterError> {
         self.failed.lock().expect("BUG: a panic while an error was put").clone()
     }
@@ -139,10 +96,24 @@ impl Tier {
         let old: Vec<_> = page.into_iter().filter(|(_, row)| self.is_old(row)).collect();
         if !old.is_empty() {
             self.cold.join(&table, &old).await?;
+            walk.settled.remove(&table);
             self.hot.forget(&table, &old).await?;
+            walk.settled.insert(table);
         }
         walk.after = Some(last);
         Ok(false)
+    }
+
+    /// Waits until nothing of `table` is being forgotten. Of a step that was broken off, by us or by
+    /// the end of a process, the hot backend may still be working on the last thing it was told: a
+    /// row that is found there now might be gone when it is written. Writers have their turns there
+    /// one after the other, so a join of nothing has its own when that has ended.
+    async fn settle(&self, walk: &mut Walk, table: &TableName) -> Result<(), AdapterError> {
+        if !walk.settled.contains(table) {
+            self.hot.join(table, &[]).await?;
+            walk.settled.insert(table.clone());
+        }
+        Ok(())
     }
 
     fn is_old(&self, row: &Row) -> bool {
@@ -232,17 +203,10 @@ impl Adapter for Tier {
             written.entry(&delta.table).or_default().insert(&delta.row_id);
         }
         for (table, row_ids) in written {
+            self.settle(&mut walk, table).await?;
             self.warm(table, &row_ids.into_iter().collect::<Vec<_>>()).await?;
         }
-        self.hot.write(batch).await?;
-        // What was written is safe: that old rows can't move is nothing to write it again for, nor
-        // to be held up by. A step may end anywhere, as in a crash.
-        if walk.rests_until.is_none_or(|until| until <= Instant::now()) {
-            let moved = timeout(STEP_TIMEOUT, self.step(&mut walk)).await;
-            let late = |_| Err(AdapterError::Unavailable(format!("no end in {STEP_TIMEOUT:?}")));
-            self.note(&mut walk, &moved.unwrap_or_else(late));
-        }
-        Ok(())
+        self.hot.write(batch).await
     }
 
     async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
@@ -255,13 +219,15 @@ impl Adapter for Tier {
 
     /// Old rows that are not in the hot backend are joined where they belong.
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        let _turn = self.turn.lock().await;
+        let mut walk = self.turn.lock().await;
+        self.settle(&mut walk, table).await?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
         let absent = self.warm(table, &row_ids).await?;
         let is_cold = |(row_id, row): &&(RowId, Row)| absent.contains(row_id) && self.is_old(row);
         let (cold, hot): (Vec<_>, Vec<_>) = rows.iter().partition(is_cold);
         let owned = |rows: Vec<&(RowId, Row)>| rows.into_iter().cloned().collect::<Vec<_>>();
-        if !cold.is_empty() {
+        // A join of nothing is for both, as somebody may wait until nothing is being forgotten.
+        if !cold.is_empty() || rows.is_empty() {
             self.cold.join(table, &owned(cold)).await?;
         }
         self.hot.join(table, &owned(hot)).await
@@ -298,7 +264,8 @@ impl Adapter for Tier {
     /// The cold backend forgets first: were a crash to leave it an older state alone, a row that was
     /// deleted would be back.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        let _turn = self.turn.lock().await;
+        let mut walk = self.turn.lock().await;
+        walk.settled.remove(table);
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
         let hot = self.hot.find(table, &row_ids).await?;
         let cold = self.cold.find(table, &row_ids).await?;

@@ -13,6 +13,7 @@ mod sweep;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Capacity};
@@ -44,10 +45,10 @@ trait Part: Send + Sync {
     /// What is wrong with it, if anything is.
     fn trouble(&self) -> Option<String>;
 
-    /// Does what it does by itself, without end. It is dropped whenever there is something to flush,
-    /// and called again.
-    async fn tend(&self) {
-        std::future::pending().await
+    /// Does a little of what it does by itself, and says after how long to go on; none if that is
+    /// nothing.
+    async fn tend(&self) -> Option<Duration> {
+        None
     }
 }
 

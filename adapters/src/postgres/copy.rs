@@ -67,8 +67,10 @@ JOIN pg_catalog.pg_attribute a
     ON a.attrelid = $1::regclass AND a.attname = u.name AND NOT a.attisdropped
 WHERE pg_catalog.format_type(a.atttypid, a.atttypmod) <> u.kind
 LIMIT 1";
-    let columns: Vec<_> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    let kinds: Vec<_> = table.columns.iter().map(|column| types::name(column.kind)).collect();
+    let columns = table.columns.iter().map(|column| column.name.as_str());
+    let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).collect();
+    let kinds = table.columns.iter().map(|column| types::name(column.kind));
+    let kinds: Vec<_> = ["text".to_owned()].into_iter().chain(kinds).collect();
     let name = names.synced(&table.table);
     let statement = Statement::new(SQL).bind(name).bind(columns).bind(kinds);
     let Some(row) = statement.row(connection).await? else { return Ok(()) };

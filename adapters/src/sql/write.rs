@@ -101,7 +101,9 @@ impl<E: Writes> Backend<E> {
         };
         for way in ways {
             match self.write_by(batch, *way).await {
-                Err(failure) if failure.is_duplicate() && *way != Way::Upsert => {
+                // How filling ends.
+                Err(failure) if failure.is_duplicate() && *way == Way::Blind => {}
+                Err(failure) if failure.is_duplicate() && *way == Way::New => {
                     self.is_hindered.store(true, Ordering::Relaxed);
                 }
                 Err(failure) => return Err(failure),

@@ -33,6 +33,9 @@ pub(crate) enum Mode {
     Away,
     /// No call ever answers.
     Hangs,
+    /// What is forgotten is forgotten when somebody writes next, and never answered: the caller gave
+    /// up while the backend was at it.
+    ForgetsLate,
     /// Calls of this name answer after so long.
     SlowAt(&'static str, Duration),
 }
@@ -49,6 +52,10 @@ impl Faults {
         *self.0.lock().expect("a plan") = State { calls: Vec::new(), mode };
     }
 
+    fn mode(&self) -> Mode {
+        self.0.lock().expect("a plan").mode
+    }
+
     /// The calls since then.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.0.lock().expect("a plan").calls.clone()
@@ -60,7 +67,7 @@ impl Faults {
         match state.mode {
             Mode::Working | Mode::SlowAt(..) => false,
             Mode::DiesAt(at, _) | Mode::FailsAt(at, _) => at <= state.calls.len(),
-            Mode::Away | Mode::Hangs => !state.calls.is_empty(),
+            Mode::Away | Mode::Hangs | Mode::ForgetsLate => !state.calls.is_empty(),
         }
     }
 
@@ -80,6 +87,7 @@ impl Faults {
         match mode {
             Mode::Away => failed(),
             Mode::Hangs => std::future::pending().await,
+            Mode::ForgetsLate if name == "forget" => std::future::pending().await,
             Mode::SlowAt(slow, pause) if slow == name => {
                 tokio::time::sleep(pause).await;
                 call.await
@@ -91,21 +99,38 @@ impl Faults {
                 }
                 failed()
             }
-            Mode::Working | Mode::SlowAt(..) | Mode::DiesAt(..) | Mode::FailsAt(..) => call.await,
+            Mode::Working
+            | Mode::ForgetsLate
+            | Mode::SlowAt(..)
+            | Mode::DiesAt(..)
+            | Mode::FailsAt(..) => call.await,
         }
     }
 }
+
+/// Rows of a table that are to be let go of.
+type Forgotten = (TableName, Vec<(RowId, Row)>);
 
 /// An adapter with faults.
 #[derive(Debug)]
 pub(crate) struct Flaky {
     inner: Arc<dyn Adapter>,
     faults: Faults,
+    late: Mutex<Option<Forgotten>>,
 }
 
 impl Flaky {
     pub(crate) fn around(inner: impl Adapter, faults: &Faults) -> Arc<dyn Adapter> {
-        Arc::new(Self { inner: Arc::new(inner), faults: faults.clone() })
+        Arc::new(Self { inner: Arc::new(inner), faults: faults.clone(), late: Mutex::default() })
+    }
+
+    /// As one writer waits for another.
+    async fn end_what_is_late(&self) -> Result<(), AdapterError> {
+        let late = self.late.lock().expect("no panic").take();
+        match late {
+            Some((table, rows)) => self.inner.forget(&table, &rows).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -124,6 +149,7 @@ impl Adapter for Flaky {
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
+        self.end_what_is_late().await?;
         self.faults.around("write", self.inner.write(batch)).await
     }
 
@@ -136,6 +162,7 @@ impl Adapter for Flaky {
     }
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        self.end_what_is_late().await?;
         self.faults.around("join", self.inner.join(table, rows)).await
     }
 
@@ -157,6 +184,9 @@ impl Adapter for Flaky {
     }
 
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
+        if self.faults.mode() == Mode::ForgetsLate {
+            *self.late.lock().expect("no panic") = Some((table.clone(), rows.to_vec()));
+        }
         self.faults.around("forget", self.inner.forget(table, rows)).await
     }
 

@@ -8,10 +8,10 @@ use lakesync::clock::ManualClock;
 use lakesync::name::Position;
 use lakesync::testing::id;
 use lakesync_adapters::memory::Memory;
-use lakesync_adapters::tier::{Pauses, Tier};
+use lakesync_adapters::tier::Tier;
 
 use crate::flaky::{Faults, Flaky, Mode, When};
-use crate::texts::{LOG, batch, contents, rows, shown, stretch, tables};
+use crate::texts::{LOG, batch, contents, rows, shown, tables};
 
 const AFTER_MS: u64 = 1_000;
 
@@ -53,44 +53,6 @@ async fn age(tier: &Tier) {
     for _ in 0..9 {
         tier.advance().await.expect("advance");
     }
-}
-
-#[tokio::test]
-async fn rows_move_while_nobody_writes_and_after_a_failure() {
-    let house = House::default();
-    let tier = house.prepared().await;
-    let changes: Vec<String> = (0..600).map(|n| format!("todos/r{n:03}@0 a=1")).collect();
-    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
-    tier.write(&batch(1, &changes)).await.expect("write");
-    house.faults.set(Mode::Away);
-    house.clock.set(AFTER_MS + 1);
-    let pauses = Pauses { step: Duration::from_millis(1), round: Duration::from_millis(5) };
-    let life = async {
-        until(async || tier.failed().is_some()).await;
-        assert_eq!(house.todos().await.1.len(), 0, "it can't");
-        house.faults.set(Mode::Working);
-        until(async || house.todos().await.1.len() == 600).await;
-        until(async || tier.failed().is_none()).await;
-        // Rows that grow old later move in a later round.
-        tier.write(&batch(2, &["todos/late@1000 a=1"])).await.expect("write");
-        house.clock.set(3 * AFTER_MS);
-        until(async || house.todos().await.1.len() == 601).await;
-        assert_eq!(house.todos().await.0.len(), 0);
-    };
-    tokio::select! {
-        () = tier.keep_moving(pauses) => unreachable!("it goes on for ever"),
-        () = life => {}
-    }
-}
-
-/// Waits until `done`, which comes by itself.
-async fn until(done: impl AsyncFn() -> bool) {
-    let waited = async {
-        while !done().await {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it comes");
 }
 
 #[tokio::test]
@@ -244,7 +206,7 @@ async fn forgetting_may_break_off_anywhere() {
 }
 
 #[tokio::test]
-async fn a_write_moves_a_few_rows_only() {
+async fn a_few_rows_move_at_a_time() {
     let house = House::default();
     let tier = house.prepared().await;
     let many: Vec<_> = (0..3_000).map(|nth| format!("todos/r{nth:04}@1 a=1")).collect();
@@ -252,15 +214,15 @@ async fn a_write_moves_a_few_rows_only() {
     tier.write(&batch(1, &many)).await.expect("write");
     house.clock.set(5_000);
     let mut left = 3_000;
-    for position in 2.. {
-        tier.write(&stretch(position, position, Vec::new())).await.expect("write");
+    for step in 0.. {
+        tier.advance().await.expect("advance");
         let now = rows(&house.hot, "todos").await.len();
         assert!(left <= now + 256, "{} rows moved at once", left - now);
         left = now;
         if left == 0 {
             break;
         }
-        assert!(position < 50, "{left} rows are left");
+        assert!(step < 50, "{left} rows are left");
     }
     assert_eq!(rows(&tier, "todos").await.len(), 3_000);
 }
@@ -289,25 +251,32 @@ async fn without_the_cold_backend_known_rows_are_written() {
     assert_eq!(tier.failed(), None);
 }
 
-/// A backend that answers nothing holds up one write for some seconds, and no other for a minute.
+/// A step is given up, or its process ends, while the hot backend is about to let go of a row: who
+/// writes that row next writes all of it.
 #[tokio::test]
-async fn a_cold_backend_that_hangs_does_not_hold_up_writes() {
-    let house = House::default();
-    let faults = Faults::default();
-    let cold = Flaky::around(house.cold.clone(), &faults);
-    let after = Duration::from_millis(AFTER_MS);
-    let tier = Tier::new(Arc::new(house.hot.clone()), cold, after, Arc::clone(&house.clock) as _);
-    tier.prepare(&tables(&["todos"])).await.expect("prepare");
-    tier.write(&batch(1, &["todos/a@1 a=1"])).await.expect("write");
-    house.clock.set(5_000);
-    faults.set(Mode::Hangs);
-    for position in 2..50 {
-        let batch = batch(position, &["todos/a@2 a=2"]);
-        let limit = Duration::from_secs(20);
-        tokio::time::timeout(limit, tier.write(&batch)).await.expect("in time").expect("written");
+async fn a_row_that_is_being_forgotten_is_written_whole() {
+    for is_opened_anew in [false, true] {
+        let house = House::default();
+        let hot = Flaky::around(house.hot.clone(), &house.faults);
+        let open = || {
+            let (hot, cold) = (Arc::clone(&hot), Arc::new(house.cold.clone()));
+            let after = Duration::from_millis(AFTER_MS);
+            Tier::new(hot, cold, after, Arc::clone(&house.clock) as _)
+        };
+        let mut tier = open();
+        tier.prepare(&tables(&["todos"])).await.expect("prepare");
+        tier.write(&batch(1, &["todos/a@1 a=1"])).await.expect("write");
+        house.clock.set(5_000);
+        house.faults.set(Mode::ForgetsLate);
+        let step = async || tokio::time::timeout(Duration::from_millis(50), tier.advance()).await;
+        while step().await.is_ok() {}
+        assert_eq!(house.todos().await.0.len(), 1, "it is at it");
+        if is_opened_anew {
+            tier = open();
+        }
+        tier.write(&batch(2, &["todos/a@4900 b=2"])).await.expect("write");
+        assert_eq!(shown(&house.hot, "todos").await, ["a: a=1 b=2"]);
     }
-    assert!(matches!(tier.failed(), Some(AdapterError::Unavailable(_))));
-    assert_eq!(faults.calls().len(), 1, "it was asked once");
 }
 
 /// What comes late and is old already does not pass through the hot backend.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::Adapter;
@@ -9,11 +10,20 @@ use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
 use lakesync_adapters::fan_out::{self, FanOut, Patience};
 use lakesync_adapters::route::Route;
-use lakesync_adapters::tier::{Pauses, Tier};
+use lakesync_adapters::tier::Tier;
 use lakesync_adapters::{mysql, postgres};
 
 use super::{Backend, Part, Policy};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
+
+/// How long the search for old rows pauses after some of them: it is a part of what the hot backend
+/// does.
+const TIER_STEP_PAUSE: Duration = Duration::from_millis(100);
+/// How long it pauses after the last of them.
+const TIER_ROUND_PAUSE: Duration = Duration::from_secs(60);
+/// How long it pauses after a failure. A cold backend that hangs holds up a flush for as long as a
+/// call may take, and then none for this long.
+const TIER_FAILURE_PAUSE: Duration = Duration::from_secs(300);
 
 /// A backend that settings name and that can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -180,7 +190,12 @@ impl Part for Tier {
         Some(format!("rows that are old can't be moved: {}", self.failed()?))
     }
 
-    async fn tend(&self) {
-        self.keep_moving(Pauses::default()).await;
+    async fn tend(&self) -> Option<Duration> {
+        Some(match self.advance().await {
+            Ok(false) => TIER_STEP_PAUSE,
+            Ok(true) => TIER_ROUND_PAUSE,
+            // It is told as trouble.
+            Err(_) => TIER_FAILURE_PAUSE,
+        })
     }
 }

@@ -1,10 +1,10 @@
 //! One backend of one gateway: waits until enough has gathered, writes it, and begins again.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use futures_util::future::{join_all, pending};
 use lakesync::adapter::{Adapter, Batch};
 use lakesync::clock::WallClock;
 use lakesync::name::Position;
@@ -20,8 +20,8 @@ use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGate
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    /// Parts of it that are watched and tended.
-    parts: Vec<Arc<dyn Part>>,
+    /// Parts of it that are watched, and when they are to be tended.
+    parts: Vec<(Arc<dyn Part>, Option<Instant>)>,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
@@ -45,7 +45,7 @@ impl Flusher {
         let mut parts = Vec::new();
         Some(Self {
             adapter: (backend.open)(&gateway.record().name, &mut parts),
-            parts,
+            parts: parts.into_iter().map(|part| (part, Some(Instant::now()))).collect(),
             backend: backend.clone(),
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
@@ -93,16 +93,26 @@ impl Flusher {
 
     /// Waits until a round is due, and tends the parts meanwhile; none if the gateway has gone.
     async fn due(&mut self) -> Option<Gateway> {
-        let parts = self.parts.clone();
-        let tended = async {
-            join_all(parts.iter().map(|part| part.tend())).await;
-            pending().await
+        let mut parts = std::mem::take(&mut self.parts);
+        let mut growth = self.growth.clone();
+        let due = {
+            let mut wait = pin!(self.wait());
+            loop {
+                let next = parts.iter().filter_map(|(_, at)| *at).min();
+                tokio::select! {
+                    biased;
+                    due = &mut wait => break due,
+                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                }
+                // What has begun is not broken off for a round: the backends would go on with it.
+                tokio::select! {
+                    () = tend(&mut parts) => {}
+                    () = growth.ended() => break None,
+                }
+            }
         };
-        tokio::select! {
-            biased;
-            due = self.wait() => due,
-            () = tended => None,
-        }
+        self.parts = parts;
+        due
     }
 
     async fn wait(&mut self) -> Option<Gateway> {
@@ -154,19 +164,17 @@ impl Flusher {
         session.prepare(gateway, &*adapter, &self.progress).await?;
         let total = self.growth.total();
         let target = gateway.head()?;
-        let mut own_turn = self.backend.turn().await;
+        let mut own_turn = None;
         let mut next = None;
         while session.mark.position < target {
             // Others may wait: nobody's backlog is to starve them.
-            drop(own_turn);
-            own_turn = match self.backend.free_turn() {
-                Some(turn) => turn,
-                None => {
-                    // As what was read ahead would lie about for as long as they write.
-                    next = None;
-                    self.backend.turn().await
-                }
-            };
+            drop(own_turn.take());
+            own_turn = self.backend.free_turn();
+            if own_turn.is_none() {
+                // As what was read ahead would lie about for as long as they write.
+                next = None;
+                own_turn = Some(self.backend.turn().await);
+            }
             if next.is_none() {
                 next = read(gateway, &self.backend, session.mark.position, target).await?;
             }
@@ -176,10 +184,10 @@ impl Flusher {
                 return Err(Failure::Trimmed);
             };
             if !session.is_prepared(gateway) {
-                // Tables may take long to be altered, and others write meanwhile.
-                drop(own_turn);
+                // Tables may take long to be altered, and others write meanwhile. Then it is read anew.
+                drop((own_turn.take(), backlog));
                 session.prepare(gateway, &*adapter, &self.progress).await?;
-                own_turn = self.backend.turn().await;
+                continue;
             }
             let (mark, flushed) =
                 (after(&session.mark, &backlog), (backlog.changes, backlog.bytes as u64));
@@ -243,7 +251,8 @@ impl Flusher {
 
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
-        let troubles: Vec<String> = self.parts.iter().filter_map(|part| part.trouble()).collect();
+        let troubles: Vec<String> =
+            self.parts.iter().filter_map(|(part, _)| part.trouble()).collect();
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
                 true => tracing::info!(backend = %self.backend.name, "all parts are well again"),
@@ -274,6 +283,16 @@ impl Flusher {
             progress.oldest_ms.get_or_insert(now_ms);
             progress.error = Some(error);
         });
+    }
+}
+
+/// Tends the parts whose time has come.
+async fn tend(parts: &mut [(Arc<dyn Part>, Option<Instant>)]) {
+    let now = Instant::now();
+    for (part, at) in parts.iter_mut().filter(|(_, at)| at.is_some_and(|at| at <= now)) {
+        // One that panics is left alone: flushing goes on without it.
+        let tended = AssertUnwindSafe(part.tend()).catch_unwind().await;
+        *at = tended.unwrap_or_default().map(|pause| Instant::now() + pause);
     }
 }
 
