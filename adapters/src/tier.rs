@@ -67,6 +67,11 @@ impl Tier {
         moved
     }
 
+    /// How long after its newest write or delete a row is old.
+    pub fn after(&self) -> Duration {
+        self.after
+    }
+
     /// Why rows could not be moved, the last time that it was tried.
     pub fn failed(&self) -> Option<AdapterError> {
         self.failed.lock().expect("BUG: a panic while an error was put").clone()

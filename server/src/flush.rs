@@ -10,6 +10,7 @@ mod flusher;
 mod policy;
 mod session;
 mod sweep;
+mod tend;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ trait Part: Send + Sync {
     fn trouble(&self) -> Option<String>;
 
     /// Does a little of what it does by itself, and says after how long to go on; none if that is
-    /// nothing.
+    /// nothing. It may be dropped when flushing ends.
     async fn tend(&self) -> Option<Duration> {
         None
     }

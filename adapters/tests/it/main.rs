@@ -9,6 +9,7 @@ mod fan_out;
 mod fixtures;
 mod flaky;
 mod migrate;
+mod moving;
 mod mysql;
 mod postgres;
 mod route;

@@ -14,6 +14,8 @@ use lakesync_adapters::memory::Memory;
 use lakesync_adapters::route::Route;
 use lakesync_adapters::tier::Tier;
 
+use crate::moving::Moving;
+
 /// Opens an adapter on a backend that outlives it.
 type Open = Box<dyn Fn() -> Box<dyn Adapter> + Send + Sync>;
 
@@ -54,21 +56,12 @@ fn fan_out(part: fn() -> Open) -> Open {
     })
 }
 
-/// Everything is old: what is written moves at once.
+/// Everything is old: what is written moves with the same call.
 fn old(part: fn() -> Open) -> Open {
     let (hot, cold) = (part(), part());
     Box::new(move || {
         let (hot, cold) = (hot().into(), cold().into());
-        let tier = Arc::new(Tier::new(hot, cold, Duration::ZERO, Arc::new(SystemClock)));
-        let moving = Arc::downgrade(&tier);
-        tokio::spawn(async move {
-            while let Some(tier) = moving.upgrade() {
-                // What is not prepared yet has no rows.
-                let _ = tier.advance().await;
-                tokio::task::yield_now().await;
-            }
-        });
-        Box::new(Route::new(tier, BTreeMap::new()))
+        Box::new(Moving(Tier::new(hot, cold, Duration::ZERO, Arc::new(SystemClock))))
     })
 }
 

@@ -269,7 +269,9 @@ async fn a_row_that_is_being_forgotten_is_written_whole() {
         house.clock.set(5_000);
         house.faults.set(Mode::ForgetsLate);
         let step = async || tokio::time::timeout(Duration::from_millis(50), tier.advance()).await;
-        while step().await.is_ok() {}
+        for _ in 0..3 {
+            let _ = step().await;
+        }
         assert_eq!(house.todos().await.0.len(), 1, "it is at it");
         if is_opened_anew {
             tier = open();

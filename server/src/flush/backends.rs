@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lakesync::adapter::Adapter;
@@ -16,11 +16,11 @@ use lakesync_adapters::{mysql, postgres};
 use super::{Backend, Part, Policy};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 
-/// How long the search for old rows pauses after some of them: it is a part of what the hot backend
-/// does.
+/// How long the search for old rows pauses at the least. It pauses for nine times as long as it took,
+/// too: writes wait for it meanwhile.
 const TIER_STEP_PAUSE: Duration = Duration::from_millis(100);
-/// How long it pauses after the last of them.
-const TIER_ROUND_PAUSE: Duration = Duration::from_secs(60);
+/// How long it pauses at most after the last of them; else for a tenth of the age that is old.
+const TIER_ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long it pauses after a failure. A cold backend that hangs holds up a flush for as long as a
 /// call may take, and then none for this long.
 const TIER_FAILURE_PAUSE: Duration = Duration::from_secs(300);
@@ -191,9 +191,11 @@ impl Part for Tier {
     }
 
     async fn tend(&self) -> Option<Duration> {
-        Some(match self.advance().await {
-            Ok(false) => TIER_STEP_PAUSE,
-            Ok(true) => TIER_ROUND_PAUSE,
+        let began = Instant::now();
+        let moved = self.advance().await;
+        Some(match moved {
+            Ok(false) => TIER_STEP_PAUSE.max(9 * began.elapsed()),
+            Ok(true) => (self.after() / 10).clamp(TIER_STEP_PAUSE, TIER_ROUND_PAUSE_MAX),
             // It is told as trouble.
             Err(_) => TIER_FAILURE_PAUSE,
         })

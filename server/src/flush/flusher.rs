@@ -1,7 +1,6 @@
 //! One backend of one gateway: waits until enough has gathered, writes it, and begins again.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -14,14 +13,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::failpoint;
 use super::policy::Backoff;
 use super::session::Session;
+use super::tend::{PANIC_PAUSE, tended};
 use super::{Backend, Failure, Part};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    /// Parts of it that are watched, and when they are to be tended.
-    parts: Vec<(Arc<dyn Part>, Option<Instant>)>,
+    /// Parts of it that are watched and tended.
+    parts: Vec<Arc<dyn Part>>,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
@@ -45,7 +45,7 @@ impl Flusher {
         let mut parts = Vec::new();
         Some(Self {
             adapter: (backend.open)(&gateway.record().name, &mut parts),
-            parts: parts.into_iter().map(|part| (part, Some(Instant::now()))).collect(),
+            parts,
             backend: backend.clone(),
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
@@ -59,6 +59,7 @@ impl Flusher {
     /// Flushes until the gateway has closed or failed.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
+        let _tended = tended(&self.parts, PANIC_PAUSE);
         loop {
             let Some(gateway) = self.due().await else { return };
             let mut growth = gateway.growth();
@@ -91,31 +92,8 @@ impl Flusher {
         }
     }
 
-    /// Waits until a round is due, and tends the parts meanwhile; none if the gateway has gone.
+    /// Waits until a round is due; none if the gateway has gone.
     async fn due(&mut self) -> Option<Gateway> {
-        let mut parts = std::mem::take(&mut self.parts);
-        let mut growth = self.growth.clone();
-        let due = {
-            let mut wait = pin!(self.wait());
-            loop {
-                let next = parts.iter().filter_map(|(_, at)| *at).min();
-                tokio::select! {
-                    biased;
-                    due = &mut wait => break due,
-                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-                }
-                // What has begun is not broken off for a round: the backends would go on with it.
-                tokio::select! {
-                    () = tend(&mut parts) => {}
-                    () = growth.ended() => break None,
-                }
-            }
-        };
-        self.parts = parts;
-        due
-    }
-
-    async fn wait(&mut self) -> Option<Gateway> {
         let Some(Session { mark, prepared }) = &self.session else {
             return self.gateway.upgrade();
         };
@@ -251,8 +229,7 @@ impl Flusher {
 
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
-        let troubles: Vec<String> =
-            self.parts.iter().filter_map(|(part, _)| part.trouble()).collect();
+        let troubles: Vec<String> = self.parts.iter().filter_map(|part| part.trouble()).collect();
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
                 true => tracing::info!(backend = %self.backend.name, "all parts are well again"),
@@ -283,16 +260,6 @@ impl Flusher {
             progress.oldest_ms.get_or_insert(now_ms);
             progress.error = Some(error);
         });
-    }
-}
-
-/// Tends the parts whose time has come.
-async fn tend(parts: &mut [(Arc<dyn Part>, Option<Instant>)]) {
-    let now = Instant::now();
-    for (part, at) in parts.iter_mut().filter(|(_, at)| at.is_some_and(|at| at <= now)) {
-        // One that panics is left alone: flushing goes on without it.
-        let tended = AssertUnwindSafe(part.tend()).catch_unwind().await;
-        *at = tended.unwrap_or_default().map(|pause| Instant::now() + pause);
     }
 }
 

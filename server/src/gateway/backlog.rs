@@ -79,7 +79,7 @@ impl WeakGateway {
 }
 
 /// Tells of a gateway's growth without keeping it open.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Growth {
     head: watch::Receiver<Result<Position, StoreError>>,
     schema: watch::Receiver<Arc<Schema>>,
