@@ -239,9 +239,25 @@ impl Gateway {
                 self.ended().map_or(PushError::Stopped, PushError::Store)
             }
         })?;
-        match answer.await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.ended().map_or(PushError::Stopped, PushError::Store)),
+        match self.answered(answer).await {
+            Some(answer) => answer,
+            None => Err(self.ended().map_or(PushError::Stopped, PushError::Store)),
+        }
+    }
+
+    /// What the writer or its publisher answers; nothing if both have gone without an answer. A
+    /// message that is sent just as the writer ends may stay in the mailbox, and nobody drops it.
+    async fn answered<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+        let mut schema = self.0.schema.clone();
+        let gone = async {
+            self.0.mailbox.closed().await;
+            // Ends with an error, once the publisher is no more.
+            let _ = schema.wait_for(|_| false).await;
+        };
+        tokio::select! {
+            biased;
+            answered = &mut answer => answered.ok(),
+            () = gone => answer.try_recv().ok(),
         }
     }
 
@@ -264,7 +280,7 @@ impl Gateway {
         let message = Message::PutSchema { proposals, dry_run, reply };
         let stopped = || self.ended().map_or(SchemaChangeError::Stopped, SchemaChangeError::Store);
         self.0.mailbox.send(message).await.map_err(|_| stopped())?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        self.answered(answer).await.unwrap_or_else(|| Err(stopped()))
     }
 
     /// Puts sync rules into force, and returns once they are: every row must be in their index
@@ -288,7 +304,7 @@ impl Gateway {
     ) -> Result<(), RulesChangeError> {
         let stopped = || self.ended().map_or(RulesChangeError::Stopped, RulesChangeError::Store);
         self.0.mailbox.send(message).await.map_err(|_| stopped())?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        self.answered(answer).await.unwrap_or_else(|| Err(stopped()))
     }
 
     /// The sync rules in force, if there are any.
