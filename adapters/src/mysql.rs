@@ -28,6 +28,7 @@ mod put;
 mod read;
 mod statement;
 mod types;
+mod version;
 mod write;
 
 pub use crate::sql::server::Options;

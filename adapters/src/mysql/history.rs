@@ -5,9 +5,10 @@ use lakesync::name::Position;
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
+use super::read::text;
 use super::statement::Statement;
 use crate::sql::error::{Failure, corrupt};
-use crate::sql::exact;
+use crate::sql::exact::Stored;
 use crate::sql::names::{HISTORY, Names};
 use crate::sql::read::log_id;
 
@@ -45,8 +46,8 @@ async fn read_part(
         _ => "log_id > ?",
     };
     let sql = format!(
-        "SELECT log_id, position, `index`, exact FROM {} WHERE {condition} \
-         ORDER BY log_id, position, `index` LIMIT ?",
+        "SELECT log_id, position, `index`, table_name, row_id, hlc, client, exact FROM {} \
+         WHERE {condition} ORDER BY log_id, position, `index` LIMIT ?",
         names.own(HISTORY)
     );
     let mut statement = Statement::new(sql);
@@ -68,5 +69,12 @@ fn change(row: &MySqlRow) -> Result<Change, Failure> {
     let index = u32::try_from(index).map_err(corrupt)?;
     let (log, position) = (log_id(row.try_get_unchecked(0)?)?, Position(row.try_get(1)?));
     let place = Place { log, position, index };
-    Ok(Change { place, delta: exact::decode(row.try_get_unchecked(3)?)? })
+    let stored = Stored {
+        table: text(row, 3)?,
+        row_id: text(row, 4)?,
+        hlc: row.try_get(5)?,
+        client: text(row, 6)?,
+        exact: row.try_get_unchecked(7)?,
+    };
+    Ok(Change { place, delta: stored.delta()? })
 }

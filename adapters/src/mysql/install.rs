@@ -2,32 +2,28 @@
 
 use async_trait::async_trait;
 use lakesync::adapter::AdapterError;
+use lakesync::limits::ROW_ID_BYTES_MAX;
 use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 
 use super::engine::MySqlEngine;
-use super::read::text;
 use super::statement::Statement;
 use super::types::Flavour;
+use super::version::flavour;
 use crate::sql::error::Failure;
-use crate::sql::install::{FORMAT, Installs};
+use crate::sql::install::Installs;
 use crate::sql::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::pool::Session;
+use crate::sql::read::FORMAT;
 use crate::sql::script::Script;
 
-/// What a statement must be able to carry: a row of the largest size, and what it looks like.
-const PACKET_BYTES_MIN: u64 = 8 << 20;
+/// The name of the lock of whoever prepares a database, which is a parameter. Locks are the whole
+/// server's, and their names are short.
+pub(super) const ALONE: &str = "CONCAT('lakesync ', LEFT(SHA2(?, 256), 40))";
 
 #[async_trait]
 impl Installs for MySqlEngine {
     const NOW_MICROS: &'static str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
-
-    async fn format(&self, connection: &mut MySqlConnection) -> Result<Option<i32>, Failure> {
-        flavour(connection).await?;
-        let sql = format!("SELECT format FROM {}", self.names.own(META));
-        let row = Statement::new(sql).row(connection).await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
-    }
 
     async fn install(&self) -> Result<(), Failure> {
         let mut session = self.alone().await?;
@@ -60,7 +56,7 @@ impl MySqlEngine {
         // For locks, and for us to go on, nobody waits longer than for a call.
         let limit = self.server.options.call_timeout;
         let mut session = self.ready(limit).await?;
-        let sql = "SELECT GET_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)), ?)";
+        let sql = format!("SELECT GET_LOCK({ALONE}, ?)");
         let statement = Statement::new(sql).bind(self.names.space()).bind(limit.as_secs());
         let row = statement.row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;
         match row.try_get_unchecked::<Option<i64>, _>(0)? {
@@ -74,7 +70,7 @@ impl MySqlEngine {
         &self,
         mut session: Session<MySqlConnection>,
     ) -> Result<(), Failure> {
-        let sql = "SELECT RELEASE_LOCK(CONCAT('lakesync ', LEFT(SHA2(?, 256), 40)))";
+        let sql = format!("SELECT RELEASE_LOCK({ALONE})");
         Statement::new(sql).bind(self.names.space()).rows(&mut session).await?;
         session.end();
         Ok(())
@@ -85,7 +81,11 @@ impl MySqlEngine {
             [META, TABLES, COLUMNS, ROWS, WATERMARKS, HISTORY].map(|table| self.names.own(table));
         let form = format!("ENGINE = InnoDB ROW_FORMAT = DYNAMIC COLLATE {}", flavour.collation());
         let now = Self::NOW_MICROS;
-        // The first one that is looked for comes last: if it is there, all are.
+        // InnoDB keeps a table in the order of its primary key. States are long and row ids often
+        // random: stored by row id they would land all over a table that no longer fits the server's
+        // memory. So they stand in the order in which they came, and only the index is scattered.
+        //
+        // The table that is looked for comes last: if it is there, all are.
         format!(
             r#"
 CREATE TABLE IF NOT EXISTS {tables} (
@@ -104,10 +104,11 @@ CREATE TABLE IF NOT EXISTS {columns} (
     PRIMARY KEY (table_id, ordinal)
 ) {form};
 CREATE TABLE IF NOT EXISTS {rows} (
+    `number` bigint unsigned AUTO_INCREMENT PRIMARY KEY,
     table_id int NOT NULL,
-    row_id varchar(256) NOT NULL,
+    row_id varbinary({ROW_ID_BYTES_MAX}) NOT NULL,
     state longblob NOT NULL,
-    PRIMARY KEY (table_id, row_id)
+    UNIQUE KEY by_row (table_id, row_id)
 ) {form};
 CREATE TABLE IF NOT EXISTS {watermarks} (
     log binary(16) PRIMARY KEY,
@@ -136,60 +137,5 @@ CREATE TABLE IF NOT EXISTS {meta} (
 INSERT INTO {meta} (one, format, generation) VALUES (1, {FORMAT}, {now})
     ON DUPLICATE KEY UPDATE one = one;"#
         )
-    }
-}
-
-/// Which server it is, if it is one that we know.
-pub(super) async fn flavour(connection: &mut MySqlConnection) -> Result<Flavour, Failure> {
-    let sql = "SELECT VERSION(), CAST(@@max_allowed_packet AS UNSIGNED)";
-    let row = Statement::new(sql).row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
-    let bytes: u64 = row.try_get(1)?;
-    if bytes < PACKET_BYTES_MIN {
-        return Err(AdapterError::Mismatch(format!(
-            "max_allowed_packet is {bytes} bytes, and {PACKET_BYTES_MIN} are needed"
-        ))
-        .into());
-    }
-    Ok(flavour_of(text(&row, 0)?)?)
-}
-
-fn flavour_of(version: &str) -> Result<Flavour, AdapterError> {
-    let (flavour, name, oldest) = match version.to_ascii_lowercase().contains("mariadb") {
-        true => (Flavour::MariaDb, "MariaDB", [10, 6, 0]),
-        false => (Flavour::MySql, "MySQL", [8, 0, 17]),
-    };
-    // Old drivers were told that MariaDB was MySQL 5.5.5.
-    let plain = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let plain = plain.split(['-', '+', ' ']).next().unwrap_or_default();
-    let numbers: Vec<u32> = plain.split('.').map_while(|part| part.parse().ok()).collect();
-    match oldest.as_slice() <= numbers.as_slice() {
-        true => Ok(flavour),
-        false => {
-            let [major, minor, patch] = oldest;
-            let least = format!("{name} {major}.{minor}.{patch} or newer");
-            Err(AdapterError::Mismatch(format!("the server is {version}, and {least} is needed")))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_told_apart_and_old_ones_refused() {
-        for (version, flavour) in [
-            ("10.11.19-MariaDB-0+deb12u1", Some(Flavour::MariaDb)),
-            ("5.5.5-10.6.4-MariaDB", Some(Flavour::MariaDb)),
-            ("11.4.2-MariaDB-log", Some(Flavour::MariaDb)),
-            ("10.5.20-MariaDB", None),
-            ("8.0.17", Some(Flavour::MySql)),
-            ("8.4.0-azure", Some(Flavour::MySql)),
-            ("8.0.16", None),
-            ("5.7.44-log", None),
-            ("", None),
-        ] {
-            assert_eq!(flavour_of(version).ok(), flavour, "{version:?}");
-        }
     }
 }

@@ -8,8 +8,9 @@ use sqlx::mysql::MySqlConnection;
 
 use super::alter::MySqlTables;
 use super::engine::MySqlEngine;
-use super::install::flavour;
+
 use super::statement::{Insert, Parameter};
+use super::version::flavour;
 use crate::fit;
 use crate::sql::alter::{Alteration, alteration};
 use crate::sql::backend::Backend;

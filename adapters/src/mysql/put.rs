@@ -156,6 +156,6 @@ fn told(place: Place, delta: &Delta) -> Vec<Parameter<'_>> {
         Parameter::Text(delta.stamp.client.as_str().into()),
         Parameter::Text(exact::op(delta).into()),
         optional(cells),
-        Parameter::Bytes(exact::encode(delta).into()),
+        Parameter::Bytes(exact::encode(&delta.op).into()),
     ]
 }

@@ -12,15 +12,16 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::engine::MySqlEngine;
 use super::history;
 use super::statement::{Parameter, Statement, over};
+use super::version::flavour;
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::error::{Failure, corrupt};
-use crate::sql::names::{COLUMNS, ROWS, TABLES, WATERMARKS};
+use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
 
 /// Row ids that are looked up at once.
-const IDS_MAX: usize = 512;
+const IDS_MAX: usize = 2_048;
 /// States up to this length are read as many as were asked for.
-const SHORT_BYTES: usize = 64 << 10;
+const SHORT_BYTES: usize = 16 << 10;
 /// How many longer ones are read at once.
 const LONG_MAX: usize = 16;
 
@@ -28,6 +29,13 @@ const LONG_MAX: usize = 16;
 impl Reads for MySqlEngine {
     const SNAPSHOT: &'static str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
          START TRANSACTION WITH CONSISTENT SNAPSHOT";
+
+    async fn format(&self, connection: &mut MySqlConnection) -> Result<Option<i32>, Failure> {
+        flavour(connection).await?;
+        let sql = format!("SELECT format FROM {}", self.names.own(META));
+        let row = Statement::new(sql).row(connection).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
 
     async fn tables(&self, connection: &mut MySqlConnection) -> Result<Vec<TableRecord>, Failure> {
         let tables = self.names.own(TABLES);
@@ -98,7 +106,7 @@ impl Reads for MySqlEngine {
         limit: usize,
     ) -> Result<Vec<(RowId, Row)>, Failure> {
         let sql = format!(
-            "SELECT row_id, state FROM {} WHERE table_id = ? AND row_id > ? \
+            "SELECT row_id, state FROM {} FORCE INDEX (by_row) WHERE table_id = ? AND row_id > ? \
              ORDER BY row_id LIMIT ?",
             self.names.own(ROWS)
         );
@@ -118,7 +126,7 @@ impl Reads for MySqlEngine {
         row_ids: &[&RowId],
     ) -> Result<(HashMap<RowId, Row>, usize), Failure> {
         let rows = self.names.own(ROWS);
-        let condition = "FORCE INDEX (PRIMARY) WHERE table_id = ? AND row_id IN (";
+        let condition = "FORCE INDEX (by_row) WHERE table_id = ? AND row_id IN (";
         let head = format!(
             "SELECT row_id, IF(OCTET_LENGTH(state) <= {SHORT_BYTES}, state, NULL) \
              FROM {rows} {condition}"

@@ -10,7 +10,7 @@ use super::statement::Statement;
 use super::types::CAPACITY;
 use super::upsert::HistoryRecord;
 use crate::sql::error::{Failure, corrupt};
-use crate::sql::exact;
+use crate::sql::exact::{self, Stored};
 use crate::sql::names::{HISTORY, Names};
 use crate::sql::read::log_id;
 
@@ -25,7 +25,7 @@ pub(super) async fn read(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let since = after.map_or("", |_| "WHERE (log_id, position, index) > ($2, $3, $4)");
     let sql = format!(
-        "SELECT log_id, position, index, exact FROM {history} {since} \
+        "SELECT log_id, position, index, table_name, row_id, hlc, client, exact FROM {history} {since} \
          ORDER BY log_id, position, index LIMIT $1"
     );
     let mut statement = Statement::new(sql).bind(limit);
@@ -40,7 +40,14 @@ fn change(row: &PgRow) -> Result<Change, Failure> {
     let index: i64 = row.try_get(2)?;
     let index = u32::try_from(index).map_err(corrupt)?;
     let place = Place { log: log_id(row.try_get(0)?)?, position: position(row, 1)?, index };
-    Ok(Change { place, delta: exact::decode(row.try_get(3)?)? })
+    let stored = Stored {
+        table: row.try_get(3)?,
+        row_id: row.try_get(4)?,
+        hlc: row.try_get::<i64, _>(5)?.cast_unsigned(),
+        client: row.try_get(6)?,
+        exact: row.try_get(7)?,
+    };
+    Ok(Change { place, delta: stored.delta()? })
 }
 
 /// A change as the history's columns hold it.
@@ -59,6 +66,6 @@ pub(super) fn record(place: Place, delta: &Delta) -> HistoryRecord<'_> {
         client: delta.stamp.client.as_str(),
         op: exact::op(delta),
         cells: exact::cells(&CAPACITY, delta),
-        exact: exact::encode(delta),
+        exact: exact::encode(&delta.op),
     }
 }

@@ -8,19 +8,14 @@ use super::engine::PostgresEngine;
 use super::statement::Statement;
 use crate::sql::engine::Engine;
 use crate::sql::error::Failure;
-use crate::sql::install::{FORMAT, Installs};
+use crate::sql::install::Installs;
 use crate::sql::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
+use crate::sql::read::FORMAT;
 use crate::sql::script::Script;
 
 #[async_trait]
 impl Installs for PostgresEngine {
     const NOW_MICROS: &'static str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-
-    async fn format(&self, connection: &mut PgConnection) -> Result<Option<i32>, Failure> {
-        let sql = format!("SELECT format FROM {}", self.names.own(META));
-        let row = Statement::new(sql).row(connection).await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
-    }
 
     async fn install(&self) -> Result<(), Failure> {
         let mut session = self.begin(self.server.options.call_timeout).await?;

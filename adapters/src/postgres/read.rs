@@ -14,7 +14,7 @@ use super::history;
 use super::statement::Statement;
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::error::{Failure, corrupt};
-use crate::sql::names::{COLUMNS, ROWS, TABLES, WATERMARKS};
+use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
 
 /// Row ids that are looked up at once.
@@ -25,6 +25,12 @@ const STATES_BYTES: i64 = 32 << 20;
 #[async_trait]
 impl Reads for PostgresEngine {
     const SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+    async fn format(&self, connection: &mut PgConnection) -> Result<Option<i32>, Failure> {
+        let sql = format!("SELECT format FROM {}", self.names.own(META));
+        let row = Statement::new(sql).row(connection).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
 
     async fn tables(&self, connection: &mut PgConnection) -> Result<Vec<TableRecord>, Failure> {
         let sql =

@@ -1,8 +1,8 @@
-//! A change as the history keeps it: exact as bytes, and as JSON for people.
+//! What a change does, as the history keeps it beside the columns that tell the rest: exact as
+//! bytes, and as JSON for people.
 //!
-//! Version 1: the version byte; table, row id and client as text; the clock, big-endian; then 0 for
-//! a delete, or 1 and per cell its column as text and its canonical value. Text stands behind its
-//! length in two bytes.
+//! Version 2: the version byte; then 0 for a delete, or 1 and per cell its column as text and its
+//! canonical value. Text stands behind its length in two bytes.
 
 use lakesync::adapter::{AdapterError, Capacity};
 use lakesync::delta::{Cell, Delta, Op};
@@ -14,18 +14,35 @@ use lakesync::value::{Malformed, Value};
 use super::error::corrupt;
 use super::render;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const DELETE: u8 = 0;
 const UPSERT: u8 = 1;
 
-/// The whole change as bytes.
-pub(crate) fn encode(delta: &Delta) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    for text in [delta.table.as_str(), delta.row_id.as_str(), delta.stamp.client.as_str()] {
-        put_text(text, &mut out);
+/// A change as the history's columns hold it.
+pub(crate) struct Stored<'r> {
+    pub(crate) table: &'r str,
+    pub(crate) row_id: &'r str,
+    pub(crate) hlc: u64,
+    pub(crate) client: &'r str,
+    pub(crate) exact: &'r [u8],
+}
+
+impl Stored<'_> {
+    /// The change.
+    pub(crate) fn delta(&self) -> Result<Delta, AdapterError> {
+        Ok(Delta {
+            table: self.table.parse().map_err(corrupt)?,
+            row_id: self.row_id.parse().map_err(corrupt)?,
+            stamp: Stamp { hlc: Hlc(self.hlc), client: self.client.parse().map_err(corrupt)? },
+            op: decode(self.exact).map_err(corrupt)?,
+        })
     }
-    out.extend(delta.stamp.hlc.0.to_be_bytes());
-    match &delta.op {
+}
+
+/// What a change does as bytes.
+pub(crate) fn encode(op: &Op) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    match op {
         Op::Delete => out.push(DELETE),
         Op::Upsert(cells) => {
             out.push(UPSERT);
@@ -38,32 +55,23 @@ pub(crate) fn encode(delta: &Delta) -> Vec<u8> {
     out
 }
 
-/// The change that `bytes` hold, all of them.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Delta, AdapterError> {
-    decode_all(bytes).map_err(corrupt)
-}
-
-fn decode_all(mut bytes: &[u8]) -> Result<Delta, Malformed> {
+/// What `bytes` say, all of them.
+fn decode(mut bytes: &[u8]) -> Result<Op, Malformed> {
     let input = &mut bytes;
     if take::<1>(input)? != [VERSION] {
         return Err(Malformed("version of a change"));
     }
-    let table = take_text(input)?.parse().map_err(|_| Malformed("table name"))?;
-    let row_id = take_text(input)?.parse().map_err(|_| Malformed("row id"))?;
-    let client = take_text(input)?.parse().map_err(|_| Malformed("client id"))?;
-    let stamp = Stamp { hlc: Hlc(u64::from_be_bytes(take(input)?)), client };
     let [op] = take(input)?;
     let mut cells = Vec::new();
     while !input.is_empty() {
         let column = take_text(input)?.parse().map_err(|_| Malformed("column name"))?;
         cells.push(Cell { column, value: Value::decode(input)? });
     }
-    let op = match op {
-        UPSERT => Op::Upsert(cells),
-        DELETE if cells.is_empty() => Op::Delete,
-        _ => return Err(Malformed("operation")),
-    };
-    Ok(Delta { table, row_id, stamp, op })
+    match op {
+        UPSERT => Ok(Op::Upsert(cells)),
+        DELETE if cells.is_empty() => Ok(Op::Delete),
+        _ => Err(Malformed("operation")),
+    }
 }
 
 /// What a change does, in a word.
@@ -121,13 +129,21 @@ mod tests {
     proptest! {
         #[test]
         fn changes_round_trip(delta in testing::any_delta()) {
-            prop_assert_eq!(decode(&encode(&delta)), Ok(delta));
+            let exact = encode(&delta.op);
+            let stored = Stored {
+                table: delta.table.as_str(),
+                row_id: delta.row_id.as_str(),
+                hlc: delta.stamp.hlc.0,
+                client: delta.stamp.client.as_str(),
+                exact: &exact,
+            };
+            prop_assert_eq!(stored.delta(), Ok(delta));
         }
 
         #[test]
         fn torn_changes_are_refused_or_shorter(delta in testing::any_delta(), cut in any::<prop::sample::Index>()) {
-            let bytes = encode(&delta);
-            prop_assert!(decode(&bytes[..cut.index(bytes.len())]) != Ok(delta));
+            let bytes = encode(&delta.op);
+            prop_assert!(decode(&bytes[..cut.index(bytes.len())]) != Ok(delta.op));
         }
 
         #[test]

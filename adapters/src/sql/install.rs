@@ -4,16 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use lakesync::adapter::AdapterError;
 
 use super::backend::Backend;
 use super::catalogue::Catalogue;
 use super::error::{Failure, corrupt};
 use super::names::META;
-use super::read::Reads;
-
-/// The form that our tables have. Another form has another number.
-pub(crate) const FORMAT: i32 = 1;
+use super::read::{Reads, check_format};
 
 /// How a database makes and locks our own tables.
 #[async_trait]
@@ -21,9 +17,6 @@ pub(crate) trait Installs: Reads {
     /// The database's own time. Generations are times, so that none comes twice, not even after a
     /// backup was put back.
     const NOW_MICROS: &'static str;
-
-    /// The form that our tables have, where they are, on a server that will do.
-    async fn format(&self, connection: &mut Self::Connection) -> Result<Option<i32>, Failure>;
 
     /// Makes our tables and what holds them, as far as they are missing.
     async fn install(&self) -> Result<(), Failure>;
@@ -36,22 +29,11 @@ pub(crate) trait Installs: Reads {
 impl<E: Installs> Backend<E> {
     /// Makes our own tables, unless they were seen before.
     pub(super) async fn ensure_installed(&self) -> Result<(), Failure> {
-        if self.installed.load(Ordering::Relaxed) {
-            return Ok(());
+        // Who may not create tables may use those that somebody else made.
+        if !self.is_installed().await? {
+            self.engine.install().await?;
+            self.installed.store(true, Ordering::Relaxed);
         }
-        let mut session = self.engine.session().await?;
-        match E::present(self.engine.format(&mut session).await)?.flatten() {
-            // Who may not create tables may use those that somebody else made.
-            Some(format) => {
-                check_format(format)?;
-                session.end();
-            }
-            None => {
-                drop(session);
-                self.engine.install().await?;
-            }
-        }
-        self.installed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -80,15 +62,5 @@ impl<E: Installs> Backend<E> {
         let prepared = self.prepared.lock().expect("BUG: nothing panics under this lock");
         let (known, catalogue) = prepared.as_ref()?;
         (*known == generation).then(|| Arc::clone(catalogue))
-    }
-}
-
-/// Refuses tables of another form than ours.
-fn check_format(found: i32) -> Result<(), AdapterError> {
-    match found == FORMAT {
-        true => Ok(()),
-        false => Err(AdapterError::Mismatch(format!(
-            "its tables have format {found}, and this LakeSync knows {FORMAT}"
-        ))),
     }
 }

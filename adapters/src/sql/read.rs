@@ -1,6 +1,7 @@
 //! Reading: states, watermarks and what was prepared. A backend that holds nothing yet says so.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use lakesync::adapter::{AdapterError, Change, Place};
@@ -14,9 +15,15 @@ use super::engine::Engine;
 use super::error::{Failure, corrupt};
 use super::script::Script;
 
+/// The form that our tables have. Another form has another number.
+pub(crate) const FORMAT: i32 = 2;
+
 /// What a database reads from our own tables.
 #[async_trait]
 pub(crate) trait Reads: Engine {
+    /// The form that our tables have, where they are, on a server that will do.
+    async fn format(&self, connection: &mut Self::Connection) -> Result<Option<i32>, Failure>;
+
     /// Begins a transaction that sees all as of one moment, and for which nobody is waited.
     const SNAPSHOT: &'static str;
 
@@ -74,7 +81,24 @@ pub(crate) trait Reads: Engine {
 }
 
 impl<E: Reads> Backend<E> {
+    /// Whether our own tables are there. Those of another form are refused.
+    pub(super) async fn is_installed(&self) -> Result<bool, Failure> {
+        if self.installed.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let mut session = self.engine.session().await?;
+        let format = E::present(self.engine.format(&mut session).await)?.flatten();
+        let Some(format) = format else { return Ok(false) };
+        check_format(format)?;
+        session.end();
+        self.installed.store(true, Ordering::Relaxed);
+        Ok(true)
+    }
+
     pub(crate) async fn read_schema(&self) -> Result<Schema, Failure> {
+        if !self.is_installed().await? {
+            return Ok(Schema::default());
+        }
         let mut session = self.engine.session().await?;
         // Tables and columns as of one moment: somebody may prepare in between.
         session.script(E::SNAPSHOT).await?;
@@ -86,6 +110,9 @@ impl<E: Reads> Backend<E> {
     }
 
     pub(super) async fn read_watermark(&self, log: LogId) -> Result<Position, Failure> {
+        if !self.is_installed().await? {
+            return Ok(Position::START);
+        }
         let mut session = self.engine.session().await?;
         let Some(position) = E::present(self.engine.watermark(&mut session, log).await)? else {
             return Ok(Position::START);
@@ -95,6 +122,9 @@ impl<E: Reads> Backend<E> {
     }
 
     pub(super) async fn read_logs(&self) -> Result<Vec<LogId>, Failure> {
+        if !self.is_installed().await? {
+            return Ok(Vec::new());
+        }
         let mut session = self.engine.session().await?;
         let Some(logs) = E::present(self.engine.logs(&mut session).await)? else {
             return Ok(Vec::new());
@@ -109,6 +139,9 @@ impl<E: Reads> Backend<E> {
         after: Option<&RowId>,
         limit: usize,
     ) -> Result<Vec<(RowId, Row)>, Failure> {
+        if !self.is_installed().await? {
+            return Err(AdapterError::UnknownTable(table.clone()).into());
+        }
         let mut session = self.engine.session().await?;
         let id = self.table_id(&mut session, table).await?;
         let page = self.engine.page(&mut session, id, after, limit).await?;
@@ -121,6 +154,9 @@ impl<E: Reads> Backend<E> {
         table: &TableName,
         row_ids: &[RowId],
     ) -> Result<Vec<(RowId, Row)>, Failure> {
+        if !self.is_installed().await? {
+            return Err(AdapterError::UnknownTable(table.clone()).into());
+        }
         let mut session = self.begin().await?;
         let id = self.table_id(&mut session, table).await?;
         let row_ids: Vec<_> = row_ids.iter().collect();
@@ -134,7 +170,7 @@ impl<E: Reads> Backend<E> {
         after: Option<&Place>,
         limit: usize,
     ) -> Result<Vec<Change>, Failure> {
-        if !self.keeps_history {
+        if !self.keeps_history || !self.is_installed().await? {
             return Ok(Vec::new());
         }
         let mut session = self.engine.session().await?;
@@ -179,6 +215,17 @@ impl<E: Reads> Backend<E> {
     ) -> Result<i32, Failure> {
         let found = E::present(self.engine.table_id(connection, table).await)?.flatten();
         found.ok_or_else(|| AdapterError::UnknownTable(table.clone()).into())
+    }
+}
+
+/// Refuses tables of another form than ours.
+pub(super) fn check_format(found: i32) -> Result<(), AdapterError> {
+    match found == FORMAT {
+        true => Ok(()),
+        false => Err(AdapterError::Mismatch(format!(
+            "its tables are of another LakeSync (format {found}, and this one knows {FORMAT}): use \
+             that one, or a schema or database that is empty"
+        ))),
     }
 }
 

@@ -241,6 +241,34 @@ async fn rights_that_are_missing_are_named() {
 }
 
 #[tokio::test]
+async fn tables_of_another_version_are_refused_and_left_alone() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let before = adapter(server, &name, true);
+    before.prepare(&schema("t", 1, &[("n", INT)])).await.expect("prepare");
+    before.write(&one_commit(1, vec![n("a", 1, 1)])).await.expect("write");
+    server.mariadb(&format!("UPDATE {name}._lakesync_meta SET format = 1")).await;
+    let after = adapter(server, &name, true);
+    let wider = schema("t", 2, &[("n", INT), ("more", INT)]);
+    let batch = one_commit(2, vec![n("b", 2, 2)]);
+    for error in [
+        after.prepare(&wider).await.expect_err("another form"),
+        after.write(&batch).await.expect_err("another form"),
+        before.write(&batch).await.expect_err("another form by now"),
+        after.watermark(LOG).await.expect_err("another form"),
+        after.rows(&id("t"), None, 9).await.expect_err("another form"),
+        after.find(&id("t"), &[id("a")]).await.expect_err("another form"),
+        after.history(None, 9).await.expect_err("another form"),
+        after.schema().await.expect_err("another form"),
+        after.logs().await.expect_err("another form"),
+    ] {
+        assert!(matches!(error, AdapterError::Mismatch(_)), "{error:?}");
+        assert!(error.to_string().contains("format 1, and this one knows"), "{error}");
+    }
+    assert_eq!(server.mariadb(&format!("SELECT * FROM {name}.t")).await, "a|1");
+}
+
+#[tokio::test]
 async fn servers_that_take_short_statements_are_refused() {
     let Some(server) = MariaDb::start().await else { return };
     server.mariadb("SET GLOBAL max_allowed_packet = 4194304").await;
