@@ -21,4 +21,5 @@ pub(crate) mod read;
 pub(crate) mod render;
 pub(crate) mod script;
 pub(crate) mod server;
+pub(crate) mod watch;
 pub(crate) mod write;

@@ -8,8 +8,9 @@ use sqlx::mysql::MySqlConnection;
 
 use super::alter::MySqlTables;
 use super::engine::MySqlEngine;
-
-use super::statement::{Insert, Parameter};
+use super::install::ALONE;
+use super::read::text;
+use super::statement::{Insert, Parameter, Statement};
 use super::version::flavour;
 use crate::fit;
 use crate::sql::alter::{Alteration, alteration};
@@ -19,14 +20,22 @@ use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, TABLES};
 use crate::sql::prepare::Prepares;
 use crate::sql::script::Script;
+use crate::sql::watch::Worker;
 
 #[async_trait]
 impl Prepares for MySqlEngine {
-    async fn grow(backend: &Backend<Self>, schema: &Schema) -> Result<(), Failure> {
+    async fn grow(
+        backend: &Backend<Self>,
+        schema: &Schema,
+        worker: &Worker,
+    ) -> Result<(), Failure> {
         if fit::newer(&backend.read_schema().await?, schema)?.is_empty() {
             return Ok(());
         }
         let mut session = backend.engine.alone().await?;
+        let row = Statement::new("SELECT CAST(CONNECTION_ID() AS CHAR)").row(&mut session).await?;
+        let id = text(&row.ok_or(sqlx::Error::RowNotFound)?, 0)?.to_owned();
+        worker.get_or_init(|| id);
         session.script("START TRANSACTION").await?;
         let catalogue = backend.lock(&mut session).await?;
         session.script("COMMIT").await?;
@@ -40,6 +49,18 @@ impl Prepares for MySqlEngine {
         backend.settle(&mut session, &catalogue, &newer, &alterations).await?;
         session.script("COMMIT").await?;
         backend.engine.let_others(session).await
+    }
+
+    /// It holds the lock of whoever is [`alone`](Self::alone). Connections' numbers come again after
+    /// a restart, and its locks do not.
+    async fn is_working(
+        &self,
+        connection: &mut MySqlConnection,
+        worker: &str,
+    ) -> Result<bool, Failure> {
+        let sql = format!("SELECT 1 FROM DUAL WHERE IS_USED_LOCK({ALONE}) = ?");
+        let statement = Statement::new(sql).bind(self.names.space()).bind(worker);
+        Ok(statement.row(connection).await?.is_some())
     }
 
     async fn alterations(

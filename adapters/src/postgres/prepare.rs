@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lakesync::schema::{Schema, TableSchema};
+use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::alter::PostgresTables;
@@ -17,12 +18,26 @@ use crate::sql::engine::Engine;
 use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, TABLES};
 use crate::sql::prepare::Prepares;
+use crate::sql::watch::Worker;
+
+/// Who is connected, and what tells one connection from all others: numbers come again.
+const ACTIVITY: &str = "pg_catalog.pg_stat_activity";
+const NAME: &str = "pid::text || ' ' || extract(epoch FROM backend_start)::text";
 
 #[async_trait]
 impl Prepares for PostgresEngine {
-    async fn grow(backend: &Backend<Self>, schema: &Schema) -> Result<(), Failure> {
+    async fn grow(
+        backend: &Backend<Self>,
+        schema: &Schema,
+        worker: &Worker,
+    ) -> Result<(), Failure> {
         let engine = &backend.engine;
         let mut session = engine.begin(engine.server.options.prepare_timeout).await?;
+        let sql = format!("SELECT {NAME} FROM {ACTIVITY} WHERE pid = pg_catalog.pg_backend_pid()");
+        if let Some(row) = Statement::new(sql).row(&mut session).await? {
+            let name = row.try_get(0)?;
+            worker.get_or_init(|| name);
+        }
         let catalogue = backend.lock(&mut session).await?;
         let newer = fit::newer(&catalogue.schema, schema)?;
         if newer.is_empty() {
@@ -32,6 +47,15 @@ impl Prepares for PostgresEngine {
         backend.alter(&mut session, &alterations).await?;
         backend.settle(&mut session, &catalogue, &newer, &alterations).await?;
         session.commit().await
+    }
+
+    async fn is_working(
+        &self,
+        connection: &mut PgConnection,
+        worker: &str,
+    ) -> Result<bool, Failure> {
+        let sql = format!("SELECT 1 FROM {ACTIVITY} WHERE {NAME} = $1");
+        Ok(Statement::new(sql).bind(worker).row(connection).await?.is_some())
     }
 
     async fn alterations(

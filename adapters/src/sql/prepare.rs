@@ -10,6 +10,7 @@ use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
 use super::error::Failure;
 use super::names::META;
 use super::script::Script;
+use super::watch::Worker;
 use super::write::Writes;
 use crate::fit;
 use crate::pace::Pace;
@@ -19,7 +20,16 @@ use crate::pace::Pace;
 pub(crate) trait Prepares: Writes {
     /// Makes room for what is new in `schema`, in the order that [`Backend`]'s steps have:
     /// [plan](Backend::plan), [alter](Backend::alter), [settle](Backend::settle).
-    async fn grow(backend: &Backend<Self>, schema: &Schema) -> Result<(), Failure>;
+    /// The connection that does so is named to `worker`.
+    async fn grow(backend: &Backend<Self>, schema: &Schema, worker: &Worker)
+    -> Result<(), Failure>;
+
+    /// Whether the database still has the connection that goes by this name.
+    async fn is_working(
+        &self,
+        connection: &mut Self::Connection,
+        worker: &str,
+    ) -> Result<bool, Failure>;
 
     /// What makes each of `newer` fit, beside what was prepared before and what there is.
     async fn alterations(
@@ -41,8 +51,12 @@ pub(crate) trait Prepares: Writes {
 impl<E: Prepares> Backend<E> {
     /// Makes room for what is new in `schema`.
     pub(super) async fn grow(&self, schema: &Schema) -> Result<(), Failure> {
-        self.ensure_installed().await?;
-        E::grow(self, schema).await
+        let worker = Worker::new();
+        self.watched(&worker, async {
+            self.ensure_installed().await?;
+            E::grow(self, schema, &worker).await
+        })
+        .await
     }
 
     /// What has to be altered, or why it can't be.

@@ -13,8 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// What goes wrong. Cuts happen once, to the connection that meets them first; the others last until
-/// [`Proxy::heal`].
+/// What goes wrong. What a text or a count brings about happens once, to the connection that meets it
+/// first; the others last until [`Proxy::heal`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// New connections are closed at once. Those there are stay.
@@ -31,6 +31,9 @@ pub enum Fault {
     /// Half open: everything sent, either way, is swallowed. Connections that lost something stay so
     /// after healing, since what follows would make no sense.
     Swallow,
+    /// The server sees this text of the client's, and nothing passes on that connection any more, not
+    /// even its end.
+    SwallowFrom(String),
 }
 
 /// A proxy in front of a server. Dropping it cuts every connection.
@@ -54,6 +57,8 @@ enum Fate {
     Pass,
     /// It passes, and the answer cuts.
     PassUnanswered,
+    /// It passes, and nothing after it.
+    PassLast,
     Lose,
     Cut,
 }
@@ -167,6 +172,7 @@ impl Connection<'_> {
                     self.answer_cuts.store(true, Ordering::Relaxed);
                     seen.clear();
                 }
+                Fate::PassLast => self.has_lost.store(true, Ordering::Relaxed),
                 Fate::Pass => {}
             }
             to.write_all(&chunk[..count]).await?;
@@ -177,7 +183,11 @@ impl Connection<'_> {
     async fn down(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> std::io::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            let count = from.read(&mut chunk).await?;
+            let read = from.read(&mut chunk).await;
+            if self.has_lost.load(Ordering::Relaxed) && matches!(read, Ok(0) | Err(_)) {
+                std::future::pending::<()>().await;
+            }
+            let count = read?;
             if count == 0 || self.answer_cuts.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -201,6 +211,7 @@ impl Connection<'_> {
         let fate = match &mut *fault {
             Some(Fault::CutBefore(text)) if has(text) => Fate::Cut,
             Some(Fault::CutAnswer(text)) if has(text) => Fate::PassUnanswered,
+            Some(Fault::SwallowFrom(text)) if has(text) => Fate::PassLast,
             Some(Fault::CutAfterBytes(left)) if *left <= count => Fate::Cut,
             Some(Fault::CutAfterBytes(left)) => {
                 *left -= count;

@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use lakesync::adapter::{Adapter, AdapterError};
 use lakesync::name::Position;
-use lakesync::schema::ColumnType;
+use lakesync::schema::{ColumnType, Schema};
 use lakesync::testing::id;
 use lakesync::value::Value;
 use lakesync_adapters::mysql::{MySql, Options, Server};
 use lakesync_adapters::testing::{Fault, MariaDb, PASSWORD, Proxy};
 use sqlx::{Connection, MySqlConnection};
+use tokio::time::timeout;
 
 use super::{adapter, options};
-use crate::fixtures::{LOG, delete, one_commit, schema, upsert};
+use crate::fixtures::{LOG, delete, one_commit, schema, table, upsert};
 
 const SOON: Duration = Duration::from_millis(1_500);
 
@@ -83,6 +84,40 @@ async fn a_write_that_broke_is_done_once_by_writing_it_again() {
         let history = adapter.history(None, 99).await.expect("history");
         assert_eq!(history.len() as u64, 3 * position, "{fault:?}");
     }
+}
+
+/// Tables may be altered for hours, over a connection that is silent all along.
+#[tokio::test]
+async fn preparing_ends_when_its_connection_does_and_not_after_a_calls_time() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let proxy = Proxy::start(server.address()).await;
+    let options =
+        Options { call_timeout: SOON, connect_timeout: SOON, ..options(proxy.address().port()) };
+    let adapter = Server::new(options).expect("a url").adapter(&name, true).expect("a name");
+    let tables = (0..30).map(|at| table(&format!("t{at}"), 1, &[("n", ColumnType::Int64)]));
+    proxy.set(Fault::Slow(Duration::from_millis(40)));
+    let start = Instant::now();
+    adapter.prepare(&Schema::from_stored(tables)).await.expect("it is at work");
+    assert!(SOON < start.elapsed(), "no test of it: {:?}", start.elapsed());
+
+    let wider = schema("t0", 2, &[("n", ColumnType::Double)]);
+    let fired = proxy.fired();
+    proxy.set(Fault::SwallowFrom("ALTER TABLE".to_owned()));
+    let prepared = timeout(20 * SOON, adapter.prepare(&wider)).await.expect("it ends");
+    let error = prepared.expect_err("its connection is gone");
+    assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
+    assert!(error.to_string().contains("is gone"), "{error}");
+    assert!(fired < proxy.fired());
+    adapter.prepare(&wider).await.expect("once more");
+
+    let widest = schema("t0", 3, &[("n", ColumnType::Json)]);
+    proxy.set(Fault::Swallow);
+    let prepared = timeout(20 * SOON, adapter.prepare(&widest)).await.expect("it ends");
+    let error = prepared.expect_err("nobody answers");
+    assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
+    proxy.heal();
+    adapter.prepare(&widest).await.expect("once more");
 }
 
 /// Tables change one by one here. Wherever that broke off, preparing again goes on.
