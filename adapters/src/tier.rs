@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::future::join;
@@ -30,9 +30,14 @@ pub struct Tier {
     cold: Arc<dyn Adapter>,
     after: Duration,
     clock: Arc<dyn WallClock>,
-    // The turn to change anything, held until the change is done, across awaits: a row that was
-    // forgotten while it moved would be back where it moved to. Readers need no turn.
-    turn: tokio::sync::Mutex<Walk>,
+    // Both are held across awaits, and taken in this order. Readers need neither.
+    //
+    // Held while rows move and while rows are forgotten by both: one that was forgotten while it
+    // moved would be back where it moved to.
+    walk: tokio::sync::Mutex<Walk>,
+    // The turn to change what is in the hot backend: a row that is found there stays until it is
+    // written. It has the tables of which nothing is being forgotten any more.
+    turn: tokio::sync::Mutex<BTreeSet<TableName>>,
     failed: Mutex<Option<AdapterError>>,
 }
 
@@ -42,8 +47,15 @@ struct Walk {
     table: Option<TableName>,
     after: Option<RowId>,
     pace: Pace,
-    /// Tables of which nothing is being forgotten any more.
-    settled: BTreeSet<TableName>,
+}
+
+/// What was done of the search for old rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whether those were the last there are.
+    pub is_last: bool,
+    /// How long the backends worked on it.
+    pub worked: Duration,
 }
 
 impl Tier {
@@ -55,13 +67,13 @@ impl Tier {
         after: Duration,
         clock: Arc<dyn WallClock>,
     ) -> Self {
-        Self { hot, cold, after, clock, turn: Default::default(), failed: Mutex::default() }
+        let (walk, turn, failed) = Default::default();
+        Self { hot, cold, after, clock, walk, turn, failed }
     }
 
-    /// Looks at the next few rows and moves those that are old. Says whether those were the last there
-    /// are. Nothing moves by itself.
-    pub async fn advance(&self) -> Result<bool, AdapterError> {
-        let mut walk = self.turn.lock().await;
+    /// Looks at the next few rows and moves those that are old. Nothing moves by itself.
+    pub async fn advance(&self) -> Result<Step, AdapterError> {
+        let mut walk = self.walk.lock().await;
         let moved = self.step(&mut walk).await;
         *self.failed.lock().expect("BUG: a panic while an error was put") = moved.clone().err();
         moved
@@ -77,14 +89,18 @@ impl Tier {
         self.failed.lock().expect("BUG: a panic while an error was put").clone()
     }
 
-    async fn step(&self, walk: &mut Walk) -> Result<bool, AdapterError> {
+    async fn step(&self, walk: &mut Walk) -> Result<Step, AdapterError> {
+        let began = Instant::now();
+        let mut waited = Duration::ZERO;
+        let done =
+            |is_last, waited| Step { is_last, worked: began.elapsed().saturating_sub(waited) };
         let schema = self.hot.schema().await?;
         let from = walk.table.clone();
         let names = schema.tables().map(|table| &table.table);
         let mut left = names.filter(|name| from.as_ref() <= Some(name));
         let Some(table) = left.next().cloned() else {
             (walk.table, walk.after) = (None, None);
-            return Ok(true);
+            return Ok(done(true, waited));
         };
         if walk.table.as_ref() != Some(&table) {
             walk.after = None;
@@ -94,29 +110,38 @@ impl Tier {
         let Some((last, _)) = page.last() else {
             // On to the next table, or back to the first one.
             (walk.table, walk.after) = (left.next().cloned(), None);
-            return Ok(walk.table.is_none());
+            return Ok(done(walk.table.is_none(), waited));
         };
         let last = last.clone();
         walk.pace.took(page.len(), size(&page));
         let old: Vec<_> = page.into_iter().filter(|(_, row)| self.is_old(row)).collect();
         if !old.is_empty() {
             self.cold.join(&table, &old).await?;
-            walk.settled.remove(&table);
+            let waits = Instant::now();
+            let mut settled = self.turn.lock().await;
+            waited = waits.elapsed();
+            settled.remove(&table);
+            // Those only that nobody has written meanwhile. Else what is cold is an older state of
+            // what is here, which harms nothing.
             self.hot.forget(&table, &old).await?;
-            walk.settled.insert(table);
+            settled.insert(table);
         }
         walk.after = Some(last);
-        Ok(false)
+        Ok(done(false, waited))
     }
 
     /// Waits until nothing of `table` is being forgotten. Of a step that was broken off, by us or by
     /// the end of a process, the hot backend may still be working on the last thing it was told: a
     /// row that is found there now might be gone when it is written. Writers have their turns there
     /// one after the other, so a join of nothing has its own when that has ended.
-    async fn settle(&self, walk: &mut Walk, table: &TableName) -> Result<(), AdapterError> {
-        if !walk.settled.contains(table) {
+    async fn settle(
+        &self,
+        settled: &mut BTreeSet<TableName>,
+        table: &TableName,
+    ) -> Result<(), AdapterError> {
+        if !settled.contains(table) {
             self.hot.join(table, &[]).await?;
-            walk.settled.insert(table.clone());
+            settled.insert(table.clone());
         }
         Ok(())
     }
@@ -198,7 +223,7 @@ impl Adapter for Tier {
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
-        let mut walk = self.turn.lock().await;
+        let mut settled = self.turn.lock().await;
         let watermark = self.hot.watermark(batch.log()).await?;
         if watermark.next() < batch.first() {
             return Err(AdapterError::Gap { watermark, first: batch.first() });
@@ -208,7 +233,7 @@ impl Adapter for Tier {
             written.entry(&delta.table).or_default().insert(&delta.row_id);
         }
         for (table, row_ids) in written {
-            self.settle(&mut walk, table).await?;
+            self.settle(&mut settled, table).await?;
             self.warm(table, &row_ids.into_iter().collect::<Vec<_>>()).await?;
         }
         self.hot.write(batch).await
@@ -224,8 +249,8 @@ impl Adapter for Tier {
 
     /// Old rows that are not in the hot backend are joined where they belong.
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        let mut walk = self.turn.lock().await;
-        self.settle(&mut walk, table).await?;
+        let mut settled = self.turn.lock().await;
+        self.settle(&mut settled, table).await?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id).collect();
         let absent = self.warm(table, &row_ids).await?;
         let is_cold = |(row_id, row): &&(RowId, Row)| absent.contains(row_id) && self.is_old(row);
@@ -269,8 +294,10 @@ impl Adapter for Tier {
     /// The cold backend forgets first: were a crash to leave it an older state alone, a row that was
     /// deleted would be back.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        let mut walk = self.turn.lock().await;
-        walk.settled.remove(table);
+        let (_walk, mut settled) = (self.walk.lock().await, self.turn.lock().await);
+        settled.remove(table);
+        // A step that was broken off may still be joining rows there.
+        self.cold.join(table, &[]).await?;
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
         let hot = self.hot.find(table, &row_ids).await?;
         let cold = self.cold.find(table, &row_ids).await?;

@@ -251,6 +251,43 @@ async fn without_the_cold_backend_known_rows_are_written() {
     assert_eq!(tier.failed(), None);
 }
 
+/// Whatever the cold backend does with rows that move, who writes does not wait for it.
+#[tokio::test]
+async fn rows_are_written_while_others_and_they_themselves_move() {
+    let house = House::default();
+    let faults = Faults::default();
+    let cold = Flaky::around(house.cold.clone(), &faults);
+    let after = Duration::from_millis(AFTER_MS);
+    let tier = Tier::new(Arc::new(house.hot.clone()), cold, after, Arc::clone(&house.clock) as _);
+    tier.prepare(&tables(&["todos"])).await.expect("prepare");
+    tier.write(&batch(1, &["todos/a@1 a=1", "todos/b@1 a=1"])).await.expect("write");
+    house.clock.set(5_000);
+    faults.set(Mode::SlowAt("join", Duration::from_millis(300)));
+    let write = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tier.write(&batch(2, &["todos/a@4900 b=2"])).await.expect("write");
+        assert_eq!(faults.calls(), ["join"], "rows are on their way");
+        shown(&house.hot, "todos").await
+    };
+    let (step, hot) = tokio::join!(tier.advance(), write);
+    assert_eq!(hot, ["a: a=1 b=2", "b: a=1"]);
+    assert!(step.expect("moved").worked >= Duration::from_millis(300));
+    let (hot, cold) = house.todos().await;
+    assert_eq!((hot, cold), (vec!["a: a=1 b=2".into()], vec!["a: a=1".into(), "b: a=1".into()]));
+    assert_eq!(shown(&tier, "todos").await, ["a: a=1 b=2", "b: a=1"]);
+
+    faults.set(Mode::Hangs);
+    house.clock.set(9_000);
+    let write = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tier.write(&batch(3, &["todos/a@9000 b=3"])).await
+    };
+    tokio::select! {
+        step = async { tier.advance().await.and(tier.advance().await) } => panic!("it hangs: {step:?}"),
+        written = write => written.expect("write"),
+    }
+}
+
 /// A step is given up, or its process ends, while the hot backend is about to let go of a row: who
 /// writes that row next writes all of it.
 #[tokio::test]
