@@ -35,19 +35,20 @@ use flusher::Flusher;
 /// How many gateways write to one backend at the same time. Each holds a batch in memory.
 const WRITERS_MAX: usize = 4;
 
-/// Makes the adapter of a gateway, or says why there can be none; and adds its parts of note.
-type Open = dyn Fn(&name::Gateway, &mut Vec<Arc<dyn Part>>) -> Result<Arc<dyn Adapter>, String>
+/// Makes the adapter of a gateway, or says why there can be none; and adds its members of note.
+type Open = dyn Fn(&name::Gateway, &mut Vec<Arc<dyn Member>>) -> Result<Arc<dyn Adapter>, String>
     + Send
     + Sync;
 
-/// A part of a backend that may lag or fail unheard, or has something to do by itself.
+/// A member of a backend that may lag or fail unheard, or has something to do by itself: a
+/// combination, of those that the backend is made of.
 #[async_trait]
-trait Part: Send + Sync {
+trait Member: Send + Sync {
     /// What is wrong with it, if anything is.
     fn trouble(&self) -> Option<String>;
 
     /// Does a little of what it does by itself, and says after how long to go on; none if that is
-    /// nothing. It may be dropped when flushing ends.
+    /// nothing. It may be dropped at any time.
     async fn tend(&self) -> Option<Duration> {
         None
     }
@@ -75,7 +76,7 @@ impl Backend {
         policy: Policy,
         open: impl Fn(&name::Gateway) -> Result<Arc<dyn Adapter>, String> + Send + Sync + 'static,
     ) -> Self {
-        Self::of_parts(name, policy, move |gateway, _| open(gateway))
+        Self::of_members(name, policy, move |gateway, _| open(gateway))
     }
 
     /// A turn to write there, of few for all gateways. Who asks first has it first.
@@ -88,10 +89,10 @@ impl Backend {
         self.writers.try_acquire().ok()
     }
 
-    fn of_parts(
+    fn of_members(
         name: &str,
         policy: Policy,
-        open: impl Fn(&name::Gateway, &mut Vec<Arc<dyn Part>>) -> Result<Arc<dyn Adapter>, String>
+        open: impl Fn(&name::Gateway, &mut Vec<Arc<dyn Member>>) -> Result<Arc<dyn Adapter>, String>
         + Send
         + Sync
         + 'static,
@@ -213,7 +214,8 @@ impl Flush {
     fn follow(&self, gateway: &Gateway) {
         for backend in &self.backends {
             let clock = Arc::clone(&self.clock);
-            let Some(flusher) = Flusher::new(gateway, backend, clock) else { continue };
+            let tasks = self.tasks.clone();
+            let Some(flusher) = Flusher::new(gateway, backend, clock, tasks) else { continue };
             let stop = self.stop.clone();
             // A write that is cut off is settled by the watermark when flushing begins again.
             self.tasks.spawn(async move { stop.run_until_cancelled(flusher.run()).await });
@@ -306,4 +308,11 @@ enum Failure {
     /// The gateway can't be read any more.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Failure {
+    /// Whether what the backend holds may be somebody else's: then nothing is to be changed there.
+    fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign | Self::Ahead(_) | Self::Unusable(_))
+    }
 }

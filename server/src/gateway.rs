@@ -18,6 +18,7 @@ use lakesync::rules::Draft;
 use lakesync::schema::{Proposal, Schema};
 use lakesync::wire::Offer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 mod access;
 mod admit;
@@ -199,6 +200,8 @@ const QUEUE_UNIT_BYTES: usize = 1024;
 /// Which part of the queue one gateway may fill, and the least that it may.
 const QUEUE_SHARE: usize = 4;
 const QUEUE_SHARE_BYTES_MIN: usize = 8 << 20;
+/// How long a writer that has dropped a message may take until it has ended.
+const ENDING_MAX: Duration = Duration::from_secs(5);
 
 /// A push's room in the queue, given back when it has been answered.
 #[derive(Debug)]
@@ -254,10 +257,18 @@ impl Gateway {
             // Ends with an error, once the publisher is no more.
             let _ = schema.wait_for(|_| false).await;
         };
+        tokio::pin!(gone);
         tokio::select! {
             biased;
-            answered = &mut answer => answered.ok(),
-            () = gone => answer.try_recv().ok(),
+            answered = &mut answer => match answered {
+                Ok(answered) => Some(answered),
+                Err(_) => {
+                    // It is dropped before it is said why.
+                    let _ = timeout(ENDING_MAX, gone).await;
+                    None
+                }
+            },
+            () = &mut gone => answer.try_recv().ok(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lakesync::adapter::Adapter;
@@ -10,19 +10,21 @@ use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
 use lakesync_adapters::fan_out::{self, FanOut, Patience};
 use lakesync_adapters::route::Route;
-use lakesync_adapters::tier::Tier;
+use lakesync_adapters::tier::{Step, Tier};
 use lakesync_adapters::{mysql, postgres};
+use tokio::sync::Semaphore;
 
-use super::{Backend, Part, Policy};
+use super::{Backend, Member, Policy};
 use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
 
-/// How long the search for old rows pauses at the least. It pauses for nine times as long as it took,
-/// too: writes wait for it meanwhile.
+/// How many gateways move rows of one tier at the same time. Each holds a page in memory.
+const MOVERS_MAX: usize = 4;
+/// How long the search for old rows pauses at the least. It pauses for nine times as long as the
+/// backends worked on it, too: they have better to do.
 const TIER_STEP_PAUSE: Duration = Duration::from_millis(100);
 /// How long it pauses at most after the last of them; else for a tenth of the age that is old.
 const TIER_ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long it pauses after a failure. A cold backend that hangs holds up a flush for as long as a
-/// call may take, and then none for this long.
+/// How long it pauses after a failure.
 const TIER_FAILURE_PAUSE: Duration = Duration::from_secs(300);
 
 /// A backend that settings name and that can't be used.
@@ -41,6 +43,8 @@ struct Plan {
     config: Backends,
     postgres: BTreeMap<String, postgres::Server>,
     mysql: BTreeMap<String, mysql::Server>,
+    /// Turns to move rows, by the tier.
+    movers: BTreeMap<String, Arc<Semaphore>>,
     clock: Arc<dyn WallClock>,
 }
 
@@ -53,7 +57,7 @@ pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backen
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
         let policy = Policy { changes: backend.rows, bytes: backend.bytes, age: backend.age };
-        Backend::of_parts(name, policy, move |gateway, parts| plan.open(&own, gateway, parts))
+        Backend::of_members(name, policy, move |gateway, members| plan.open(&own, gateway, members))
     };
     Ok(config.flush_to.iter().map(backend).collect())
 }
@@ -99,6 +103,7 @@ impl Plan {
 
     fn of(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Self, BadBackend> {
         let (mut postgres, mut mysql) = (BTreeMap::new(), BTreeMap::new());
+        let mut movers = BTreeMap::new();
         for (name, backend) in &config.all {
             let bad =
                 |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
@@ -113,18 +118,21 @@ impl Plan {
                     let server = mysql::Server::new(options).map_err(|error| bad(&error))?;
                     mysql.insert(name.clone(), server);
                 }
-                Kind::Route { .. } | Kind::FanOut { .. } | Kind::Tier { .. } => {}
+                Kind::Tier { .. } => {
+                    movers.insert(name.clone(), Arc::new(Semaphore::new(MOVERS_MAX)));
+                }
+                Kind::Route { .. } | Kind::FanOut { .. } => {}
             }
         }
-        Ok(Self { config: config.clone(), postgres, mysql, clock: Arc::clone(clock) })
+        Ok(Self { config: config.clone(), postgres, mysql, movers, clock: Arc::clone(clock) })
     }
 
-    /// The adapter of a gateway at the backend `name`, and its parts of note.
+    /// The adapter of a gateway at the backend `name`, and its members of note.
     fn open(
         &self,
         name: &String,
         gateway: &Gateway,
-        parts: &mut Vec<Arc<dyn Part>>,
+        members: &mut Vec<Arc<dyn Member>>,
     ) -> Result<Arc<dyn Adapter>, String> {
         let opened: Arc<dyn Adapter> = match &self.config.all[name].kind {
             Kind::Postgres(sql) => {
@@ -139,10 +147,10 @@ impl Plan {
             }
             Kind::Route { default, tables } => {
                 // A backend that several tables go to is opened once: it has one watermark.
-                let mut opened = BTreeMap::from([(default, self.open(default, gateway, parts)?)]);
+                let mut opened = BTreeMap::from([(default, self.open(default, gateway, members)?)]);
                 for part in tables.values() {
                     if !opened.contains_key(part) {
-                        opened.insert(part, self.open(part, gateway, parts)?);
+                        opened.insert(part, self.open(part, gateway, members)?);
                     }
                 }
                 let of = |part: &String| Arc::clone(&opened[part]);
@@ -150,20 +158,21 @@ impl Plan {
                 Arc::new(Route::new(of(default), tables.collect()))
             }
             Kind::FanOut { primary, followers } => {
-                let primary = self.open(primary, gateway, parts)?;
+                let primary = self.open(primary, gateway, members)?;
                 let mut follower = |name: &String| {
-                    Ok::<_, String>((name.clone(), self.open(name, gateway, parts)?))
+                    Ok::<_, String>((name.clone(), self.open(name, gateway, members)?))
                 };
                 let followers = followers.iter().map(&mut follower).collect::<Result<_, _>>()?;
                 let fan_out = Arc::new(FanOut::new(primary, followers, Patience::default()));
-                parts.push(Arc::clone(&fan_out) as _);
+                members.push(Arc::clone(&fan_out) as _);
                 fan_out
             }
             Kind::Tier { hot, cold, after } => {
-                let hot = self.open(hot, gateway, parts)?;
-                let cold = self.open(cold, gateway, parts)?;
+                let hot = self.open(hot, gateway, members)?;
+                let cold = self.open(cold, gateway, members)?;
                 let tier = Arc::new(Tier::new(hot, cold, *after, Arc::clone(&self.clock)));
-                parts.push(Arc::clone(&tier) as _);
+                let movers = Arc::clone(&self.movers[name]);
+                members.push(Arc::new(Moves { tier: Arc::clone(&tier), movers }));
                 tier
             }
         };
@@ -172,7 +181,7 @@ impl Plan {
 }
 
 #[async_trait]
-impl Part for FanOut {
+impl Member for FanOut {
     fn trouble(&self) -> Option<String> {
         let trouble = |lag: fan_out::Lag| match (&lag.error, lag.refilling) {
             (Some(error), _) => Some(format!("follower {}: {error}", lag.name)),
@@ -184,18 +193,25 @@ impl Part for FanOut {
     }
 }
 
+/// A gateway's tier, whose old rows are to be moved.
+struct Moves {
+    tier: Arc<Tier>,
+    movers: Arc<Semaphore>,
+}
+
 #[async_trait]
-impl Part for Tier {
+impl Member for Moves {
     fn trouble(&self) -> Option<String> {
-        Some(format!("rows that are old can't be moved: {}", self.failed()?))
+        Some(format!("rows that are old can't be moved: {}", self.tier.failed()?))
     }
 
     async fn tend(&self) -> Option<Duration> {
-        let began = Instant::now();
-        let moved = self.advance().await;
-        Some(match moved {
-            Ok(false) => TIER_STEP_PAUSE.max(9 * began.elapsed()),
-            Ok(true) => (self.after() / 10).clamp(TIER_STEP_PAUSE, TIER_ROUND_PAUSE_MAX),
+        let _turn = self.movers.acquire().await.expect("BUG: nobody closes it");
+        Some(match self.tier.advance().await {
+            Ok(Step { is_last: false, worked }) => TIER_STEP_PAUSE.max(9 * worked),
+            Ok(Step { is_last: true, .. }) => {
+                (self.tier.after() / 10).clamp(TIER_STEP_PAUSE, TIER_ROUND_PAUSE_MAX)
+            }
             // It is told as trouble.
             Err(_) => TIER_FAILURE_PAUSE,
         })

@@ -9,19 +9,21 @@ use lakesync::clock::WallClock;
 use lakesync::name::Position;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
 
 use super::failpoint;
 use super::policy::Backoff;
 use super::session::Session;
-use super::tend::{PANIC_PAUSE, tended};
-use super::{Backend, Failure, Part};
+use super::tend::{PANIC_PAUSE, Watched, tended};
+use super::{Backend, Failure};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    /// Parts of it that are watched and tended.
-    parts: Vec<Arc<dyn Part>>,
+    /// Those of its members that are watched and tended.
+    members: Vec<Arc<Watched>>,
+    tasks: TaskTracker,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
     gateway: WeakGateway,
@@ -35,17 +37,22 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    /// A flusher of `gateway`; none if the gateway has no backend of that name.
+    /// A flusher of `gateway`; none if the gateway has no backend of that name. What runs beside it
+    /// is in `tasks`.
     pub(super) fn new(
         gateway: &Gateway,
         backend: &Backend,
         clock: Arc<dyn WallClock>,
+        tasks: TaskTracker,
     ) -> Option<Self> {
         let progress = gateway.progress(&backend.name)?;
-        let mut parts = Vec::new();
+        let (name, mut members) = (&gateway.record().name, Vec::new());
+        let adapter = (backend.open)(name, &mut members);
+        let watched = |member| Watched::new(member, name, &backend.name);
         Some(Self {
-            adapter: (backend.open)(&gateway.record().name, &mut parts),
-            parts,
+            adapter,
+            members: members.into_iter().map(watched).collect(),
+            tasks,
             backend: backend.clone(),
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
@@ -59,7 +66,7 @@ impl Flusher {
     /// Flushes until the gateway has closed or failed.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
-        let _tended = tended(&self.parts, PANIC_PAUSE);
+        let mut tending = None;
         loop {
             let Some(gateway) = self.due().await else { return };
             let mut growth = gateway.growth();
@@ -76,8 +83,13 @@ impl Flusher {
                 Ok(()) => {
                     backoff.reset();
                     self.succeeded();
+                    // Not before it was seen whose rows are there.
+                    tending.get_or_insert_with(|| tended(&self.members, PANIC_PAUSE, &self.tasks));
                 }
                 Err(failure) => {
+                    if failure.is_foreign() {
+                        tending = None;
+                    }
                     self.failed(&failure);
                     // What has nothing to give may be closed as idle meanwhile.
                     let _held = Some(gateway).filter(Gateway::is_behind);
@@ -229,12 +241,13 @@ impl Flusher {
 
     fn succeeded(&self) {
         let now_ms = self.clock.now_ms();
-        let troubles: Vec<String> = self.parts.iter().filter_map(|part| part.trouble()).collect();
+        let troubles: Vec<String> =
+            self.members.iter().filter_map(|member| member.trouble()).collect();
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
-                true => tracing::info!(backend = %self.backend.name, "all parts are well again"),
+                true => tracing::info!(backend = %self.backend.name, "all members are well again"),
                 false => {
-                    tracing::warn!(backend = %self.backend.name, ?troubles, "parts are in trouble")
+                    tracing::warn!(backend = %self.backend.name, ?troubles, "members are in trouble")
                 }
             }
         }

@@ -1,47 +1,82 @@
-//! What parts of a backend do by themselves, beside flushing and never in its way: a task each, for as
-//! long as their flusher is there.
+//! What members of a backend do by themselves, beside flushing and never in its way: a task each, for
+//! as long as they are tended.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use lakesync::name::Gateway;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
-use super::Part;
+use super::Member;
 
-/// How long a part that panicked is left alone.
+/// How long a member that panicked is left alone.
 pub(super) const PANIC_PAUSE: Duration = Duration::from_secs(300);
 
-/// Tends parts until what is returned is dropped, each on its own: one that hangs holds up none.
-pub(super) fn tended(parts: &[Arc<dyn Part>], panic_pause: Duration) -> JoinSet<()> {
+/// A member, and how tending it ended the last time.
+pub(super) struct Watched {
+    member: Arc<dyn Member>,
+    /// The gateway and the backend that it is for.
+    whose: (Gateway, Arc<str>),
+    has_panicked: AtomicBool,
+}
+
+impl Watched {
+    pub(super) fn new(member: Arc<dyn Member>, gateway: &Gateway, backend: &Arc<str>) -> Arc<Self> {
+        let whose = (gateway.clone(), Arc::clone(backend));
+        Arc::new(Self { member, whose, has_panicked: AtomicBool::new(false) })
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self.has_panicked.load(Ordering::Relaxed) {
+            true => Some("a bug stops it; the server's log tells more".to_owned()),
+            false => self.member.trouble(),
+        }
+    }
+
+    /// Does a little, and says after how long to go on; none if there is nothing to do.
+    async fn tend(&self, panic_pause: Duration) -> Option<Duration> {
+        let done = AssertUnwindSafe(self.member.tend()).catch_unwind().await;
+        self.has_panicked.store(done.is_err(), Ordering::Relaxed);
+        done.unwrap_or_else(|_| {
+            let (gateway, backend) = &self.whose;
+            tracing::error!(%gateway, %backend, "BUG: tending panicked; it is tried again later");
+            Some(panic_pause)
+        })
+    }
+}
+
+/// Tends members until what is returned is dropped, each on its own: one that hangs holds up none.
+/// `tracker` knows when their tasks have ended.
+pub(super) fn tended(
+    members: &[Arc<Watched>],
+    panic_pause: Duration,
+    tracker: &TaskTracker,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    for part in parts {
-        tasks.spawn(tend(Arc::clone(part), panic_pause));
+    for member in members {
+        let member = Arc::clone(member);
+        let tend = async move {
+            while let Some(pause) = member.tend(panic_pause).await {
+                sleep(pause).await;
+            }
+        };
+        tasks.spawn(tracker.track_future(tend));
     }
     tasks
 }
 
-async fn tend(part: Arc<dyn Part>, panic_pause: Duration) {
-    loop {
-        let pause = match AssertUnwindSafe(part.tend()).catch_unwind().await {
-            Ok(Some(pause)) => pause,
-            Ok(None) => return,
-            Err(_) => {
-                tracing::error!("BUG: a part of a backend panicked; it is tended again later");
-                panic_pause
-            }
-        };
-        sleep(pause).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use async_trait::async_trait;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -55,7 +90,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Part for Counted {
+    impl Member for Counted {
         fn trouble(&self) -> Option<String> {
             None
         }
@@ -70,21 +105,42 @@ mod tests {
         }
     }
 
+    fn watched(member: Arc<Counted>) -> Arc<Watched> {
+        Watched::new(member, &Gateway::parse("main").expect("legal"), &"a".into())
+    }
+
     #[tokio::test]
-    async fn each_part_goes_on_whatever_the_others_do() {
+    async fn each_member_goes_on_whatever_the_others_do() {
         let hangs = Arc::new(Counted { hangs: true, ..Counted::default() });
         let panics = Arc::new(Counted { panics: true, ..Counted::default() });
         let ends = Arc::new(Counted { ends: true, ..Counted::default() });
         let counts = || [&hangs, &panics, &ends].map(|part| part.count.load(Ordering::SeqCst));
-        let parts = [&hangs, &panics, &ends].map(|part| Arc::clone(part) as Arc<dyn Part>);
-        let tasks = tended(&parts, Duration::from_millis(1));
-        while counts()[1] < 20 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let members = [&hangs, &panics, &ends].map(|member| watched(Arc::clone(member)));
+        let tracker = TaskTracker::new();
+        let tasks = tended(&members, Duration::from_millis(1), &tracker);
+        let busy = async {
+            while counts()[1] < 20 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), busy).await.expect("it is tended on and on");
         assert_eq!((counts()[0], counts()[2]), (1, 1));
-        drop((tasks, parts));
-        while 1 < Arc::strong_count(&hangs) || 1 < Arc::strong_count(&panics) {
-            sleep(Duration::from_millis(1)).await;
-        }
+        assert_eq!(members[1].trouble(), None, "it is well again");
+        drop((tasks, members));
+        tracker.close();
+        timeout(Duration::from_secs(10), tracker.wait()).await.expect("their tasks end");
+        assert_eq!((Arc::strong_count(&hangs), Arc::strong_count(&panics)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_member_that_panics_is_in_trouble() {
+        let panics = Arc::new(Counted { panics: true, ..Counted::default() });
+        let member = watched(panics);
+        let pause = member.tend(PANIC_PAUSE).await;
+        assert_eq!(pause, Some(PANIC_PAUSE));
+        let trouble = member.trouble().expect("trouble");
+        assert!(trouble.contains("a bug stops it"), "{trouble}");
+        assert_ne!(member.tend(PANIC_PAUSE).await, Some(PANIC_PAUSE));
+        assert_eq!(member.trouble(), None);
     }
 }

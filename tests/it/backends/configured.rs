@@ -1,11 +1,12 @@
 //! A backend as a new user gets one: a URL in the environment, and rows to be queried.
 
 use lakesync_adapters::testing::{Fault, Proxy};
+use tonic::Code;
 
 use super::servers::Database;
 use crate::harness::changes::{at, upsert};
 use crate::harness::process::{Served, lakesync, run};
-use crate::harness::{Setup, within};
+use crate::harness::{Setup, assert_refused, within};
 use crate::processes::{hlc_now, set_up};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +73,56 @@ async fn a_backend_that_is_configured_wrongly_is_told_before_anything_starts() {
         assert_eq!(ended.status.code(), Some(78), "{text}: {ended:?}");
         assert!(ended.stderr.contains(says), "{text}: {}", ended.stderr);
         assert!(!data.exists(), "nothing was made");
+    }
+}
+
+/// Old rows move by themselves, but none that may be somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tier_moves_no_rows_of_another_gateway() {
+    for database in Database::all().await {
+        let (hot, cold) = (database.fresh(), database.fresh());
+        let place = |name: &str, schema| database.settings(name, schema, database.address());
+        // All is old at once.
+        let tier = "[backends.both]\nkind = 'tier'\nhot = 'hot'\ncold = 'cold'\nafter = '0s'\n\
+                    flush_age = '0s'\n";
+        let (hot_alone, tiered) = (
+            place("hot", &hot),
+            format!("flush_to = ['both']\n{}{}{tier}", place("hot", &hot), place("cold", &cold)),
+        );
+        let milk = upsert("ann", at(1), "todos/1", &[("title", "milk")]);
+        let count = async |schema: &str| {
+            let table = format!("{}.{}", database.quoted(schema), database.quoted("todos"));
+            database.ask(&format!("SELECT count(*) FROM {table}")).await
+        };
+        let owner = Setup::new().flush_to_settings(&hot_alone);
+        let server = owner.start_with_tables().await;
+        let ann = server.client("ann").await;
+        ann.push([milk.clone()]).await.expect("pushed");
+        ann.flush().await.expect("flushed");
+        drop(ann);
+        server.stop().await.expect("stopped");
+
+        let stranger = Setup::new().flush_to_settings(&tiered);
+        let server = stranger.start_with_tables().await;
+        let bob = server.client("bob").await;
+        bob.push([milk]).await.expect("pushed");
+        for _ in 0..5 {
+            let status =
+                assert_refused(bob.flush().await, Code::Unavailable, "BACKEND_UNAVAILABLE");
+            assert!(status.message().contains("another gateway"), "{status:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(count(&hot).await, ["1"]);
+        drop(bob);
+        server.stop().await.expect("stopped");
+
+        let server = Setup::again(&owner).flush_to_settings(&tiered).start().await;
+        let ann = server.client("ann").await;
+        ann.flush().await.expect("flushed");
+        within(async { while count(&hot).await != ["0"] {} }).await;
+        assert_eq!(count(&cold).await, ["1"]);
+        drop(ann);
+        server.stop().await.expect("stopped");
     }
 }
 
