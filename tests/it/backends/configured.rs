@@ -82,19 +82,20 @@ async fn a_tier_moves_no_rows_of_another_gateway() {
     for database in Database::all().await {
         let (hot, cold) = (database.fresh(), database.fresh());
         let place = |name: &str, schema| database.settings(name, schema, database.address());
-        // All is old at once.
-        let tier = "[backends.both]\nkind = 'tier'\nhot = 'hot'\ncold = 'cold'\nafter = '0s'\n\
-                    flush_age = '0s'\n";
-        let (hot_alone, tiered) = (
-            place("hot", &hot),
-            format!("flush_to = ['both']\n{}{}{tier}", place("hot", &hot), place("cold", &cold)),
-        );
+        let places = place("hot", &hot) + &place("cold", &cold);
+        let tier_after = |after: &str| {
+            format!(
+                "flush_to = ['both']\n{places}[backends.both]\nkind = 'tier'\nhot = 'hot'\n\
+                 cold = 'cold'\nafter = '{after}'\nflush_age = '0s'\n"
+            )
+        };
+        let all_is_old = tier_after("0s");
         let milk = upsert("ann", at(1), "todos/1", &[("title", "milk")]);
         let count = async |schema: &str| {
             let table = format!("{}.{}", database.quoted(schema), database.quoted("todos"));
             database.ask(&format!("SELECT count(*) FROM {table}")).await
         };
-        let owner = Setup::new().flush_to_settings(&hot_alone);
+        let owner = Setup::new().flush_to_settings(&tier_after("24h"));
         let server = owner.start_with_tables().await;
         let ann = server.client("ann").await;
         ann.push([milk.clone()]).await.expect("pushed");
@@ -102,7 +103,7 @@ async fn a_tier_moves_no_rows_of_another_gateway() {
         drop(ann);
         server.stop().await.expect("stopped");
 
-        let stranger = Setup::new().flush_to_settings(&tiered);
+        let stranger = Setup::new().flush_to_settings(&all_is_old);
         let server = stranger.start_with_tables().await;
         let bob = server.client("bob").await;
         bob.push([milk]).await.expect("pushed");
@@ -116,7 +117,7 @@ async fn a_tier_moves_no_rows_of_another_gateway() {
         drop(bob);
         server.stop().await.expect("stopped");
 
-        let server = Setup::again(&owner).flush_to_settings(&tiered).start().await;
+        let server = Setup::again(&owner).flush_to_settings(&all_is_old).start().await;
         let ann = server.client("ann").await;
         ann.flush().await.expect("flushed");
         within(async { while count(&hot).await != ["0"] {} }).await;
