@@ -6,6 +6,7 @@
 
 pub mod backends;
 mod failpoint;
+mod fill;
 mod flusher;
 mod policy;
 mod session;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use super::failpoint;
+use super::fill::Fill;
 use super::policy::Backoff;
 use super::session::Session;
 use super::tend::{PANIC_PAUSE, Watched, tended};
@@ -32,6 +33,8 @@ pub(super) struct Flusher {
     clock: Arc<dyn WallClock>,
     /// What is known of the backend; nothing before it was reached, and after it failed.
     session: Option<Session>,
+    /// How far filling it has come, if that broke off.
+    fill: Option<Fill>,
     /// What the log had been given when all of it had been flushed.
     flushed_total: (u64, u64),
 }
@@ -59,6 +62,7 @@ impl Flusher {
             progress,
             clock,
             session: None,
+            fill: None,
             flushed_total: (0, 0),
         })
     }
@@ -148,7 +152,10 @@ impl Flusher {
         let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::begin(gateway, &self.backend, &*adapter, &self.progress).await?,
+            None => {
+                let fill = &mut self.fill;
+                Session::begin(gateway, &self.backend, &*adapter, &self.progress, fill).await?
+            }
         };
         let session = self.session.insert(session);
         session.prepare(gateway, &*adapter, &self.progress).await?;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use lakesync::adapter::{Adapter, Batch};
-use lakesync::name::{LogId, Position};
+use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::schema::Schema;
 use tokio::sync::watch;
 
+use super::fill::Fill;
 use super::{Backend, Failure, failpoint};
 use crate::gateway::{AHEAD, Gateway, Mark, NEEDS_ROWS, Progress};
 
@@ -18,12 +19,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Reaches the backend, and fills it with rows if the log begins too late for it.
+    /// Reaches the backend, and fills it with rows if the log begins too late for it. How far that
+    /// has come is in `fill`, for the next time if it breaks off.
     pub(super) async fn begin(
         gateway: &Gateway,
         backend: &Backend,
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
+        fill: &mut Option<Fill>,
     ) -> Result<Self, Failure> {
         let name = &backend.name;
         let log = gateway.record().log_id;
@@ -55,13 +58,14 @@ impl Session {
         };
         let mut session = Self { mark: Mark { log, position, changes }, prepared };
         if position < gateway.trimmed() {
-            let filled = session.fill(gateway, backend, adapter, progress).await;
+            let filled = session.fill(gateway, backend, adapter, progress, fill).await;
             if filled.is_err() {
-                // It begins anew, from where the log is then.
+                // Nothing of the log is kept for a backend that is away.
                 progress.send_modify(|progress| progress.floor = NEEDS_ROWS);
             }
             filled?;
         }
+        *fill = None;
         let mark = session.mark;
         let has_all = gateway.head()? == mark.position;
         progress.send_modify(|progress| {
@@ -97,44 +101,71 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the backend every row as it is now, and then the position where that began: what has
-    /// changed meanwhile comes again with the log, and merges to the same.
+    /// Gives the backend every row as it is now, and then the position where that began.
     async fn fill(
         &mut self,
         gateway: &Gateway,
         backend: &Backend,
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
+        held: &mut Option<Fill>,
     ) -> Result<(), Failure> {
-        let (changes, _) = gateway.growth().total();
-        let start = gateway.head()?;
-        tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
-        // The log may be trimmed up to here: nothing before it is needed any more.
-        progress.send_modify(|progress| progress.floor = start);
+        // From here on the log is trimmed no further than this.
+        let hold = |start| progress.send_modify(|progress| progress.floor = start);
+        let goes_on = match held.as_ref() {
+            Some(fill) => {
+                hold(fill.start);
+                fill.goes_on(gateway, adapter).await?
+            }
+            None => false,
+        };
+        if !goes_on {
+            tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
+            *held = Some(Fill::new(gateway)?);
+        }
+        let fill = held.as_mut().expect("BUG: it was put there just now");
+        hold(fill.start);
         gateway.retain().await?;
         let schema = gateway.schema();
         for table in schema.tables() {
-            let mut after = None;
+            let Some(mut after) = fill.after(&table.table) else { continue };
             loop {
-                // A page is a turn: other gateways go on writing meanwhile.
-                let mut turn = backend.turn().await;
-                let rows = gateway.rows_after(&table.table, after.as_ref()).await?;
-                let Some((last, _)) = rows.last() else { break };
-                // A table that was widened meanwhile holds what the old type does not.
-                if !self.is_prepared(gateway) {
-                    drop(turn);
-                    self.prepare(gateway, adapter, progress).await?;
-                    turn = backend.turn().await;
-                }
-                adapter.join(&table.table, &rows).await?;
-                drop(turn);
-                failpoint::reach("after-page");
-                after = Some(last.clone());
+                let page =
+                    self.page(gateway, backend, adapter, progress, &table.table, after.as_ref());
+                let Some(last) = page.await? else { break };
+                fill.came_to(&table.table, last.clone());
+                after = Some(last);
             }
         }
-        adapter.write(&moves(self.mark.log, self.mark.position, start)).await?;
-        self.mark = Mark { position: start, changes, ..self.mark };
+        adapter.write(&moves(self.mark.log, self.mark.position, fill.start)).await?;
+        self.mark = Mark { position: fill.start, changes: fill.changes, ..self.mark };
         Ok(())
+    }
+
+    /// Writes a page of rows. Returns the last one, if there was any.
+    async fn page(
+        &mut self,
+        gateway: &Gateway,
+        backend: &Backend,
+        adapter: &dyn Adapter,
+        progress: &watch::Sender<Progress>,
+        table: &TableName,
+        after: Option<&RowId>,
+    ) -> Result<Option<RowId>, Failure> {
+        // A page is a turn: other gateways go on writing meanwhile.
+        let mut turn = backend.turn().await;
+        let rows = gateway.rows_after(table, after).await?;
+        let Some((last, _)) = rows.last() else { return Ok(None) };
+        // A table that was widened meanwhile holds what the old type does not.
+        if !self.is_prepared(gateway) {
+            drop(turn);
+            self.prepare(gateway, adapter, progress).await?;
+            turn = backend.turn().await;
+        }
+        adapter.join(table, &rows).await?;
+        drop(turn);
+        failpoint::reach("after-page");
+        Ok(Some(last.clone()))
     }
 }
 

@@ -48,6 +48,11 @@ pub(crate) struct Joins {
     pub(crate) at_once_max: AtomicUsize,
     /// How many milliseconds a join takes.
     pub(crate) takes_ms: AtomicU64,
+    /// Every so manieth join fails, if this is not 0.
+    pub(crate) fails_every: AtomicUsize,
+    /// The join that fails and finds the table emptied, if this is not 0.
+    pub(crate) empties_at: AtomicUsize,
+    calls: AtomicUsize,
 }
 
 impl Backend {
@@ -148,6 +153,17 @@ impl Adapter for Backend {
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.reach().await?;
         let joins = &self.joins;
+        let (nth, every) = (
+            joins.calls.fetch_add(1, Ordering::SeqCst) + 1,
+            joins.fails_every.load(Ordering::SeqCst),
+        );
+        if nth == joins.empties_at.load(Ordering::SeqCst) {
+            let rows = self.memory.rows(table, None, usize::MAX).await?;
+            self.memory.forget(table, &rows).await?;
+        }
+        if every != 0 && nth.is_multiple_of(every) {
+            return Err(AdapterError::Unavailable("it is away for a moment".to_owned()));
+        }
         joins.rows.fetch_add(rows.len(), Ordering::SeqCst);
         let now = joins.now.fetch_add(1, Ordering::SeqCst) + 1;
         joins.at_once_max.fetch_max(now, Ordering::SeqCst);
