@@ -152,6 +152,11 @@ impl Tier {
         self.after <= age
     }
 
+    async fn prepare_cold(&self, schema: &Schema) -> Result<(), AdapterError> {
+        fit::newer(&self.cold.schema().await?, schema)?;
+        self.cold.prepare(schema).await
+    }
+
     /// Brings those rows back that the cold backend has and the hot one has not. Returns the ids of
     /// those that were in neither.
     async fn warm(
@@ -209,12 +214,14 @@ impl Adapter for Tier {
         self.hot.capacity().meet(self.cold.capacity())
     }
 
+    /// The hot backend is prepared last: what it has room for, the other has too. So where it has
+    /// room for all, nobody waits for a cold one that is away.
     async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
-        for tier in [&self.cold, &self.hot] {
-            fit::newer(&tier.schema().await?, schema)?;
+        let is_new = !fit::newer(&self.hot.schema().await?, schema)?.is_empty();
+        match self.prepare_cold(schema).await {
+            Err(AdapterError::Unavailable(_)) if !is_new => {}
+            prepared => prepared?,
         }
-        // The hot one last: what it has room for, the other has too.
-        self.cold.prepare(schema).await?;
         self.hot.prepare(schema).await
     }
 
@@ -296,8 +303,10 @@ impl Adapter for Tier {
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         let (_walk, mut settled) = (self.walk.lock().await, self.turn.lock().await);
         settled.remove(table);
-        // A step that was broken off may still be joining rows there.
-        self.cold.join(table, &[]).await?;
+        // What was broken off, a step or a write, may still be joining rows there.
+        for tier in [&self.cold, &self.hot] {
+            tier.join(table, &[]).await?;
+        }
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
         let hot = self.hot.find(table, &row_ids).await?;
         let cold = self.cold.find(table, &row_ids).await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lakesync::schema::{Schema, TableSchema};
+use sqlx::Row;
 use sqlx::mysql::MySqlConnection;
 
 use super::alter::MySqlTables;
@@ -20,7 +21,10 @@ use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, TABLES};
 use crate::sql::prepare::Prepares;
 use crate::sql::script::Script;
-use crate::sql::watch::Worker;
+use crate::sql::watch::{Worker, WorkerName};
+
+/// The server that is connected to.
+const SERVER: &str = "CONCAT_WS(' ', @@hostname, @@port, @@server_id)";
 
 #[async_trait]
 impl Prepares for MySqlEngine {
@@ -29,13 +33,11 @@ impl Prepares for MySqlEngine {
         schema: &Schema,
         worker: &Worker,
     ) -> Result<(), Failure> {
-        if fit::newer(&backend.read_schema().await?, schema)?.is_empty() {
-            return Ok(());
-        }
         let mut session = backend.engine.alone().await?;
-        let row = Statement::new("SELECT CAST(CONNECTION_ID() AS CHAR)").row(&mut session).await?;
-        let id = text(&row.ok_or(sqlx::Error::RowNotFound)?, 0)?.to_owned();
-        worker.get_or_init(|| id);
+        let sql = format!("SELECT {SERVER}, CAST(CONNECTION_ID() AS SIGNED)");
+        let row = Statement::new(sql).row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let name = WorkerName { server: text(&row, 0)?.to_owned(), number: row.try_get(1)? };
+        worker.get_or_init(|| name);
         session.script("START TRANSACTION").await?;
         let catalogue = backend.lock(&mut session).await?;
         session.script("COMMIT").await?;
@@ -46,7 +48,7 @@ impl Prepares for MySqlEngine {
         backend.alter(&mut session, &alterations).await?;
         session.script("START TRANSACTION").await?;
         backend.lock(&mut session).await?;
-        backend.settle(&mut session, &catalogue, &newer, &alterations).await?;
+        backend.conclude(&mut session, &catalogue, &newer, &alterations).await?;
         session.script("COMMIT").await?;
         backend.engine.let_others(session).await
     }
@@ -56,11 +58,13 @@ impl Prepares for MySqlEngine {
     async fn is_working(
         &self,
         connection: &mut MySqlConnection,
-        worker: &str,
-    ) -> Result<bool, Failure> {
-        let sql = format!("SELECT 1 FROM DUAL WHERE IS_USED_LOCK({ALONE}) = ?");
-        let statement = Statement::new(sql).bind(self.names.space()).bind(worker);
-        Ok(statement.row(connection).await?.is_some())
+        worker: &WorkerName,
+    ) -> Result<Option<bool>, Failure> {
+        let sql = format!("SELECT {SERVER}, CAST(COALESCE(IS_USED_LOCK({ALONE}), -1) AS SIGNED)");
+        let statement = Statement::new(sql).bind(self.names.space());
+        let row = statement.row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let holder: i64 = row.try_get_unchecked(1)?;
+        Ok((text(&row, 0)? == worker.server).then_some(holder == worker.number))
     }
 
     async fn alterations(

@@ -1,6 +1,6 @@
 //! What is read from our own tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use lakesync::adapter::{Change, Place};
@@ -14,16 +14,17 @@ use super::history;
 use super::statement::{Parameter, Statement, over};
 use super::version::flavour;
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
-use crate::sql::error::{Failure, corrupt};
+use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
 
 /// Row ids that are looked up at once.
-const IDS_MAX: usize = 2_048;
-/// States up to this length are read as many as were asked for.
-const SHORT_BYTES: usize = 16 << 10;
-/// How many longer ones are read at once.
-const LONG_MAX: usize = 16;
+const IDS_MAX: usize = 10_000;
+/// States that are read at once, and one more.
+const STATES_BYTES: u64 = 32 << 20;
+
+/// Looks each row id up, however many there are.
+const BY_ROW: &str = "FORCE INDEX (by_row) WHERE table_id = ? AND row_id IN (";
 
 #[async_trait]
 impl Reads for MySqlEngine {
@@ -118,41 +119,28 @@ impl Reads for MySqlEngine {
         rows.iter().map(state).collect()
     }
 
-    /// Short states are read at once, and long ones some at a time.
     async fn some_states(
         &self,
         connection: &mut MySqlConnection,
         table_id: i32,
         row_ids: &[&RowId],
     ) -> Result<(HashMap<RowId, Row>, usize), Failure> {
-        let rows = self.names.own(ROWS);
-        let condition = "FORCE INDEX (by_row) WHERE table_id = ? AND row_id IN (";
-        let head = format!(
-            "SELECT row_id, IF(OCTET_LENGTH(state) <= {SHORT_BYTES}, state, NULL) \
-             FROM {rows} {condition}"
-        );
         let first = &row_ids[..row_ids.len().min(IDS_MAX)];
-        let (table_id, mut found, mut long) = ([number(table_id)], HashMap::new(), HashSet::new());
-        for statement in over(&head, &table_id, &ids(first)) {
-            for row in &statement.rows(connection).await? {
-                match row.try_get_unchecked::<Option<&[u8]>, _>(1)? {
-                    Some(_) => found.extend([state(row)?]),
-                    None => long.extend([text(row, 0)?.parse::<RowId>().map_err(corrupt)?]),
-                }
+        let lengths = self.lengths(connection, table_id, first).await?;
+        let (mut sum, mut done, mut known) = (0, 0, Vec::new());
+        for row_id in first {
+            if STATES_BYTES <= sum {
+                break;
             }
+            if let Some(bytes) = lengths.get(row_id.as_str()) {
+                sum += bytes;
+                known.push(*row_id);
+            }
+            done += 1;
         }
-        let mut long_at = (0..).zip(first).filter(|(_, row_id)| long.contains(**row_id));
-        let mut now: Vec<&RowId> = Vec::new();
-        let beyond = long_at.find(|(_, row_id)| {
-            let has_room = now.len() < LONG_MAX;
-            if has_room {
-                now.push(row_id);
-            }
-            !has_room
-        });
-        let done = beyond.map_or(first.len(), |(at, _)| at);
-        let head = format!("SELECT row_id, state FROM {rows} {condition}");
-        for statement in over(&head, &table_id, &ids(&now)) {
+        let head = format!("SELECT row_id, state FROM {} {BY_ROW}", self.names.own(ROWS));
+        let mut found = HashMap::new();
+        for statement in over(&head, &[number(table_id)], &ids(&known)) {
             for row in &statement.rows(connection).await? {
                 found.extend([state(row)?]);
             }
@@ -167,6 +155,26 @@ impl Reads for MySqlEngine {
         limit: usize,
     ) -> Result<Vec<Change>, Failure> {
         history::read(connection, &self.names, after, limit).await
+    }
+}
+
+impl MySqlEngine {
+    /// How long the states are of those of `row_ids` that there are.
+    async fn lengths(
+        &self,
+        connection: &mut MySqlConnection,
+        table_id: i32,
+        row_ids: &[&RowId],
+    ) -> Result<HashMap<String, u64>, Failure> {
+        let head = format!("SELECT row_id, bytes FROM {} {BY_ROW}", self.names.own(ROWS));
+        let mut lengths = HashMap::new();
+        for statement in over(&head, &[number(table_id)], &ids(row_ids)) {
+            for row in &statement.rows(connection).await? {
+                let bytes: u32 = row.try_get_unchecked(1)?;
+                lengths.insert(text(row, 0)?.to_owned(), bytes.into());
+            }
+        }
+        Ok(lengths)
     }
 }
 

@@ -16,13 +16,13 @@ use crate::sql::backend::Backend;
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::engine::Engine;
 use crate::sql::error::Failure;
-use crate::sql::names::{COLUMNS, TABLES};
+use crate::sql::names::{COLUMNS, META, TABLES};
 use crate::sql::prepare::Prepares;
-use crate::sql::watch::Worker;
+use crate::sql::watch::{Worker, WorkerName};
 
-/// Who is connected, and what tells one connection from all others: numbers come again.
-const ACTIVITY: &str = "pg_catalog.pg_stat_activity";
-const NAME: &str = "pid::text || ' ' || extract(epoch FROM backend_start)::text";
+/// The server that is connected to, and its life.
+const SERVER: &str =
+    "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text";
 
 #[async_trait]
 impl Prepares for PostgresEngine {
@@ -33,29 +33,35 @@ impl Prepares for PostgresEngine {
     ) -> Result<(), Failure> {
         let engine = &backend.engine;
         let mut session = engine.begin(engine.server.options.prepare_timeout).await?;
-        let sql = format!("SELECT {NAME} FROM {ACTIVITY} WHERE pid = pg_catalog.pg_backend_pid()");
-        if let Some(row) = Statement::new(sql).row(&mut session).await? {
-            let name = row.try_get(0)?;
-            worker.get_or_init(|| name);
-        }
         let catalogue = backend.lock(&mut session).await?;
+        let sql = format!("SELECT {SERVER}, pg_catalog.pg_backend_pid()::bigint");
+        let row = Statement::new(sql).row(&mut session).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let name = WorkerName { server: row.try_get(0)?, number: row.try_get(1)? };
+        worker.get_or_init(|| name);
         let newer = fit::newer(&catalogue.schema, schema)?;
         if newer.is_empty() {
             return session.roll_back().await;
         }
         let alterations = backend.plan(&mut session, &catalogue, &newer).await?;
         backend.alter(&mut session, &alterations).await?;
-        backend.settle(&mut session, &catalogue, &newer, &alterations).await?;
+        backend.conclude(&mut session, &catalogue, &newer, &alterations).await?;
         session.commit().await
     }
 
+    /// It holds a lock of the table that writers lock. Everybody may see locks.
     async fn is_working(
         &self,
         connection: &mut PgConnection,
-        worker: &str,
-    ) -> Result<bool, Failure> {
-        let sql = format!("SELECT 1 FROM {ACTIVITY} WHERE {NAME} = $1");
-        Ok(Statement::new(sql).bind(worker).row(connection).await?.is_some())
+        worker: &WorkerName,
+    ) -> Result<Option<bool>, Failure> {
+        let sql = format!(
+            "SELECT {SERVER}, EXISTS (SELECT 1 FROM pg_catalog.pg_locks WHERE pid = $1 \
+             AND granted AND relation = pg_catalog.to_regclass($2))"
+        );
+        let statement = Statement::new(sql).bind(worker.number).bind(self.names.own(META));
+        let row = statement.row(connection).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let is_there = row.try_get(1)?;
+        Ok((row.try_get::<String, _>(0)? == worker.server).then_some(is_there))
     }
 
     async fn alterations(

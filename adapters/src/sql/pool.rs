@@ -74,13 +74,17 @@ impl<C: Connection> Pool<C> {
                 return Ok(self.taken(connection, opened, permit));
             }
         }
+        Ok(self.taken(self.connect().await?, Instant::now(), permit))
+    }
+
+    /// A connection beside all others, for whoever can't wait for those that work.
+    pub(crate) async fn connect(&self) -> Result<C, sqlx::Error> {
         let limit = self.shared.connect_timeout;
         let connected = timeout(limit, self.shared.options.connect()).await;
-        let connection = connected.map_err(|_| {
+        connected.map_err(|_| {
             let text = format!("no connection within {limit:?}");
             std::io::Error::new(std::io::ErrorKind::TimedOut, text)
-        })??;
-        Ok(self.taken(connection, Instant::now(), permit))
+        })?
     }
 
     async fn answers(&self, connection: &mut C) -> bool {

@@ -10,7 +10,7 @@ use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
 use super::error::Failure;
 use super::names::META;
 use super::script::Script;
-use super::watch::Worker;
+use super::watch::{Worker, WorkerName};
 use super::write::Writes;
 use crate::fit;
 use crate::pace::Pace;
@@ -19,17 +19,18 @@ use crate::pace::Pace;
 #[async_trait]
 pub(crate) trait Prepares: Writes {
     /// Makes room for what is new in `schema`, in the order that [`Backend`]'s steps have:
-    /// [plan](Backend::plan), [alter](Backend::alter), [settle](Backend::settle).
-    /// The connection that does so is named to `worker`.
+    /// [plan](Backend::plan), [alter](Backend::alter), [conclude](Backend::conclude).
+    /// The connection that does so is named to `worker`, before what may take long.
     async fn grow(backend: &Backend<Self>, schema: &Schema, worker: &Worker)
     -> Result<(), Failure>;
 
-    /// Whether the database still has the connection that goes by this name.
+    /// Whether the database still has the connection that goes by this name. Nothing if this is
+    /// another server than that one's, as behind a balancer.
     async fn is_working(
         &self,
         connection: &mut Self::Connection,
-        worker: &str,
-    ) -> Result<bool, Failure>;
+        worker: &WorkerName,
+    ) -> Result<Option<bool>, Failure>;
 
     /// What makes each of `newer` fit, beside what was prepared before and what there is.
     async fn alterations(
@@ -51,6 +52,13 @@ pub(crate) trait Prepares: Writes {
 impl<E: Prepares> Backend<E> {
     /// Makes room for what is new in `schema`.
     pub(super) async fn grow(&self, schema: &Schema) -> Result<(), Failure> {
+        // Mostly there is nothing to do, and nobody waits for those who have.
+        let prepared = self.call(self.read_schema()).await?;
+        if self.is_installed().await? && fit::newer(&prepared, schema)?.is_empty() {
+            return Ok(());
+        }
+        let preparers = &self.engine.server().preparers;
+        let _turn = preparers.acquire().await.expect("BUG: nobody closes it");
         let worker = Worker::new();
         self.watched(&worker, async {
             self.ensure_installed().await?;
@@ -98,7 +106,7 @@ impl<E: Prepares> Backend<E> {
     }
 
     /// Writes down what was prepared, and shows anew what looks otherwise now.
-    pub(crate) async fn settle(
+    pub(crate) async fn conclude(
         &self,
         connection: &mut E::Connection,
         catalogue: &Catalogue,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Connection;
+use tokio::sync::Semaphore;
 
 use super::pool::Pool;
 
@@ -30,6 +31,8 @@ pub struct Options {
 pub struct Server<C: Connection> {
     pub(crate) pool: Pool<C>,
     pub(crate) options: Arc<Options>,
+    /// Turns to alter tables, of few: that may take hours, and others have rows to write meanwhile.
+    pub(crate) preparers: Arc<Semaphore>,
     name: Arc<str>,
 }
 
@@ -51,14 +54,15 @@ impl<C: Connection> Server<C> {
     /// is something to ask.
     pub(crate) fn reached(parsed: C::Options, options: Options, name: String) -> Self {
         let pool = Pool::new(parsed, options.connections_max, options.connect_timeout);
-        Self { pool, options: Arc::new(options), name: name.into() }
+        let preparers = Arc::new(Semaphore::new((options.connections_max / 2).max(1)));
+        Self { pool, options: Arc::new(options), preparers, name: name.into() }
     }
 }
 
 impl<C: Connection> Clone for Server<C> {
     fn clone(&self) -> Self {
-        let (options, name) = (Arc::clone(&self.options), Arc::clone(&self.name));
-        Self { pool: self.pool.clone(), options, name }
+        let (options, preparers) = (Arc::clone(&self.options), Arc::clone(&self.preparers));
+        Self { pool: self.pool.clone(), options, preparers, name: Arc::clone(&self.name) }
     }
 }
 

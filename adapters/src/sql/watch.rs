@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use lakesync::adapter::AdapterError;
+use sqlx::Connection;
 use tokio::time::{sleep, timeout};
 
 use super::backend::Backend;
@@ -15,9 +16,17 @@ use super::prepare::Prepares;
 /// How often in a row nobody may know before the work is given up.
 const UNKNOWN_MAX: u32 = 5;
 
-/// What names a connection, and its work, to others of the same server. Not known before there is
-/// such a connection.
-pub(crate) type Worker = OnceLock<String>;
+/// What names a connection at work to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WorkerName {
+    /// The server, and its life, as it names itself.
+    pub(crate) server: String,
+    /// The connection's number there.
+    pub(crate) number: i64,
+}
+
+/// The connection at work, once there is one.
+pub(crate) type Worker = OnceLock<WorkerName>;
 
 impl<E: Prepares> Backend<E> {
     /// What `work` yields, unless the database has lost the connection of `worker`, or can't be asked
@@ -39,27 +48,29 @@ impl<E: Prepares> Backend<E> {
         let mut unknown = 0;
         while unknown < UNKNOWN_MAX {
             sleep(every).await;
-            let asked = async {
-                let Some(worker) = worker.get() else { return Ok(None) };
-                let mut session = self.engine.session().await?;
-                let is_working = self.engine.is_working(&mut session, worker).await?;
-                session.end();
-                Ok::<_, Failure>(Some(is_working))
-            };
-            match timeout(every, asked).await {
+            match timeout(every, self.ask(worker)).await {
                 Ok(Ok(Some(true))) => unknown = 0,
                 Ok(Ok(Some(false))) => {
-                    return AdapterError::Unavailable(
-                        "the connection that altered tables is gone".to_owned(),
-                    );
+                    let gone = "the connection that altered tables is gone";
+                    return AdapterError::Unavailable(gone.to_owned());
                 }
                 // It may be busy, or restart.
                 Ok(Ok(None) | Err(_)) | Err(_) => unknown += 1,
             }
         }
-        let silent = every * 2 * UNKNOWN_MAX;
-        AdapterError::Unavailable(format!(
-            "nobody could tell for up to {silent:?} if tables are altered"
-        ))
+        let what =
+            format!("asked {UNKNOWN_MAX} times, nobody could tell if tables are being altered");
+        AdapterError::Unavailable(what)
+    }
+
+    /// Whether the database is at work for `worker`, if that can be told.
+    async fn ask(&self, worker: &Worker) -> Result<Option<bool>, Failure> {
+        let Some(worker) = worker.get() else { return Ok(None) };
+        // All others may be busy with such work.
+        let mut connection = self.engine.server().pool.connect().await?;
+        let is_working = self.engine.is_working(&mut connection, worker).await?;
+        // What is asked was answered: the server notices the end by itself.
+        let _ = connection.close().await;
+        Ok(is_working)
     }
 }

@@ -240,6 +240,9 @@ async fn without_the_cold_backend_known_rows_are_written() {
     house.clock.set(5_000);
     faults.set(Mode::Away);
     tier.write(&batch(2, &["todos/a@2 a=2"])).await.expect("write");
+    tier.prepare(&tables(&["todos"])).await.expect("nothing to prepare");
+    let newer = tier.prepare(&tables(&["todos", "notes"])).await;
+    assert!(matches!(newer, Err(AdapterError::Unavailable(_))), "{newer:?}");
     while tier.advance().await.is_ok() {}
     assert!(matches!(tier.failed(), Some(AdapterError::Unavailable(_))));
     let unknown = tier.write(&batch(3, &["todos/b@2 a=2"])).await;
@@ -264,7 +267,9 @@ async fn rows_are_written_while_others_and_they_themselves_move() {
     house.clock.set(5_000);
     faults.set(Mode::SlowAt("join", Duration::from_millis(300)));
     let write = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        while faults.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
         tier.write(&batch(2, &["todos/a@4900 b=2"])).await.expect("write");
         assert_eq!(faults.calls(), ["join"], "rows are on their way");
         shown(&house.hot, "todos").await
@@ -279,8 +284,12 @@ async fn rows_are_written_while_others_and_they_themselves_move() {
     faults.set(Mode::Hangs);
     house.clock.set(9_000);
     let write = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        tier.write(&batch(3, &["todos/a@9000 b=3"])).await
+        while faults.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let batch = batch(3, &["todos/a@9000 b=3"]);
+        let written = tokio::time::timeout(Duration::from_secs(10), tier.write(&batch));
+        written.await.expect("nobody waits")
     };
     tokio::select! {
         step = async { tier.advance().await.and(tier.advance().await) } => panic!("it hangs: {step:?}"),

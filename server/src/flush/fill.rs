@@ -5,6 +5,8 @@
 //! A fill that broke off goes on from there: a large one over a bad connection would never end
 //! otherwise.
 
+use std::collections::BTreeMap;
+
 use lakesync::adapter::Adapter;
 use lakesync::name::{LogId, Position, RowId, TableName};
 
@@ -18,15 +20,23 @@ pub(super) struct Fill {
     pub(super) start: Position,
     /// How many changes the log had been given by then.
     pub(super) changes: u64,
-    /// The last row that was written.
-    last: Option<(TableName, RowId)>,
+    /// Whether the backend held no row then. What it holds has come from here, and page by page: if
+    /// it has the last row of a table, it has those before it.
+    was_empty: bool,
+    /// The last row of each table that was written.
+    last: BTreeMap<TableName, RowId>,
 }
 
 impl Fill {
     /// One that begins now.
-    pub(super) fn new(gateway: &Gateway) -> Result<Self, Failure> {
+    pub(super) async fn new(gateway: &Gateway, adapter: &dyn Adapter) -> Result<Self, Failure> {
         let (changes, _) = gateway.growth().total();
-        Ok(Self { log: gateway.record().log_id, start: gateway.head()?, changes, last: None })
+        let (log, start) = (gateway.record().log_id, gateway.head()?);
+        let mut was_empty = true;
+        for table in gateway.schema().tables() {
+            was_empty = was_empty && adapter.rows(&table.table, None, 1).await?.is_empty();
+        }
+        Ok(Self { log, start, changes, was_empty, last: BTreeMap::new() })
     }
 
     /// Whether the log still has all that came since, and the backend what it was given: somebody may
@@ -39,22 +49,24 @@ impl Fill {
         if self.log != gateway.record().log_id || self.start < gateway.trimmed() {
             return Ok(false);
         }
-        let Some((table, row_id)) = &self.last else { return Ok(true) };
-        let found = adapter.find(table, std::slice::from_ref(row_id)).await?;
-        Ok(!found.is_empty())
+        let mut has_all = self.was_empty;
+        for (table, row_id) in &self.last {
+            let row_id = std::slice::from_ref(row_id);
+            has_all = has_all && !adapter.find(table, row_id).await?.is_empty();
+        }
+        Ok(has_all)
     }
 
     /// Where to go on in a table; nothing if all of it is there.
     pub(super) fn after(&self, table: &TableName) -> Option<Option<RowId>> {
-        match &self.last {
+        match self.last.last_key_value() {
             Some((last, _)) if table < last => None,
-            Some((last, row_id)) if table == last => Some(Some(row_id.clone())),
-            _ => Some(None),
+            _ => Some(self.last.get(table).cloned()),
         }
     }
 
     /// Remembers the last row that was written.
     pub(super) fn came_to(&mut self, table: &TableName, row_id: RowId) {
-        self.last = Some((table.clone(), row_id));
+        self.last.insert(table.clone(), row_id);
     }
 }

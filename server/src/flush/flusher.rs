@@ -15,15 +15,15 @@ use super::failpoint;
 use super::fill::Fill;
 use super::policy::Backoff;
 use super::session::Session;
-use super::tend::{PANIC_PAUSE, Watched, tended};
+use super::tend::{PANIC_PAUSE, Tended, tend_all};
 use super::{Backend, Failure};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
     pub(super) backend: Backend,
-    /// Those of its members that are watched and tended.
-    members: Vec<Arc<Watched>>,
+    /// Those of its members that are tended.
+    members: Vec<Arc<Tended>>,
     tasks: TaskTracker,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
@@ -51,10 +51,10 @@ impl Flusher {
         let progress = gateway.progress(&backend.name)?;
         let (name, mut members) = (&gateway.record().name, Vec::new());
         let adapter = (backend.open)(name, &mut members);
-        let watched = |member| Watched::new(member, name, &backend.name);
+        let tended = |member| Tended::new(member, name, &backend.name);
         Some(Self {
             adapter,
-            members: members.into_iter().map(watched).collect(),
+            members: members.into_iter().map(tended).collect(),
             tasks,
             backend: backend.clone(),
             gateway: gateway.downgrade(),
@@ -88,7 +88,8 @@ impl Flusher {
                     backoff.reset();
                     self.succeeded();
                     // Not before it was seen whose rows are there.
-                    tending.get_or_insert_with(|| tended(&self.members, PANIC_PAUSE, &self.tasks));
+                    tending
+                        .get_or_insert_with(|| tend_all(&self.members, PANIC_PAUSE, &self.tasks));
                 }
                 Err(failure) => {
                     if failure.is_foreign() {

@@ -18,14 +18,14 @@ use super::Member;
 pub(super) const PANIC_PAUSE: Duration = Duration::from_secs(300);
 
 /// A member, and how tending it ended the last time.
-pub(super) struct Watched {
+pub(super) struct Tended {
     member: Arc<dyn Member>,
     /// The gateway and the backend that it is for.
     whose: (Gateway, Arc<str>),
     has_panicked: AtomicBool,
 }
 
-impl Watched {
+impl Tended {
     pub(super) fn new(member: Arc<dyn Member>, gateway: &Gateway, backend: &Arc<str>) -> Arc<Self> {
         let whose = (gateway.clone(), Arc::clone(backend));
         Arc::new(Self { member, whose, has_panicked: AtomicBool::new(false) })
@@ -53,8 +53,8 @@ impl Watched {
 
 /// Tends members until what is returned is dropped, each on its own: one that hangs holds up none.
 /// `tracker` knows when their tasks have ended.
-pub(super) fn tended(
-    members: &[Arc<Watched>],
+pub(super) fn tend_all(
+    members: &[Arc<Tended>],
     panic_pause: Duration,
     tracker: &TaskTracker,
 ) -> JoinSet<()> {
@@ -105,8 +105,8 @@ mod tests {
         }
     }
 
-    fn watched(member: Arc<Counted>) -> Arc<Watched> {
-        Watched::new(member, &Gateway::parse("main").expect("legal"), &"a".into())
+    fn tended_as(member: Arc<Counted>) -> Arc<Tended> {
+        Tended::new(member, &Gateway::parse("main").expect("legal"), &"a".into())
     }
 
     #[tokio::test]
@@ -115,9 +115,9 @@ mod tests {
         let panics = Arc::new(Counted { panics: true, ..Counted::default() });
         let ends = Arc::new(Counted { ends: true, ..Counted::default() });
         let counts = || [&hangs, &panics, &ends].map(|part| part.count.load(Ordering::SeqCst));
-        let members = [&hangs, &panics, &ends].map(|member| watched(Arc::clone(member)));
+        let members = [&hangs, &panics, &ends].map(|member| tended_as(Arc::clone(member)));
         let tracker = TaskTracker::new();
-        let tasks = tended(&members, Duration::from_millis(1), &tracker);
+        let tasks = tend_all(&members, Duration::from_millis(1), &tracker);
         let busy = async {
             while counts()[1] < 20 {
                 sleep(Duration::from_millis(1)).await;
@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn a_member_that_panics_is_in_trouble() {
         let panics = Arc::new(Counted { panics: true, ..Counted::default() });
-        let member = watched(panics);
+        let member = tended_as(panics);
         let pause = member.tend(PANIC_PAUSE).await;
         assert_eq!(pause, Some(PANIC_PAUSE));
         let trouble = member.trouble().expect("trouble");

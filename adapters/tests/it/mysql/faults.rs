@@ -16,6 +16,8 @@ use super::{adapter, options};
 use crate::fixtures::{LOG, delete, one_commit, schema, table, upsert};
 
 const SOON: Duration = Duration::from_millis(1_500);
+/// As little as a connection takes by way of a slow proxy.
+const HASTE: Duration = Duration::from_millis(600);
 
 fn through(proxy: &Proxy, database: &str) -> MySql {
     let hasty = Options {
@@ -92,19 +94,24 @@ async fn preparing_ends_when_its_connection_does_and_not_after_a_calls_time() {
     let Some(server) = MariaDb::shared().await else { return };
     let name = server.fresh();
     let proxy = Proxy::start(server.address()).await;
-    let options =
-        Options { call_timeout: SOON, connect_timeout: SOON, ..options(proxy.address().port()) };
+    // Nobody is kept waiting by the one connection, nor by what is asked of it.
+    let options = Options {
+        call_timeout: HASTE,
+        connect_timeout: HASTE,
+        connections_max: 1,
+        ..options(proxy.address().port())
+    };
     let adapter = Server::new(options).expect("a url").adapter(&name, true).expect("a name");
-    let tables = (0..30).map(|at| table(&format!("t{at}"), 1, &[("n", ColumnType::Int64)]));
-    proxy.set(Fault::Slow(Duration::from_millis(40)));
+    let tables = (0..150).map(|at| table(&format!("t{at}"), 1, &[("n", ColumnType::Int64)]));
+    proxy.set(Fault::Slow(Duration::from_millis(25)));
     let start = Instant::now();
     adapter.prepare(&Schema::from_stored(tables)).await.expect("it is at work");
-    assert!(SOON < start.elapsed(), "no test of it: {:?}", start.elapsed());
+    assert!(12 * HASTE < start.elapsed(), "no test of it: {:?}", start.elapsed());
 
     let wider = schema("t0", 2, &[("n", ColumnType::Double)]);
     let fired = proxy.fired();
     proxy.set(Fault::SwallowFrom("ALTER TABLE".to_owned()));
-    let prepared = timeout(20 * SOON, adapter.prepare(&wider)).await.expect("it ends");
+    let prepared = timeout(40 * HASTE, adapter.prepare(&wider)).await.expect("it ends");
     let error = prepared.expect_err("its connection is gone");
     assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("is gone"), "{error}");
@@ -113,7 +120,7 @@ async fn preparing_ends_when_its_connection_does_and_not_after_a_calls_time() {
 
     let widest = schema("t0", 3, &[("n", ColumnType::Json)]);
     proxy.set(Fault::Swallow);
-    let prepared = timeout(20 * SOON, adapter.prepare(&widest)).await.expect("it ends");
+    let prepared = timeout(40 * HASTE, adapter.prepare(&widest)).await.expect("it ends");
     let error = prepared.expect_err("nobody answers");
     assert!(matches!(error, AdapterError::Unavailable(_)), "{error:?}");
     proxy.heal();

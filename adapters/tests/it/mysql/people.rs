@@ -278,6 +278,32 @@ async fn servers_that_take_short_statements_are_refused() {
     assert!(error.to_string().contains("max_allowed_packet is 4194304 bytes"), "{error}");
 }
 
+/// Many large rows and some short ones behind them, touched by small changes: their states are read
+/// and written in parts.
+#[tokio::test]
+async fn large_rows_are_merged_in_parts() {
+    let Some(server) = MariaDb::shared().await else { return };
+    let name = server.fresh();
+    let adapter = adapter(server, &name, false);
+    adapter.prepare(&schema("t", 1, &[("n", INT), ("text", TEXT)])).await.expect("prepare");
+    let ids: Vec<_> = (0..60).map(|at| format!("r{at:02}")).collect();
+    for (position, some) in (1..).zip(ids.chunks(20)) {
+        let text = |id: &String| match id.as_str() < "r45" {
+            true => "x".repeat(1_800_000),
+            false => "x".to_owned(),
+        };
+        let rows = some.iter().map(|id| upsert("t", id, 1, &[("text", Value::String(text(id)))]));
+        adapter.write(&one_commit(position, rows.collect())).await.expect("write");
+    }
+    let small = ids.iter().map(|id| n(id, 2, 7));
+    adapter.write(&one_commit(4, small.collect())).await.expect("write");
+    let sql = format!("SELECT COUNT(*), SUM(n), SUM(LENGTH(text)) FROM {name}.t");
+    assert_eq!(server.mariadb(&sql).await, "60|420|81000015");
+    let wanted: Vec<_> = ids.iter().map(|row| id(row)).collect();
+    let found = adapter.find(&id("t"), &wanted).await.expect("find");
+    assert_eq!(found.len(), 60);
+}
+
 /// Batches of new rows alone are followed by others, whatever those hold.
 #[tokio::test]
 async fn filling_ends_where_rows_are_known_or_in_the_way() {
