@@ -85,8 +85,6 @@ impl MySqlEngine {
         // random: stored by row id they would land all over a table that no longer fits the server's
         // memory. So they stand in the order in which they came, and only the index is scattered.
         //
-        // How long a state is can be asked without reading it, wherever its pages are.
-        //
         // The table that is looked for comes last: if it is there, all are.
         format!(
             r#"
@@ -110,7 +108,6 @@ CREATE TABLE IF NOT EXISTS {rows} (
     table_id int NOT NULL,
     row_id varbinary({ROW_ID_BYTES_MAX}) NOT NULL,
     state longblob NOT NULL,
-    bytes int unsigned AS (OCTET_LENGTH(state)) STORED,
     UNIQUE KEY by_row (table_id, row_id)
 ) {form};
 CREATE TABLE IF NOT EXISTS {watermarks} (

@@ -18,10 +18,15 @@ use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
 
-/// Row ids that are looked up at once.
+/// Row ids that are looked up at once, and in one statement: the fewer where states are long, as the
+/// server reads them to tell how long they are.
 const IDS_MAX: usize = 10_000;
+const PIECE: usize = 512;
+const PIECE_OF_LONG: usize = 64;
 /// States that are read at once, and one more.
 const STATES_BYTES: u64 = 32 << 20;
+/// States up to this length come with the answer how long they are.
+const SHORT_BYTES: u64 = 16 << 10;
 
 /// Looks each row id up, however many there are.
 const BY_ROW: &str = "FORCE INDEX (by_row) WHERE table_id = ? AND row_id IN (";
@@ -125,22 +130,18 @@ impl Reads for MySqlEngine {
         table_id: i32,
         row_ids: &[&RowId],
     ) -> Result<(HashMap<RowId, Row>, usize), Failure> {
-        let first = &row_ids[..row_ids.len().min(IDS_MAX)];
-        let lengths = self.lengths(connection, table_id, first).await?;
-        let (mut sum, mut done, mut known) = (0, 0, Vec::new());
-        for row_id in first {
-            if STATES_BYTES <= sum {
-                break;
-            }
-            if let Some(bytes) = lengths.get(row_id.as_str()) {
-                sum += bytes;
-                known.push(*row_id);
-            }
-            done += 1;
+        let (mut looked, mut done) = (Looked::default(), 0);
+        let mut piece = PIECE_OF_LONG;
+        while !looked.is_enough && done < row_ids.len().min(IDS_MAX) {
+            let some = &row_ids[done..row_ids.len().min(done + piece)];
+            let before = looked.bytes;
+            done += self.look(connection, table_id, some, &mut looked).await?;
+            let is_long = SHORT_BYTES * (PIECE_OF_LONG as u64) < looked.bytes - before;
+            piece = if is_long { PIECE_OF_LONG } else { PIECE };
         }
+        let Looked { mut found, long, .. } = looked;
         let head = format!("SELECT row_id, state FROM {} {BY_ROW}", self.names.own(ROWS));
-        let mut found = HashMap::new();
-        for statement in over(&head, &[number(table_id)], &ids(&known)) {
+        for statement in over(&head, &[number(table_id)], &ids(&long)) {
             for row in &statement.rows(connection).await? {
                 found.extend([state(row)?]);
             }
@@ -158,23 +159,50 @@ impl Reads for MySqlEngine {
     }
 }
 
+/// What was found of some row ids, so far.
+#[derive(Default)]
+struct Looked<'r> {
+    found: HashMap<RowId, Row>,
+    /// Rows whose states are still to be read.
+    long: Vec<&'r RowId>,
+    /// How long all of them are together, and whether that is as much as may be read at once.
+    bytes: u64,
+    is_enough: bool,
+}
+
 impl MySqlEngine {
-    /// How long the states are of those of `row_ids` that there are.
-    async fn lengths(
+    /// Looks up some row ids. Returns of how many, from the first on, all is told.
+    async fn look<'r>(
         &self,
         connection: &mut MySqlConnection,
         table_id: i32,
-        row_ids: &[&RowId],
-    ) -> Result<HashMap<String, u64>, Failure> {
-        let head = format!("SELECT row_id, bytes FROM {} {BY_ROW}", self.names.own(ROWS));
-        let mut lengths = HashMap::new();
+        row_ids: &[&'r RowId],
+        looked: &mut Looked<'r>,
+    ) -> Result<usize, Failure> {
+        let head = format!(
+            "SELECT row_id, CAST(OCTET_LENGTH(state) AS UNSIGNED), \
+             IF(OCTET_LENGTH(state) <= {SHORT_BYTES}, state, NULL) FROM {} {BY_ROW}",
+            self.names.own(ROWS)
+        );
+        let mut rows = HashMap::new();
         for statement in over(&head, &[number(table_id)], &ids(row_ids)) {
-            for row in &statement.rows(connection).await? {
-                let bytes: u32 = row.try_get_unchecked(1)?;
-                lengths.insert(text(row, 0)?.to_owned(), bytes.into());
+            for row in statement.rows(connection).await? {
+                rows.insert(text(&row, 0)?.to_owned(), row);
             }
         }
-        Ok(lengths)
+        for (at, row_id) in row_ids.iter().enumerate() {
+            let Some(row) = rows.get(row_id.as_str()) else { continue };
+            if STATES_BYTES <= looked.bytes {
+                looked.is_enough = true;
+                return Ok(at);
+            }
+            looked.bytes += row.try_get_unchecked::<u64, _>(1)?;
+            match row.try_get_unchecked::<Option<&[u8]>, _>(2)? {
+                Some(bytes) => looked.found.extend([read::state(row_id.as_str(), bytes)?]),
+                None => looked.long.push(row_id),
+            }
+        }
+        Ok(row_ids.len())
     }
 }
 
