@@ -177,6 +177,21 @@ impl Classify for FlushError {
     }
 }
 
+/// A backend in which a gateway of this name can have no place.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("a gateway of the name {gateway} could never be flushed to backend {name}: {what}")]
+pub struct NoPlace {
+    gateway: name::Gateway,
+    name: Arc<str>,
+    what: String,
+}
+
+impl Classify for NoPlace {
+    fn reason(&self) -> Reason {
+        Reason::InvalidRequest
+    }
+}
+
 impl Flush {
     /// Flushing to `backends`; nothing is done before [`attach`](Flush::attach).
     pub fn new(backends: Vec<Backend>, clock: Arc<dyn WallClock>) -> Self {
@@ -193,6 +208,15 @@ impl Flush {
     pub fn capacity(&self) -> Capacity {
         let each = self.backends.iter().map(Backend::capacity);
         each.fold(Capacity::ALL, Capacity::meet)
+    }
+
+    /// Whether a gateway of this name could be flushed to each backend.
+    pub fn check_name(&self, gateway: &name::Gateway) -> Result<(), NoPlace> {
+        self.backends.iter().try_for_each(|backend| {
+            let opened = (backend.open)(gateway, &mut Vec::new()).map(drop);
+            let (gateway, name) = (gateway.clone(), Arc::clone(&backend.name));
+            opened.map_err(|what| NoPlace { gateway, name, what })
+        })
     }
 
     /// From now on every gateway that opens is flushed.

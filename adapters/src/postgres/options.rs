@@ -21,7 +21,10 @@ pub enum BadOptions {
 impl Server {
     /// The database that `options` name. Nothing connects before there is something to ask.
     pub fn new(options: Options) -> Result<Self, BadOptions> {
-        let parsed: PgConnectOptions = options.url.parse().map_err(|_| BadOptions::Url)?;
+        let is_ours =
+            ["postgres://", "postgresql://"].iter().any(|scheme| options.url.starts_with(scheme));
+        let parsed = options.url.parse::<PgConnectOptions>().ok().filter(|_| is_ours);
+        let parsed = parsed.ok_or(BadOptions::Url)?;
         // Poolers in between know few settings; statements are ours to log, not the driver's.
         let parsed = parsed.extra_float_digits(None).disable_statement_logging();
         let parsed = match parsed.get_application_name() {
@@ -57,8 +60,10 @@ mod tests {
         for shown in [format!("{server:?}"), format!("{adapter:?}"), format!("{:?}", server.pool)] {
             assert!(!shown.contains("s3cret") && !shown.contains("ann"), "{shown}");
         }
-        let error = Server::new(Options::new("postgres://ann:s3cret@:bad/")).expect_err("no url");
-        assert!(!error.to_string().contains("s3cret"), "{error}");
+        for url in ["postgres://ann:s3cret@:bad/", "mysql://ann:s3cret@db.example/site"] {
+            let error = Server::new(Options::new(url)).expect_err("no url");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
     }
 
     #[test]

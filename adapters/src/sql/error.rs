@@ -69,7 +69,10 @@ pub(crate) fn by_state(state: &str, message: &str) -> AdapterError {
     let mismatch = |advice: &str| AdapterError::Mismatch(format!("{message} ({state}); {advice}"));
     match (state, state.get(..2).unwrap_or_default()) {
         ("42501", _) => mismatch("grant it to LakeSync's user"),
-        (_, "42" | "3F") => mismatch("put back what was altered, or restore the backend"),
+        (_, "42" | "3F") => mismatch(
+            "put back what was altered, with what it held; or drop the schema (in MySQL: the database), \
+             and all rows are written anew",
+        ),
         (_, "23" | "44" | "P0") => {
             mismatch("synced tables take what was pushed: lift the constraint or trigger")
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use lakesync::adapter::{Adapter, Batch};
 use lakesync::clock::WallClock;
-use lakesync::name::Position;
+use lakesync::name::{self, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ pub(super) struct Flusher {
     tasks: TaskTracker,
     /// What writes there, or why there is nothing.
     adapter: Result<Arc<dyn Adapter>, String>,
+    /// What it is called in the server's log.
+    name: name::Gateway,
     gateway: WeakGateway,
     growth: Growth,
     progress: watch::Sender<Progress>,
@@ -35,6 +37,8 @@ pub(super) struct Flusher {
     session: Option<Session>,
     /// How far filling it has come, if that broke off.
     fill: Option<Fill>,
+    /// Whether the last attempt failed.
+    is_failing: bool,
     /// What the log had been given when all of it had been flushed.
     flushed_total: (u64, u64),
 }
@@ -49,20 +53,22 @@ impl Flusher {
         tasks: TaskTracker,
     ) -> Option<Self> {
         let progress = gateway.progress(&backend.name)?;
-        let (name, mut members) = (&gateway.record().name, Vec::new());
-        let adapter = (backend.open)(name, &mut members);
-        let tended = |member| Tended::new(member, name, &backend.name);
+        let (name, mut members) = (gateway.record().name.clone(), Vec::new());
+        let adapter = (backend.open)(&name, &mut members);
+        let tended = |member| Tended::new(member, &name, &backend.name);
         Some(Self {
             adapter,
             members: members.into_iter().map(tended).collect(),
             tasks,
             backend: backend.clone(),
+            name,
             gateway: gateway.downgrade(),
             growth: gateway.growth(),
             progress,
             clock,
             session: None,
             fill: None,
+            is_failing: false,
             flushed_total: (0, 0),
         })
     }
@@ -247,16 +253,18 @@ impl Flusher {
         let _ = self.progress.subscribe().wait_for(wanted).await;
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&mut self) {
+        let (gateway, backend) = (&self.name, &self.backend.name);
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!(%gateway, %backend, "it is flushed again");
+        }
         let now_ms = self.clock.now_ms();
         let troubles: Vec<String> =
             self.members.iter().filter_map(|member| member.trouble()).collect();
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
-                true => tracing::info!(backend = %self.backend.name, "all members are well again"),
-                false => {
-                    tracing::warn!(backend = %self.backend.name, ?troubles, "members are in trouble")
-                }
+                true => tracing::info!(%gateway, %backend, "all members are well again"),
+                false => tracing::warn!(%gateway, %backend, ?troubles, "members are in trouble"),
             }
         }
         self.progress.send_modify(|progress| {
@@ -270,12 +278,13 @@ impl Flusher {
 
     /// Remembers why, and that nothing is known of the backend any more.
     fn failed(&mut self, failure: &Failure) {
-        self.session = None;
+        (self.session, self.is_failing) = (None, true);
         let (error, now_ms) = (failure.to_string(), self.clock.now_ms());
         self.progress.send_modify(|progress| {
             // Once a failure, and not once an attempt: a backend may be away for a day.
             if progress.error.as_ref() != Some(&error) {
-                tracing::warn!(backend = %self.backend.name, %error, "can't flush; it is tried again");
+                let (gateway, backend) = (&self.name, &self.backend.name);
+                tracing::warn!(%gateway, %backend, %error, "can't flush; it is tried again");
             }
             progress.attempts += 1;
             progress.oldest_ms.get_or_insert(now_ms);

@@ -32,6 +32,7 @@ impl AdminService for Services {
         request: Request<proto::CreateGatewayRequest>,
     ) -> Result<Response<proto::CreateGatewayResponse>, Status> {
         let name = enter(&principal(request.extensions())?, &request.get_ref().gateway)?;
+        self.flush.check_name(&name).map_err(refuse)?;
         let record = self.gateways.create(&name).await.map_err(refuse)?;
         tracing::info!(gateway = %name, "gateway created");
         Ok(Response::new(proto::CreateGatewayResponse { gateway: Some(describe(&record)) }))
