@@ -1,13 +1,13 @@
 //! A wrapper that keeps the same rows in several backends: a primary that counts, and followers.
 //!
 //! Guarantees: what is asked of the whole is what the primary answers, and a write has succeeded as
-//! soon as the primary has it. Followers get every batch after the primary, in order, each at its own
-//! pace, and catch up by themselves however long they were away: one that the log has left behind is
-//! refilled from the primary. So nothing is kept of the log for them.
+//! soon as the primary has it. Followers get everything after the primary, in order, each at its own
+//! pace, and catch up by themselves however long they were away: one that missed something is refilled
+//! from the primary, and only that one. So nothing is kept of the log for them.
 //!
-//! All that a restart must know is in the backends. A follower that its watermark shows to be behind
-//! is refilled. One that missed rows joined without a watermark is shown by the watermark of a log
-//! that is nobody's: see [`MARKS`].
+//! All that a restart must know is in the backends: a follower that missed something is behind in a
+//! watermark. What comes and goes without a batch is counted for that in a log that is nobody's: see
+//! [`MARKS`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,15 +25,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod follower;
+mod marks;
+mod moved;
 mod refill;
 mod task;
 
-use follower::{Follower, Handing};
-
-/// The log whose watermark tells how often a follower missed what was joined or recorded without a
-/// batch: the primary's is raised each time, the follower's when it is refilled. It has no commits,
-/// and is there only if a follower ever missed something.
-pub const MARKS: LogId = LogId(*b"lakesync.fan_out");
+use follower::{Follower, Work};
+pub use marks::MARKS;
+use moved::Moved;
 
 /// How long followers are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +87,8 @@ pub struct Lag {
 pub struct FanOut {
     primary: Arc<dyn Adapter>,
     followers: Vec<Follower>,
-    // The turn to join or record, held until it is done, across awaits: each that is missed raises
-    // the mark beyond what a refill that began before it has seen.
+    // The turn to do what moves no watermark, held until it is queued for the followers, across
+    // awaits: so that marks come to them in order, and one at most is of what is not done yet.
     turn: tokio::sync::Mutex<()>,
     /// One per follower; they end with this.
     _tasks: JoinSet<()>,
@@ -130,58 +129,24 @@ impl FanOut {
         Ok(())
     }
 
-    /// Lets the followers do what moves no watermark, then the primary. In this order: what the
-    /// primary has, each follower has, or there is a mark that it has not.
-    async fn unmarked<'a, F>(
-        &'a self,
-        call: impl Fn(&'a dyn Adapter) -> F,
-    ) -> Result<(), AdapterError>
-    where
-        F: Future<Output = Result<(), AdapterError>>,
-    {
+    /// Has the primary do what moves no watermark, and each follower look at what came of it. If it
+    /// fails, nobody can tell what came of it: then they are all refilled.
+    async fn marked(
+        &self,
+        call: impl Future<Output = Result<(), AdapterError>>,
+        moved: impl FnOnce() -> Moved,
+    ) -> Result<(), AdapterError> {
+        if self.followers.is_empty() {
+            return call.await;
+        }
         let _turn = self.turn.lock().await;
-        self.unmarked_in(self.followers.iter().collect(), call).await
-    }
-
-    async fn unmarked_in<'a, F>(
-        &'a self,
-        followers: Vec<&'a Follower>,
-        call: impl Fn(&'a dyn Adapter) -> F,
-    ) -> Result<(), AdapterError>
-    where
-        F: Future<Output = Result<(), AdapterError>>,
-    {
-        let refills: Vec<_> = followers.iter().map(|follower| follower.refills()).collect();
-        let calls = followers.iter().map(|follower| follower.call(&call));
-        if join_all(calls).await.contains(&false) {
-            self.mark().await?;
-        }
-        call(&*self.primary).await?;
-        // A refill that began meanwhile has read the primary too early, and the mark too late.
-        if refills.iter().zip(&followers).any(|(before, now)| *before != now.refills()) {
-            self.mark().await?;
-        }
-        Ok(())
-    }
-
-    /// Those that are being refilled, with the promise to hand them what the primary is given, and
-    /// the others.
-    async fn by_phase(&self) -> (Vec<(&Follower, Handing<'_>)>, Vec<&Follower>) {
-        let (mut refilling, mut others) = (Vec::new(), Vec::new());
-        for follower in &self.followers {
-            match follower.handing().await {
-                Some(handing) => refilling.push((follower, handing)),
-                None => others.push(follower),
-            }
-        }
-        (refilling, others)
-    }
-
-    async fn mark(&self) -> Result<(), AdapterError> {
-        let next = self.primary.watermark(MARKS).await?.next();
-        let mark = Batch::new(MARKS, next, next, Vec::new());
-        self.primary.write(&mark.expect("BUG: a position after the first")).await?;
-        self.followers.iter().for_each(Follower::doubt);
+        let before = self.primary.watermark(MARKS).await?;
+        let promises: Vec<_> = self.followers.iter().map(|f| f.promise(before)).collect();
+        self.primary.write(&marks::after(before)).await?;
+        call.await?;
+        let moved = Arc::new(moved());
+        let works = promises.into_iter().map(|promise| Work::Moved(Arc::clone(&moved), promise));
+        join_all(self.followers.iter().zip(works).map(|(f, work)| f.offer(work))).await;
         Ok(())
     }
 }
@@ -205,41 +170,31 @@ impl Adapter for FanOut {
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
+        // The marks of a fan-out around this one are not its own.
+        let outer = marks::inward(batch);
+        let batch = outer.as_ref().unwrap_or(batch);
         self.primary.write(batch).await?;
         if !self.followers.is_empty() {
             let batch = Arc::new(batch.clone());
-            let offers = self.followers.iter().map(|f| f.offer(Arc::clone(&batch)));
+            let offers = self.followers.iter().map(|f| f.offer(Work::Batch(Arc::clone(&batch))));
             join_all(offers).await;
         }
         Ok(())
     }
 
     async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
-        self.primary.watermark(log).await
+        self.primary.watermark(marks::inner_log(log)).await
     }
 
     async fn logs(&self) -> Result<Vec<LogId>, AdapterError> {
-        let mut logs = self.primary.logs().await?;
-        logs.retain(|log| *log != MARKS);
-        Ok(logs)
+        Ok(self.primary.logs().await?.into_iter().filter_map(marks::outer_log).collect())
     }
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         if rows.is_empty() {
             return self.primary.join(table, rows).await;
         }
-        let _turn = self.turn.lock().await;
-        // A mark for each would keep a refill from ever being enough. And it would let go again of
-        // what it is given before the primary has it.
-        let (refilling, others) = self.by_phase().await;
-        self.unmarked_in(others, |adapter| adapter.join(table, rows)).await?;
-        join_all(
-            refilling
-                .into_iter()
-                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
-        )
-        .await;
-        Ok(())
+        self.marked(self.primary.join(table, rows), || Moved::rows(table, rows)).await
     }
 
     async fn rows(
@@ -259,26 +214,12 @@ impl Adapter for FanOut {
         self.primary.find(table, row_ids).await
     }
 
-    /// A follower that is away keeps the rows until it is refilled.
+    /// A follower that is away keeps the rows until it is back.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         if rows.is_empty() {
             return self.primary.forget(table, rows).await;
         }
-        let _turn = self.turn.lock().await;
-        let (refilling, others) = self.by_phase().await;
-        self.primary.forget(table, rows).await?;
-        join_all(
-            refilling
-                .into_iter()
-                .map(|(follower, handing)| follower.hand(handing, table, ids(rows))),
-        )
-        .await;
-        // What is queued for a follower may write them yet: so it is done in its turn.
-        let settled = others.iter().map(|follower| follower.settled(table, ids(rows)));
-        if join_all(settled).await.contains(&false) {
-            self.mark().await?;
-        }
-        Ok(())
+        self.marked(self.primary.forget(table, rows), || Moved::rows(table, rows)).await
     }
 
     async fn history(
@@ -290,17 +231,16 @@ impl Adapter for FanOut {
     }
 
     async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
-        self.unmarked(|adapter| adapter.record(changes)).await
+        if changes.is_empty() {
+            return self.primary.record(changes).await;
+        }
+        self.marked(self.primary.record(changes), || Moved::Changes(changes.to_vec())).await
     }
 
     /// The primary's: followers that fail are in [`lags`](FanOut::lags).
     async fn health(&self) -> Result<(), AdapterError> {
         self.primary.health().await
     }
-}
-
-fn ids(rows: &[(RowId, Row)]) -> Vec<RowId> {
-    rows.iter().map(|(row_id, _)| row_id.clone()).collect()
 }
 
 impl fmt::Display for FanOut {

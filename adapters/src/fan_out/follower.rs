@@ -1,21 +1,20 @@
-//! A follower as its wrapper sees it: a bounded queue of batches, and what its task says of it.
+//! A follower as its wrapper sees it: a bounded queue of work, and what its task says of it.
 
-use std::collections::BTreeMap;
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lakesync::adapter::{Adapter, AdapterError, Batch};
-use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::name::{LogId, Position};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::moved::Moved;
 use super::task::Task;
 use super::{Lag, Patience};
-use crate::fit;
 
-/// Batches that wait for a follower. One that is away for longer is refilled.
-const QUEUE_BATCHES_MAX: usize = 16;
+/// What waits for a follower. One that is away for longer is refilled.
+const QUEUE_WORKS_MAX: usize = 16;
 
 /// What is known of a follower.
 #[derive(Clone, Debug, Default)]
@@ -23,50 +22,58 @@ pub(super) struct Status {
     pub(super) phase: Phase,
     pub(super) watermarks: BTreeMap<LogId, Position>,
     pub(super) error: Option<AdapterError>,
-    /// How many refills have begun.
-    pub(super) refills: u64,
     /// Whether something was kept from it, or may have been.
     pub(super) doubted: bool,
-    /// How many calls will hand rows to its refill, which does not end before.
-    pub(super) handing: usize,
-    /// Whether a refill does its last steps: rows that come now must wait.
-    pub(super) closing: bool,
-    /// Whether a call has handed over nothing, so that the refill has to begin again.
-    pub(super) missed: bool,
+    /// The marks before those that are on their way to it: it will come by them, or be doubted.
+    pub(super) promised: BTreeSet<Position>,
 }
 
-/// What a follower is to do.
+impl Status {
+    /// How far a follower that has come to the mark `reached` will come by what is on its way.
+    pub(super) fn will_reach(&self, mut reached: Position) -> Position {
+        while self.promised.contains(&reached) {
+            reached = reached.next();
+        }
+        reached
+    }
+}
+
+/// What a follower is to do, once the primary has done it.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// What the primary has.
+    /// To write a batch.
     Batch(Arc<Batch>),
-    /// Rows that the primary was given or has let go of without a batch. It is told when it is done;
-    /// nobody is told otherwise.
-    Rows(TableName, Vec<RowId>, Option<oneshot::Sender<()>>),
+    /// To look at what came or went without one, and to take its mark.
+    Moved(Arc<Moved>, Promise),
 }
 
 impl Work {
-    /// Tells who waits for it, if anybody does.
     pub(super) fn done(self) {
-        if let Self::Rows(_, _, Some(done)) = self {
-            // Who waited no longer has marked it.
-            let _ = done.send(());
+        if let Self::Moved(_, promise) = self {
+            promise.keep();
         }
     }
 }
 
-/// The promise of a call to hand over rows.
+/// That a follower will be given the mark after `before`. If it is dropped, the follower has missed it.
 #[derive(Debug)]
-pub(super) struct Handing<'f> {
-    follower: &'f Follower,
-    done: bool,
+pub(super) struct Promise {
+    pub(super) before: Position,
+    status: Arc<watch::Sender<Status>>,
+    kept: bool,
 }
 
-impl Drop for Handing<'_> {
+impl Promise {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Promise {
     fn drop(&mut self) {
-        self.follower.status.send_modify(|status| {
-            status.handing -= 1;
-            status.missed |= !self.done;
+        self.status.send_modify(|status| {
+            status.promised.remove(&self.before);
+            status.doubted |= !self.kept;
         });
     }
 }
@@ -87,7 +94,6 @@ pub(super) enum Phase {
 pub(super) struct Follower {
     name: String,
     pub(super) adapter: Arc<dyn Adapter>,
-    primary: Arc<dyn Adapter>,
     patience: Patience,
     queue: mpsc::Sender<Work>,
     status: Arc<watch::Sender<Status>>,
@@ -101,11 +107,11 @@ impl Follower {
         primary: Arc<dyn Adapter>,
         patience: Patience,
     ) -> (Self, Task) {
-        let (queue, inbox) = mpsc::channel(QUEUE_BATCHES_MAX);
+        let (queue, inbox) = mpsc::channel(QUEUE_WORKS_MAX);
         let status = Arc::new(watch::Sender::new(Status::default()));
-        let backends = (Arc::clone(&primary), Arc::clone(&adapter));
+        let backends = (primary, Arc::clone(&adapter));
         let task = Task::new(backends, inbox, Arc::clone(&status), patience);
-        (Self { name, adapter, primary, patience, queue, status }, task)
+        (Self { name, adapter, patience, queue, status }, task)
     }
 
     pub(super) fn lag(&self) -> Lag {
@@ -113,19 +119,23 @@ impl Follower {
         Lag { name: self.name.clone(), watermarks, refilling: phase == Phase::Refilling, error }
     }
 
-    pub(super) fn refills(&self) -> u64 {
-        self.status.borrow().refills
-    }
-
     /// Has the task look whether the follower has all that the primary has.
     pub(super) fn doubt(&self) {
         self.status.send_modify(|status| status.doubted = true);
     }
 
+    /// Tells the follower's task that the mark after `before` will come, before the primary has it.
+    pub(super) fn promise(&self, before: Position) -> Promise {
+        self.status.send_modify(|status| {
+            status.promised.insert(before);
+        });
+        Promise { before, status: Arc::clone(&self.status), kept: false }
+    }
+
     /// Queues what the primary has. If the follower is slow, this waits for room; what finds none
     /// comes with the refill.
-    pub(super) async fn offer(&self, batch: Arc<Batch>) {
-        if !self.queued(Work::Batch(batch)).await {
+    pub(super) async fn offer(&self, work: Work) {
+        if !self.queued(work).await {
             self.status.send_modify(|status| {
                 // The next writes do not wait until its task has come a step further.
                 status.error.get_or_insert_with(|| self.patience.lost());
@@ -141,70 +151,6 @@ impl Follower {
         };
         let fails = self.status.borrow().error.is_some();
         !fails && matches!(timeout(self.patience.answer, self.queue.send(work)).await, Ok(Ok(())))
-    }
-
-    /// If the follower is being refilled: the promise to [`hand`](Self::hand) it rows.
-    pub(super) async fn handing(&self) -> Option<Handing<'_>> {
-        let mut closed = self.status.subscribe();
-        let closed = closed.wait_for(|status| !status.closing || status.error.is_some());
-        let _ = timeout(self.patience.answer, closed).await.map(drop);
-        let promised = self.status.send_if_modified(|status| {
-            let promised = status.phase == Phase::Refilling && !status.closing;
-            status.handing += usize::from(promised);
-            promised
-        });
-        promised.then(|| Handing { follower: self, done: false })
-    }
-
-    /// Has a refill look at rows, once the primary has them or has let go of them.
-    pub(super) async fn hand(&self, mut handing: Handing<'_>, table: &TableName, ids: Vec<RowId>) {
-        handing.done = self.queued(Work::Rows(table.clone(), ids, None)).await;
-    }
-
-    /// Whether the follower, after all that is queued, holds of these rows what the primary does.
-    pub(super) async fn settled(&self, table: &TableName, ids: Vec<RowId>) -> bool {
-        let (done, told) = oneshot::channel();
-        let settle = async {
-            self.queued(Work::Rows(table.clone(), ids, Some(done))).await && told.await.is_ok()
-        };
-        self.status.borrow().error.is_none()
-            && timeout(self.patience.answer, settle).await.unwrap_or_else(|_| {
-                self.status.send_modify(|status| {
-                    status.error.get_or_insert_with(|| self.patience.lost());
-                });
-                false
-            })
-    }
-
-    /// Whether the follower has done what the queue does not carry. One that fails is not asked.
-    pub(super) async fn call<'a, F>(&'a self, call: impl Fn(&'a dyn Adapter) -> F) -> bool
-    where
-        F: Future<Output = Result<(), AdapterError>>,
-    {
-        {
-            let status = self.status.borrow();
-            if status.error.is_some() || status.phase == Phase::Refilling {
-                return false;
-            }
-        }
-        let mut done = self.patience.wait(call(&*self.adapter)).await;
-        if done.as_ref().is_err_and(fit::is_outdated) {
-            // It was to be prepared in its own time, and this came first.
-            done = self.patience.wait(self.prepare()).await;
-            if done.is_ok() {
-                done = self.patience.wait(call(&*self.adapter)).await;
-            }
-        }
-        let Err(error) = done else { return true };
-        self.status.send_modify(|status| {
-            status.error = Some(error);
-            status.doubted = true;
-        });
-        false
-    }
-
-    async fn prepare(&self) -> Result<(), AdapterError> {
-        self.adapter.prepare(&self.primary.schema().await?).await
     }
 
     /// Waits until the follower has come as far as `wanted`.

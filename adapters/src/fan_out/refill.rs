@@ -55,6 +55,23 @@ impl Refill {
         Ok(Self { covered, tables, part: Part::Rows(None), pace: Pace::default() })
     }
 
+    /// Leaves the marks after `before` to what is on its way: the primary may not have done yet what
+    /// they stand for, and this would not see it.
+    pub(super) fn leave_out_after(&mut self, before: Position) {
+        let marks = self.covered.entry(MARKS).or_default();
+        *marks = before.min(*marks);
+    }
+
+    /// Takes the mark after `before`. False if it does not connect: then the pass is for nothing.
+    pub(super) fn take_mark(&mut self, before: Position) -> bool {
+        let marks = self.covered.entry(MARKS).or_default();
+        let connects = before <= *marks;
+        if connects {
+            *marks = before.next().max(*marks);
+        }
+        connects
+    }
+
     /// Takes what comes meanwhile. False if it does not connect: then the pass is for nothing.
     pub(super) async fn absorb(
         &mut self,
@@ -83,11 +100,6 @@ impl Refill {
         Ok(true)
     }
 
-    /// Whether the next step is the last one.
-    pub(super) fn is_last(&self) -> bool {
-        matches!(self.part, Part::Watermarks)
-    }
-
     /// Copies the next page.
     pub(super) async fn step(
         &mut self,
@@ -98,12 +110,19 @@ impl Refill {
         let count = self.pace.count();
         match (&self.part, self.tables.last()) {
             (Part::Rows(after), Some(table)) => {
+                if after.is_none() {
+                    // The primary may still be at what somebody gave up who told it to. Writers have
+                    // their turns there one after the other: this one's comes when that has ended.
+                    patience.wait(primary.join(table, &[])).await?;
+                }
                 let page = patience.wait(primary.rows(table, after.as_ref(), count)).await?;
+                // An empty page is joined as well: so it is with the follower, of which all rows are
+                // looked at next.
+                patience.wait(follower.join(table, &page)).await?;
                 let Some((last, _)) = page.last() else {
                     self.part = Part::Others(None);
                     return Ok(Filled::Some);
                 };
-                patience.wait(follower.join(table, &page)).await?;
                 self.pace.took(page.len(), size(&page));
                 self.part = Part::Rows(Some(last.clone()));
             }

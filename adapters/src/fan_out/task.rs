@@ -1,19 +1,18 @@
 //! What is done for a follower, one thing at a time, until its wrapper is gone.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use lakesync::adapter::{Adapter, AdapterError};
-use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::name::{LogId, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::follower::{Phase, Status, Work};
 use super::refill::{Filled, Refill};
-use super::{MARKS, Patience};
+use super::{MARKS, Patience, marks};
 use crate::fit;
 
-/// The only one that writes batches to a follower.
+/// The only one that writes to a follower.
 pub(super) struct Task {
     primary: Arc<dyn Adapter>,
     follower: Arc<dyn Adapter>,
@@ -134,7 +133,9 @@ impl Task {
         let wanted = self.patience.wait(self.primary.watermark(log)).await?;
         let reached = self.patience.wait(self.follower.watermark(log)).await?;
         self.reached(log, reached);
-        Ok(reached < wanted)
+        // A mark is promised before the primary has it, so each that is not missed is known here.
+        let on_its_way = log == MARKS && wanted <= self.status.borrow().will_reach(reached);
+        Ok(reached < wanted && !on_its_way)
     }
 
     async fn follow(&mut self) -> Result<Spoke, AdapterError> {
@@ -151,110 +152,93 @@ impl Task {
         Ok(Spoke::Well)
     }
 
-    /// Whether a batch connects to what the follower has. If it can't be told, it is held.
+    /// Whether what comes connects to what the follower has. If it can't be told, it is held.
     async fn deliver(&mut self, work: Work) -> Result<bool, AdapterError> {
-        let batch = match work {
-            Work::Batch(batch) => batch,
-            // Who waits for it is told of an error by being told nothing.
-            Work::Rows(table, row_ids, done) => {
-                self.settle(&table, &row_ids).await?;
-                Work::Rows(table, row_ids, done).done();
-                return Ok(true);
-            }
-        };
-        match self.patience.wait(self.follower.write(&batch)).await {
+        match self.give(&work).await {
             Ok(()) => {
-                self.reached(batch.log(), batch.last());
+                work.done();
                 Ok(true)
             }
             Err(AdapterError::Gap { .. }) => Ok(false),
             Err(error) => {
-                self.inbox.held = Some(Work::Batch(batch));
+                self.inbox.held = Some(work);
                 Err(error)
             }
         }
     }
 
-    /// Has the follower hold of these rows what the primary holds of them.
-    async fn settle(&self, table: &TableName, row_ids: &[RowId]) -> Result<(), AdapterError> {
-        let held = self.patience.wait(self.primary.find(table, row_ids)).await?;
-        let known: HashSet<_> = held.iter().map(|(row_id, _)| row_id).collect();
-        let gone: Vec<_> = row_ids.iter().filter(|id| !known.contains(id)).cloned().collect();
-        if !held.is_empty() {
-            self.patience.wait(self.follower.join(table, &held)).await?;
-        }
-        if !gone.is_empty() {
-            let gone = self.patience.wait(self.follower.find(table, &gone)).await?;
-            self.patience.wait(self.follower.forget(table, &gone)).await?;
-        }
+    async fn give(&self, work: &Work) -> Result<(), AdapterError> {
+        let batch = match work {
+            Work::Batch(batch) => Arc::clone(batch),
+            Work::Moved(moved, promise) => {
+                moved.reach(&*self.primary, &*self.follower, self.patience).await?;
+                Arc::new(marks::after(promise.before))
+            }
+        };
+        self.patience.wait(self.follower.write(&batch)).await?;
+        self.reached(batch.log(), batch.last());
         Ok(())
     }
 
     async fn fill(&mut self) -> Result<Spoke, AdapterError> {
-        let (primary, follower) = (Arc::clone(&self.primary), Arc::clone(&self.follower));
-        let (primary, follower) = (&*primary, &*follower);
-        let is_last = self.refill.as_ref().is_some_and(Refill::is_last);
-        let closed = is_last && self.close();
         if self.refill.is_none() {
-            self.refill = Some(Refill::begin(primary, self.patience).await?);
-            // From here on, what the primary is given without a batch may be missed.
-            self.status.send_modify(|status| status.refills += 1);
+            self.begin().await?;
             return Ok(Spoke::No);
         }
-        // All that has come so far: then the queue has room, however long the refill takes.
-        for _ in 0..=self.inbox.queue.max_capacity() {
-            let Some(work) = self.inbox.next() else { break };
-            let absorbed = match (&work, &mut self.refill) {
-                (Work::Batch(batch), Some(refill)) => {
-                    refill.absorb(batch, follower, self.patience).await
-                }
-                (Work::Batch(_), None) => Ok(false),
-                (Work::Rows(table, row_ids, _), _) => {
-                    self.settle(table, row_ids).await.map(|()| true)
-                }
-            };
-            match absorbed {
-                Ok(true) => work.done(),
-                Ok(false) => {
-                    // Something before it found no room: the primary has it by now.
-                    self.enter(Phase::Refilling);
-                    return Ok(Spoke::No);
-                }
-                Err(error) => {
-                    self.inbox.held = Some(work);
-                    return Err(error);
-                }
-            }
-        }
-        if is_last && !closed {
-            self.wait_for_rows().await;
-            return Ok(Spoke::No);
-        }
-        if closed && self.status.borrow().missed {
+        if !self.absorb().await? {
+            // Something before it found no room: the primary has it by now.
             self.enter(Phase::Refilling);
             return Ok(Spoke::No);
         }
         let Some(refill) = &mut self.refill else { return Ok(Spoke::No) };
-        if refill.step(primary, follower, self.patience).await? == Filled::All {
+        let filled = refill.step(&*self.primary, &*self.follower, self.patience).await?;
+        if filled == Filled::All {
             self.enter(Phase::Comparing);
         }
         Ok(Spoke::Well)
     }
 
-    /// Lets no more rows be promised. Whether all that were have come, as far as the queue.
-    fn close(&self) -> bool {
-        self.status.send_if_modified(|status| !std::mem::replace(&mut status.closing, true));
-        self.status.borrow().handing == 0
+    async fn begin(&mut self) -> Result<(), AdapterError> {
+        // The primary has what has come so far, and so the refill has it.
+        for _ in 0..=self.inbox.queue.max_capacity() {
+            let Some(work) = self.inbox.next() else { break };
+            work.done();
+        }
+        let mut refill = Refill::begin(&*self.primary, self.patience).await?;
+        // Asked after the primary: a mark that it had is promised before, and what is still promised
+        // comes yet, or is missed.
+        if let Some(before) = self.status.borrow().promised.first() {
+            refill.leave_out_after(*before);
+        }
+        self.refill = Some(refill);
+        Ok(())
     }
 
-    /// Waits until something has come, or nothing is promised any more.
-    async fn wait_for_rows(&mut self) {
-        let mut status = self.status.subscribe();
-        let work = tokio::select! {
-            work = self.inbox.wait() => Some(work),
-            _ = status.wait_for(|status| status.handing == 0) => None,
+    /// Takes all that has come so far: then the queue has room, however long the refill takes.
+    /// False if something does not connect.
+    async fn absorb(&mut self) -> Result<bool, AdapterError> {
+        let Self { primary, follower, inbox, refill: Some(refill), patience, .. } = self else {
+            return Ok(true);
         };
-        self.inbox.held = work;
+        for _ in 0..=inbox.queue.max_capacity() {
+            let Some(work) = inbox.next() else { break };
+            let taken = match &work {
+                Work::Batch(batch) => refill.absorb(batch, &**follower, *patience).await,
+                Work::Moved(moved, promise) => moved
+                    .reach(&**primary, &**follower, *patience)
+                    .await
+                    .map(|()| refill.take_mark(promise.before)),
+            };
+            match taken {
+                Ok(true) => work.done(),
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    inbox.held = Some(work);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Its backend bounds how long it takes: widening a type may write a large table anew, and what
@@ -266,9 +250,7 @@ impl Task {
 
     fn enter(&mut self, phase: Phase) {
         self.refill = None;
-        self.status.send_modify(|status| {
-            (status.phase, status.closing, status.missed) = (phase, false, false);
-        });
+        self.status.send_modify(|status| status.phase = phase);
     }
 
     fn reached(&self, log: LogId, position: Position) {

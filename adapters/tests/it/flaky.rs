@@ -38,6 +38,10 @@ pub(crate) enum Mode {
     ForgetsLate,
     /// Calls of this name answer after so long.
     SlowAt(&'static str, Duration),
+    /// Calls of this name fail.
+    Refuses(&'static str, When),
+    /// Calls of this name are done after so long, and say that they have failed.
+    LostAfter(&'static str, Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +70,7 @@ impl Faults {
         let state = self.0.lock().expect("a plan");
         match state.mode {
             Mode::Working | Mode::SlowAt(..) => false,
+            Mode::Refuses(name, _) | Mode::LostAfter(name, _) => state.calls.contains(&name),
             Mode::DiesAt(at, _) | Mode::FailsAt(at, _) => at <= state.calls.len(),
             Mode::Away | Mode::Hangs | Mode::ForgetsLate => !state.calls.is_empty(),
         }
@@ -92,7 +97,18 @@ impl Faults {
                 tokio::time::sleep(pause).await;
                 call.await
             }
+            Mode::LostAfter(lost, pause) if lost == name => {
+                tokio::time::sleep(pause).await;
+                call.await?;
+                failed()
+            }
             Mode::DiesAt(at, _) if at < nth => failed(),
+            Mode::Refuses(refused, when) if refused == name => {
+                if when == When::After {
+                    call.await?;
+                }
+                failed()
+            }
             Mode::DiesAt(at, when) | Mode::FailsAt(at, when) if at == nth => {
                 if when == When::After {
                     call.await?;
@@ -102,6 +118,8 @@ impl Faults {
             Mode::Working
             | Mode::ForgetsLate
             | Mode::SlowAt(..)
+            | Mode::Refuses(..)
+            | Mode::LostAfter(..)
             | Mode::DiesAt(..)
             | Mode::FailsAt(..) => call.await,
         }

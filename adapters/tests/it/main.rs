@@ -6,6 +6,7 @@ use lakesync::adapter::conformance::Backend;
 use lakesync_adapters::memory::Memory;
 
 mod fan_out;
+mod fan_out_moves;
 mod fixtures;
 mod flaky;
 mod migrate;

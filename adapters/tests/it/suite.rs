@@ -100,5 +100,6 @@ suites! {
     a_fan_out_of_routes: fan_out(|| route(memory));
     a_tier_of_routes: old(|| route(memory));
     a_tier_of_fan_outs: old(|| fan_out(memory));
+    a_fan_out_of_fan_outs: fan_out(|| fan_out(memory));
     a_fan_out_of_tiers: fan_out(|| old(memory));
 }
