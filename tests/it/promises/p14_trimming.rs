@@ -160,7 +160,7 @@ async fn p14_filling_goes_on_where_it_broke_off() {
         };
         let server = first.start_with_tables().await;
         let ann = server.client("ann").await;
-        ann.push([upsert("ann", at(0), "todos/00", &[("done", "yes")])]).await.expect("pushed");
+        ann.push([upsert("ann", at(0), "todos/00", &[("title", "old")])]).await.expect("pushed");
         if holds_old {
             ann.flush().await.expect("flushed");
         }
