@@ -129,8 +129,8 @@ impl FanOut {
         Ok(())
     }
 
-    /// Has the primary do what moves no watermark, and each follower look at what came of it. If it
-    /// fails, nobody can tell what came of it: then they are all refilled.
+    /// Has the primary do what moves no watermark, and each follower look at what came of it. If that
+    /// can't be told, they are all refilled; if the primary refuses it, that is what they will see.
     async fn marked(
         &self,
         call: impl Future<Output = Result<(), AdapterError>>,
@@ -143,11 +143,16 @@ impl FanOut {
         let before = self.primary.watermark(MARKS).await?;
         let promises: Vec<_> = self.followers.iter().map(|f| f.promise(before)).collect();
         self.primary.write(&marks::after(before)).await?;
-        call.await?;
-        let moved = Arc::new(moved());
+        let (called, moved) = (call.await, moved());
+        let is_refused =
+            matches!(called, Err(AdapterError::Mismatch(_) | AdapterError::Unfit { .. }));
+        if called.is_err() && !(is_refused && matches!(moved, Moved::Rows(..))) {
+            return called;
+        }
+        let moved = Arc::new(moved);
         let works = promises.into_iter().map(|promise| Work::Moved(Arc::clone(&moved), promise));
         join_all(self.followers.iter().zip(works).map(|(f, work)| f.offer(work))).await;
-        Ok(())
+        called
     }
 }
 

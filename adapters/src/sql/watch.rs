@@ -13,8 +13,10 @@ use super::backend::Backend;
 use super::error::Failure;
 use super::prepare::Prepares;
 
-/// How often in a row nobody may know before the work is given up.
-const UNKNOWN_MAX: u32 = 5;
+/// How often in a row there may be no answer before the work is given up, and how often one that does
+/// not tell: the server may be full, or another one behind a balancer.
+const SILENT_MAX: u32 = 5;
+const UNKNOWN_MAX: u32 = 60;
 
 /// What names a connection at work to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,22 +47,25 @@ impl<E: Prepares> Backend<E> {
 
     /// Resolves once the work can't come to an end.
     async fn loss(&self, worker: &Worker, every: Duration) -> AdapterError {
-        let mut unknown = 0;
-        while unknown < UNKNOWN_MAX {
+        let (mut silent, mut unknown) = (0, 0);
+        while silent < SILENT_MAX && unknown < UNKNOWN_MAX {
             sleep(every).await;
             match timeout(every, self.ask(worker)).await {
-                Ok(Ok(Some(true))) => unknown = 0,
+                Ok(Ok(Some(true))) => (silent, unknown) = (0, 0),
                 Ok(Ok(Some(false))) => {
                     let gone = "the connection that altered tables is gone";
                     return AdapterError::Unavailable(gone.to_owned());
                 }
-                // It may be busy, or restart.
-                Ok(Ok(None) | Err(_)) | Err(_) => unknown += 1,
+                Ok(Ok(None)) if worker.get().is_some() => (silent, unknown) = (0, unknown + 1),
+                Ok(Err(failure)) if failure.database().is_some() => {
+                    (silent, unknown) = (0, unknown + 1);
+                }
+                // It may restart.
+                _ => silent += 1,
             }
         }
-        let what =
-            format!("asked {UNKNOWN_MAX} times, nobody could tell if tables are being altered");
-        AdapterError::Unavailable(what)
+        let what = "nobody could tell for long if tables are being altered";
+        AdapterError::Unavailable(what.to_owned())
     }
 
     /// Whether the database is at work for `worker`, if that can be told.

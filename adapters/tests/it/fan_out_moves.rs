@@ -5,16 +5,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakesync::adapter::{Adapter, Change, Place};
+use lakesync::adapter::{Adapter, AdapterError, Change, Place};
 use lakesync::name::{Position, RowId};
 use lakesync::row::Row;
+use lakesync::schema::{ColumnType, Schema};
 use lakesync::testing::id;
 use lakesync_adapters::fan_out::{FanOut, Lag};
 use lakesync_adapters::memory::Memory;
 
 use crate::fan_out::{HASTY, in_step};
 use crate::flaky::{Faults, Flaky, Mode, When};
-use crate::texts::{LOG, batch, contents, delta, rows, shown, tables};
+use crate::texts::{LOG, batch, contents, delta, rows, shown, table, tables};
 
 /// One of its backends, which may fail.
 struct Room {
@@ -97,6 +98,25 @@ async fn broken_off(call: impl Future, moment: impl Future<Output = ()>) {
         () = moment => (),
         _ = call => (),
     }
+}
+
+/// What the primary refuses is nothing that followers could have missed.
+#[tokio::test]
+async fn nobody_is_refilled_for_what_the_primary_refuses() {
+    let house = House::default();
+    let fan_out = house.filled().await;
+    let numbers = Schema::from_stored([table("numbers", ColumnType::Int64)]);
+    fan_out.prepare(&numbers).await.expect("prepare");
+    let unfit = delta("numbers/c@5 a=text");
+    let mut row = Row::default();
+    row.merge(&unfit);
+    for _ in 0..3 {
+        let refused = fan_out.join(&id("numbers"), &[(unfit.row_id.clone(), row.clone())]).await;
+        assert!(matches!(refused, Err(AdapterError::Unfit { .. })), "{refused:?}");
+    }
+    in_step(&fan_out).await;
+    house.check("after it was refused").await;
+    house.assert_not_refilled("after it was refused");
 }
 
 #[tokio::test]
