@@ -2,8 +2,9 @@
 //! page, and then the log from where that began. What has changed meanwhile comes again, and merges
 //! to the same.
 //!
-//! A fill that broke off goes on from there, for as long as the gateway is open: a large one over a bad
-//! connection would never end otherwise.
+//! The fill of an empty backend that broke off goes on from there, for as long as the gateway is open
+//! and the log has what came since: a large one over a bad connection would never end otherwise. Of a
+//! backend that held rows nobody can tell which of them a database that was put back has lost again.
 
 use std::collections::BTreeMap;
 
@@ -28,23 +29,14 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    /// One that begins now, where another one may have broken off.
-    pub(super) async fn new(
-        gateway: &Gateway,
-        adapter: &dyn Adapter,
-        before: Option<&Self>,
-    ) -> Result<Self, Failure> {
+    /// One that begins now.
+    pub(super) async fn new(gateway: &Gateway, adapter: &dyn Adapter) -> Result<Self, Failure> {
         let (changes, _) = gateway.growth().total();
         let (log, start) = (gateway.record().log_id, gateway.head()?);
-        let is_ours = match before {
-            Some(before) => before.log == log && before.is_there(adapter).await?,
-            None => false,
-        };
         let mut was_empty = true;
         for table in gateway.schema().tables() {
             was_empty = was_empty && adapter.rows(&table.table, None, 1).await?.is_empty();
         }
-        let was_empty = was_empty || is_ours;
         Ok(Self { log, start, changes, was_empty, last: BTreeMap::new() })
     }
 
@@ -58,11 +50,6 @@ impl Fill {
         if self.log != gateway.record().log_id || self.start < gateway.trimmed() {
             return Ok(false);
         }
-        self.is_there(adapter).await
-    }
-
-    /// Whether all that was written is there, and nothing from before.
-    async fn is_there(&self, adapter: &dyn Adapter) -> Result<bool, Failure> {
         let mut has_all = self.was_empty;
         for (table, row_id) in &self.last {
             let row_id = std::slice::from_ref(row_id);

@@ -121,7 +121,7 @@ impl Session {
         };
         if !goes_on {
             tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
-            *held = Some(Fill::new(gateway, adapter, held.as_ref()).await?);
+            *held = Some(Fill::new(gateway, adapter).await?);
         }
         let fill = held.as_mut().expect("BUG: it was put there just now");
         hold(fill.start);
