@@ -91,16 +91,13 @@ impl Tier {
 
     async fn step(&self, walk: &mut Walk) -> Result<Step, AdapterError> {
         let began = Instant::now();
-        let mut waited = Duration::ZERO;
-        let done =
-            |is_last, waited| Step { is_last, worked: began.elapsed().saturating_sub(waited) };
         let schema = self.hot.schema().await?;
         let from = walk.table.clone();
         let names = schema.tables().map(|table| &table.table);
         let mut left = names.filter(|name| from.as_ref() <= Some(name));
         let Some(table) = left.next().cloned() else {
             (walk.table, walk.after) = (None, None);
-            return Ok(done(true, waited));
+            return Ok(Step { is_last: true, worked: began.elapsed() });
         };
         if walk.table.as_ref() != Some(&table) {
             walk.after = None;
@@ -110,11 +107,12 @@ impl Tier {
         let Some((last, _)) = page.last() else {
             // On to the next table, or back to the first one.
             (walk.table, walk.after) = (left.next().cloned(), None);
-            return Ok(done(walk.table.is_none(), waited));
+            return Ok(Step { is_last: walk.table.is_none(), worked: began.elapsed() });
         };
         let last = last.clone();
         walk.pace.took(page.len(), size(&page));
         let old: Vec<_> = page.into_iter().filter(|(_, row)| self.is_old(row)).collect();
+        let mut waited = Duration::ZERO;
         if !old.is_empty() {
             self.cold.join(&table, &old).await?;
             let waits = Instant::now();
@@ -127,7 +125,7 @@ impl Tier {
             settled.insert(table);
         }
         walk.after = Some(last);
-        Ok(done(false, waited))
+        Ok(Step { is_last: false, worked: began.elapsed().saturating_sub(waited) })
     }
 
     /// Waits until nothing of `table` is being forgotten. Of a step that was broken off, by us or by

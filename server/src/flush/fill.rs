@@ -14,6 +14,7 @@ use lakesync::name::{LogId, Position, RowId, TableName};
 use super::Failure;
 use crate::gateway::Gateway;
 
+/// How far one fill has come.
 #[derive(Debug)]
 pub(super) struct Fill {
     log: LogId,

@@ -54,7 +54,7 @@ pub struct Progress {
     pub oldest_ms: Option<u64>,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
-    /// What was wrong with parts of the backend when an attempt last ended well.
+    /// What was wrong with members of the backend when an attempt last ended well.
     pub troubles: Vec<String>,
 }
 
