@@ -235,7 +235,8 @@ impl Reader {
                 Ok(true)
             };
         }
-        let page = Page { tables, cursor: self.stand.encode(&self.seal), position: at.0 };
+        let cursor = self.stand.encode(&self.seal);
+        let page = Page { tables, cursor, position: at.0, continues: false };
         self.spoke = Instant::now();
         self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
     }
