@@ -216,6 +216,8 @@ impl Transport for Remote {
             follow: pull.follow,
             max_rows: 0,
             skip_positions: pull.skip.iter().map(|position| position.0).collect(),
+            max_bytes: 0,
+            whole_rows: false,
         };
         let call = |request| {
             let mut sync = self.sync.clone();
@@ -231,6 +233,8 @@ impl Transport for Remote {
             tables: Vec::new(),
             resume: checkpoint.resume.to_owned(),
             since: checkpoint.since.to_owned(),
+            max_bytes: 0,
+            whole_rows: false,
         };
         let call = |request| {
             let mut sync = self.sync.clone();
