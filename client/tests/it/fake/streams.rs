@@ -160,7 +160,7 @@ impl Reader {
         }
         self.at = upto;
         let cursor = world.cursor(upto);
-        (!tables.is_empty()).then_some(Page { tables, cursor, position: upto })
+        (!tables.is_empty()).then_some(Page { tables, cursor, position: upto, continues: false })
     }
 
     async fn send(&self, event: pull_response::Event) -> Option<()> {
