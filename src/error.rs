@@ -161,7 +161,7 @@ pub trait Classify: std::error::Error {
 
     /// What a remote caller is told in place of this error's text, where that is for the operator
     /// alone: it may name files, or rows that the caller may not see.
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         None
     }
 

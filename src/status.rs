@@ -42,7 +42,7 @@ pub fn to_status(error: &impl Classify) -> Status {
     for violation in error.violations() {
         details.add_bad_request_violation(violation.field, violation.description);
     }
-    let message = match (reason.kind(), error.told_instead()) {
+    let message = match (reason.kind(), error.public_message()) {
         (ErrorKind::Internal, _) => "internal error".to_owned(),
         (_, Some(sentence)) => sentence.to_owned(),
         (_, None) => error.to_string(),
@@ -154,7 +154,7 @@ mod tests {
                 Reason::Corruption
             }
 
-            fn told_instead(&self) -> Option<&'static str> {
+            fn public_message(&self) -> Option<&'static str> {
                 Some("stored data failed verification")
             }
         }

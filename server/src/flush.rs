@@ -169,9 +169,9 @@ impl Classify for FlushError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
-            Self::Store(error) => error.told_instead(),
+            Self::Store(error) => error.public_message(),
             _ => None,
         }
     }

@@ -102,7 +102,7 @@ fn refuse(error: impl Classify) -> Status {
 /// How loudly to say that a call failed. What a caller did wrong, such as a change that fails its own
 /// checksum, is nobody's to mend but the caller's.
 fn level(error: &impl Classify) -> Option<Level> {
-    let ours = error.told_instead().is_some();
+    let ours = error.public_message().is_some();
     match error.reason().kind() {
         ErrorKind::Internal => Some(Level::ERROR),
         ErrorKind::Corrupt if ours => Some(Level::ERROR),

@@ -144,7 +144,7 @@ impl Classify for StoreError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
             Self::NotFound | Self::Exists(_) | Self::Closed => None,
             Self::Unfinished(_) => Some("the gateway is being restored"),

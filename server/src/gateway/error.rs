@@ -88,9 +88,9 @@ impl Classify for PushError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
-            Self::Store(error) => error.told_instead(),
+            Self::Store(error) => error.public_message(),
             _ => None,
         }
     }
@@ -141,9 +141,9 @@ impl Classify for RulesChangeError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
-            Self::Store(error) => error.told_instead(),
+            Self::Store(error) => error.public_message(),
             _ => None,
         }
     }
@@ -211,9 +211,9 @@ impl Classify for SchemaChangeError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
-            Self::Store(error) => error.told_instead(),
+            Self::Store(error) => error.public_message(),
             _ => None,
         }
     }
@@ -281,9 +281,9 @@ impl Classify for ReadError {
         }
     }
 
-    fn told_instead(&self) -> Option<&'static str> {
+    fn public_message(&self) -> Option<&'static str> {
         match self {
-            Self::Store(error) => error.told_instead(),
+            Self::Store(error) => error.public_message(),
             _ => None,
         }
     }
