@@ -74,7 +74,7 @@ mod tests;
 
 pub use self::error::DbError;
 pub use self::open::OpenError;
-pub(crate) use self::outbox::Batch;
+pub(crate) use self::outbox::{Batch, PUSH_BYTES_MAX, Share};
 pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded, Waiting};
 pub(crate) use self::report::{Applied, ClockChange, Counts, Ended, Settled};
 
@@ -209,11 +209,11 @@ impl Database {
         Ok(migration)
     }
 
-    /// The next changes to push, if there are any: at most `rows_max`.
-    pub(crate) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
+    /// The next changes to push, if there are any.
+    pub(crate) async fn pending(&self, share: Share) -> Result<Option<Batch>, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let batch = outbox::take(&mut work, rows_max).await?;
+        let batch = outbox::take(&mut work, share).await?;
         work.commit().await?;
         Ok(batch)
     }

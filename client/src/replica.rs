@@ -26,6 +26,7 @@ mod pull;
 mod push;
 mod round;
 mod session;
+mod sizing;
 
 pub use adopt::AdoptError;
 pub use error::SyncError;
@@ -33,6 +34,7 @@ pub use round::Round;
 
 use desk::Desk;
 use session::Session;
+use sizing::Sizing;
 
 /// A SQLite database that keeps in step with a gateway. Clones share it.
 #[derive(Clone, Debug)]
@@ -64,6 +66,7 @@ struct Core {
     bell: Bell,
     desk: Desk,
     session: Mutex<Session>,
+    sizing: Sizing,
 }
 
 impl Replica {
@@ -84,6 +87,7 @@ impl Replica {
             bell: Bell::new(),
             desk: Desk::default(),
             session: Mutex::default(),
+            sizing: Sizing::default(),
         };
         core.count().await?;
         Ok(Self(Arc::new(core)))

@@ -17,6 +17,7 @@ use lakesync::schema::{Proposal, TableSchema};
 use lakesync::status::Problem;
 use lakesync::wire::Arrival;
 
+mod assembly;
 mod bearer;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -24,11 +25,14 @@ mod decode;
 mod grpc;
 mod line;
 mod local;
+mod motion;
 mod remote;
+mod socket;
 
 pub use bearer::{Token, TokenError};
-pub use grpc::{EndpointError, connect};
+pub use grpc::{EndpointError, Patience, connect, connect_with};
 pub use local::local;
+pub(crate) use motion::unless_silent;
 pub use remote::Remote;
 
 /// A way to reach gateways.
@@ -36,8 +40,10 @@ pub use remote::Remote;
 /// # Contract
 ///
 /// - **Safe to repeat.** Every call may be made again after any error, whether or not it arrived.
-/// - **Bounded.** A unary call ends within its deadline, a stalled server included. Streams end
-///   when the caller drops them; a silent stream is the caller's to give up.
+/// - **Bounded by silence, never by time.** A unary call lasts for as long as bytes move. It ends
+///   with an error once its server has been silent for too long, a stalled one included. Streams
+///   end when the caller drops them; a silent stream is the caller's to give up, which
+///   [`bytes_moved`](Self::bytes_moved) tells from a slow one.
 /// - **Authentic.** A refused token is renewed once within a call; a token that runs out during a
 ///   stream is renewed by the call after it.
 /// - **Understood or refused.** A message of a newer server that can't be understood is an error
@@ -62,6 +68,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 
     /// Reads the current rows, then the cursor to pull from.
     async fn checkpoint(&self, checkpoint: Checkpoint<'_>) -> Result<CheckpointStream, Problem>;
+
+    /// How many bytes the transport has moved so far, both ways. It grows while a large message is
+    /// under way. Zero for ever where there is no line that could be slow.
+    fn bytes_moved(&self) -> u64 {
+        0
+    }
 
     /// Creates a gateway; one that exists already is kept. For tokens with the right `admin`.
     async fn create_gateway(&self, gateway: &Gateway) -> Result<(), Problem>;
@@ -137,12 +149,15 @@ pub struct Pull<'a> {
     pub follow: bool,
     /// Commits this replica made itself and holds.
     pub skip: &'a [Position],
+    /// Where pages are to be closed; a server may send larger ones.
+    pub bytes_max: usize,
 }
 
 /// What a pull sends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PullEvent {
-    /// Whole commits, to be applied in one transaction together with the cursor.
+    /// Whole commits, to be applied in one transaction together with the cursor. A commit that
+    /// came in several pages is one event.
     Page(Page),
     /// Everything committed up to here has been sent.
     CaughtUp {
@@ -173,7 +188,7 @@ pub struct Page {
     pub cursor: String,
     /// The commit that this page reaches.
     pub position: Position,
-    /// What the message weighed.
+    /// What its messages weighed.
     pub bytes: u64,
 }
 
@@ -197,6 +212,8 @@ pub struct Checkpoint<'a> {
     pub resume: &'a str,
     /// The cursor that expired, if any.
     pub since: &'a str,
+    /// Where chunks are to be closed; a server may send larger ones.
+    pub bytes_max: usize,
 }
 
 /// What a checkpoint sends.

@@ -1,5 +1,9 @@
 //! Unsent changes, taken in batches. A push is one commit, so a batch ends where a transaction did
 //! if that can be known, and what is overwritten within a batch is left out of it.
+//!
+//! A batch has a target that suits the line, and hard limits that suit a message. It ends at the last
+//! known boundary within the target; where there is none, at the first one beyond it: a transaction
+//! is not split for being larger than the target. Only one that a message can't hold is.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,11 +24,22 @@ use super::sql::{Statement, Stored, integer, script, text};
 use super::table::Table;
 
 /// About the size of the largest push: below what a message may have, with room for its frame.
-const PUSH_BYTES_TARGET: usize = 7 << 19;
+pub(crate) const PUSH_BYTES_MAX: usize = 7 << 19;
+/// A pause between two changes that is longer than this parts two transactions, most likely.
+const CLEAR_PAUSE_MS: u64 = 1_000;
 /// Rows read at once.
 const WINDOW_ROWS: i64 = 500;
 /// What a change costs beside its cells.
 const CHANGE_BYTES: usize = 24;
+
+/// How much to take at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// The most changes.
+    pub(crate) rows_max: usize,
+    /// About how many bytes; more where a transaction is larger.
+    pub(crate) bytes_target: usize,
+}
 
 /// Unsent changes, taken together: one push, one commit.
 #[derive(Debug)]
@@ -58,25 +73,22 @@ pub(super) struct Entry {
     bytes: usize,
 }
 
-/// The next changes to push: at most `rows_max`, and no more than a message holds.
-pub(super) async fn take(work: &mut Work<'_>, rows_max: usize) -> Result<Option<Batch>, DbError> {
+/// The next changes to push: what `share` says, and no more than a message holds.
+pub(super) async fn take(work: &mut Work<'_>, share: Share) -> Result<Option<Batch>, DbError> {
     let connection = work.connection();
     // The transaction under way stands between those of the application: a boundary for sure.
     let mark = "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT c.seq FROM _lakesync_clock c \
                 WHERE EXISTS (SELECT 1 FROM _lakesync_outbox)";
     script(connection, mark).await?;
     let mut reader = Reader { work, after: 0, refused: Vec::new() };
-    let (mut entries, more) = reader.read(rows_max.clamp(1, PUSH_ROWS_MAX)).await?;
+    let rows_max = share.rows_max.clamp(1, PUSH_ROWS_MAX);
+    let mut entries = reader.read(Share { rows_max, ..share }).await?;
     let refused = reader.refused;
     if entries.is_empty() && refused.is_empty() {
         // Statements that were ignored in the end may have saved values that nothing hides.
         let idle = "DELETE FROM _lakesync_base WHERE NOT EXISTS (SELECT 1 FROM _lakesync_outbox)";
         script(work.connection(), idle).await?;
         return Ok(None);
-    }
-    if more {
-        let cut = cut(work, &entries).await?;
-        entries.truncate(cut);
     }
     let brief = brief_rows(work, &entries).await?;
     coalesce(&mut entries, &brief);
@@ -97,24 +109,63 @@ struct Reader<'a, 'w> {
 }
 
 impl Reader<'_, '_> {
-    /// Reads entries until they are enough for a push. Says whether there are more.
-    async fn read(&mut self, rows_max: usize) -> Result<(Vec<Entry>, bool), DbError> {
+    /// Reads entries until they are enough for a push.
+    async fn read(&mut self, share: Share) -> Result<Vec<Entry>, DbError> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
+        // Once the target is passed: how many entries are within it, and the boundary to reach.
+        let mut beyond: Option<(usize, Option<i64>)> = None;
         loop {
             let window = self.window().await?;
             if window.is_empty() {
-                return Ok((entries, false));
+                return Ok(entries);
             }
             for entry in window.into_iter().flatten() {
                 bytes += entry.bytes;
-                let full = entries.len() == rows_max || PUSH_BYTES_TARGET < bytes;
-                if full && !entries.is_empty() {
-                    return Ok((entries, true));
+                let full = entries.len() == share.rows_max || PUSH_BYTES_MAX < bytes;
+                if let (Some(first), Some(last)) = (entries.first(), entries.last())
+                    && (full || share.bytes_target < bytes)
+                {
+                    let (within, boundary) = match beyond {
+                        Some(found) => found,
+                        None => {
+                            if let Some(mark) = self.last_mark(first.seq, last.seq).await? {
+                                entries.truncate(entries.partition_point(|one| one.seq <= mark));
+                                return Ok(entries);
+                            }
+                            (entries.len(), self.next_mark(last.seq).await?)
+                        }
+                    };
+                    beyond = Some((within, boundary));
+                    if boundary.is_some_and(|boundary| boundary < entry.seq) {
+                        return Ok(entries);
+                    }
+                    if full {
+                        entries.truncate(likely_boundary(&entries, within, share.bytes_target));
+                        return Ok(entries);
+                    }
                 }
                 entries.push(entry);
             }
         }
+    }
+
+    /// The last known boundary from one entry to another.
+    async fn last_mark(&mut self, first: i64, last: i64) -> Result<Option<i64>, DbError> {
+        let sql = "SELECT max(seq) FROM _lakesync_marks WHERE seq BETWEEN ? AND ?";
+        self.mark(Statement::new(sql).bind(first).bind(last)).await
+    }
+
+    /// The first known boundary after an entry.
+    async fn next_mark(&mut self, after: i64) -> Result<Option<i64>, DbError> {
+        let sql = "SELECT min(seq) FROM _lakesync_marks WHERE ? < seq";
+        self.mark(Statement::new(sql).bind(after)).await
+    }
+
+    async fn mark(&mut self, statement: Statement) -> Result<Option<i64>, DbError> {
+        let row = statement.row(self.work.connection()).await?;
+        let seq = row.map_or(Ok(0), |row| integer(&row, 0))?;
+        Ok((seq != 0).then_some(seq))
     }
 
     /// The next rows of the outbox. Those that can't travel are refused on the spot.
@@ -209,22 +260,25 @@ impl Entry {
     }
 }
 
-/// How many of the entries to send now, when there are more than fit.
-async fn cut(work: &mut Work<'_>, entries: &[Entry]) -> Result<usize, DbError> {
-    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(0) };
-    let sql = "SELECT max(seq) FROM _lakesync_marks WHERE seq BETWEEN ? AND ?";
-    let statement = Statement::new(sql).bind(first.seq).bind(last.seq);
-    let row = statement.row(work.connection()).await?;
-    let mark = row.map_or(Ok(0), |row| integer(&row, 0))?;
-    if mark != 0 {
-        return Ok(entries.partition_point(|entry| entry.seq <= mark));
-    }
-    // No boundary is known. Transactions are short and the time between them is not, so the
-    // longest pause is most likely one.
+/// How many of the entries to send, where no boundary is known and more wait than a message holds.
+/// Transactions are short and the time between them is not: the last clear pause within the target
+/// is taken for a boundary, else the first one beyond it. `within` entries are within the target.
+fn likely_boundary(entries: &[Entry], within: usize, bytes_target: usize) -> usize {
     let pause =
         |at: &usize| entries[*at].stamp.hlc.ms().saturating_sub(entries[*at - 1].stamp.hlc.ms());
-    let longest = (entries.len().div_ceil(2).max(1)..entries.len()).max_by_key(pause);
-    Ok(longest.filter(|at| pause(at) != 0).unwrap_or(entries.len()))
+    let mut bytes = 0;
+    let small = |entry: &&Entry| {
+        bytes += entry.bytes;
+        bytes < bytes_target / 2
+    };
+    // A batch of a few changes would be a waste of a round trip.
+    let half = entries.iter().take_while(small).count().min(entries.len().div_ceil(2));
+    let from = half.clamp(1, within);
+    let longest = (from..entries.len()).map(|at| pause(&at)).max().unwrap_or(0);
+    let clear = longest.div_ceil(2).clamp(1, CLEAR_PAUSE_MS);
+    let is_clear = |at: &usize| clear <= pause(at);
+    let likely = (from..within).rfind(is_clear);
+    likely.or_else(|| (within..entries.len()).find(is_clear)).unwrap_or(within)
 }
 
 /// A row, by its table.

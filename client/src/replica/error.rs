@@ -59,6 +59,11 @@ impl SyncError {
         self.is_expired() && fact.is_some_and(|fact| fact == "replaced")
     }
 
+    /// Whether the line is at fault, or what is behind it: no gateway gave a reason.
+    pub(super) fn is_of_the_line(&self) -> bool {
+        self.problem().is_some_and(is_of_the_line)
+    }
+
     /// Whether the schema must be fetched before what arrived can be applied.
     pub(super) fn is_stale_schema(&self) -> bool {
         matches!(self, Self::Database(DbError::SchemaStale { .. }))
@@ -77,6 +82,11 @@ impl SyncError {
             Self::Database(_) | Self::Drift { .. } => Failure::Passing,
         }
     }
+}
+
+/// See [`SyncError::is_of_the_line`].
+pub(super) fn is_of_the_line(problem: &Problem) -> bool {
+    problem.kind == ErrorKind::Unavailable && problem.reason.is_none()
 }
 
 /// A stream that fell silent, or ended before it was done: the network's fault.

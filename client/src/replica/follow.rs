@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::desk::Request;
 use super::error::broken;
-use super::pull::heard;
 use super::{Core, Round, SyncError};
 use crate::backoff::{Backoff, Failure, Pace};
 use crate::status::Phase;
@@ -120,7 +119,7 @@ impl Core {
         stamping: &Mutex<()>,
     ) -> Result<Infallible, Setback> {
         loop {
-            let event = heard(&mut events, self.silence_max()).await.map_err(passing)?;
+            let event = self.heard(&mut events).await.map_err(passing)?;
             self.take(event, stamping).await?;
         }
     }

@@ -9,13 +9,14 @@ use lakesync::error::ErrorKind;
 use lakesync::hlc::Hlc;
 use lakesync::name::Position;
 use lakesync::status::Problem;
+use tokio::time::Instant;
 
 use super::error::broken;
 use super::{Core, Round, SyncError};
 use crate::db::Ended;
 use crate::event::Event;
 use crate::status::Phase;
-use crate::transport::{Checkpoint, CheckpointEvent, Chunk, Page, Pull, PullEvent};
+use crate::transport::{Checkpoint, CheckpointEvent, Chunk, Page, Pull, PullEvent, unless_silent};
 
 /// Times a pull is begun again within a round, after a checkpoint or a new schema.
 const ATTEMPTS_MAX: u32 = 3;
@@ -63,9 +64,12 @@ impl Core {
     ) -> Result<(), SyncError> {
         self.board.enter(Phase::Pulling);
         let mut events = self.transport.pull(self.pull(cursor, own, false)).await?;
-        while let Some(event) = heard(&mut events, self.silence_max()).await? {
+        while let Some((event, waited)) = self.timed(&mut events).await? {
             match event {
-                PullEvent::Page(page) => round.pulled += self.apply_page(page).await?,
+                PullEvent::Page(page) => {
+                    self.sizing.received(page.bytes, waited);
+                    round.pulled += self.apply_page(page).await?;
+                }
                 PullEvent::CaughtUp { cursor, position, server_hlc } => {
                     return self.caught_up(&cursor, position, Some(server_hlc)).await;
                 }
@@ -82,7 +86,8 @@ impl Core {
         skip: &'a [Position],
         follow: bool,
     ) -> Pull<'a> {
-        Pull { gateway: &self.gateway, client: self.db.client_id(), cursor, follow, skip }
+        let (gateway, client) = (&self.gateway, self.db.client_id());
+        Pull { gateway, client, cursor, follow, skip, bytes_max: self.sizing.page_bytes() }
     }
 
     /// Applies a page. How many changes it held.
@@ -129,7 +134,7 @@ impl Core {
             return Ok(false);
         }
         let heard = match self.transport.pull(self.pull(&cursor, &[], false)).await {
-            Ok(mut events) => heard(&mut events, self.silence_max()).await.map(|_| ()),
+            Ok(mut events) => self.heard(&mut events).await.map(|_| ()),
             Err(problem) => Err(problem.into()),
         };
         match heard {
@@ -167,11 +172,15 @@ impl Core {
     }
 
     async fn receive(&self, resume: &str, since: &str, round: &mut Round) -> Result<(), SyncError> {
-        let checkpoint = Checkpoint { gateway: &self.gateway, resume, since };
+        let (gateway, bytes_max) = (&self.gateway, self.sizing.page_bytes());
+        let checkpoint = Checkpoint { gateway, resume, since, bytes_max };
         let mut events = self.transport.checkpoint(checkpoint).await?;
-        while let Some(event) = heard(&mut events, self.silence_max()).await? {
+        while let Some((event, waited)) = self.timed(&mut events).await? {
             match event {
-                CheckpointEvent::Chunk(chunk) => round.pulled += self.apply_chunk(chunk).await?,
+                CheckpointEvent::Chunk(chunk) => {
+                    self.sizing.received(chunk.bytes, waited);
+                    round.pulled += self.apply_chunk(chunk).await?;
+                }
                 CheckpointEvent::End { cursor, complete, .. } => {
                     let ended = self.db.end_checkpoint(&cursor, complete).await?;
                     let Ended { applied, removed, restored } = ended;
@@ -196,6 +205,32 @@ impl Core {
         Ok(rows)
     }
 
+    /// The next event of a stream, however long it takes while bytes move. One that falls silent is
+    /// given up.
+    pub(super) async fn heard<E>(
+        &self,
+        events: &mut BoxStream<'static, Result<E, Problem>>,
+    ) -> Result<Option<E>, SyncError> {
+        let bytes_moved = || self.transport.bytes_moved();
+        let heard = match unless_silent(self.silence_max(), bytes_moved, events.next()).await {
+            Ok(event) => event.transpose().map_err(SyncError::from),
+            Err(_) => Err(broken("the server has been silent for three heartbeats")),
+        };
+        if heard.as_ref().is_err_and(SyncError::is_of_the_line) {
+            self.sizing.stream_failed();
+        }
+        heard
+    }
+
+    /// The next event, and how long it was waited for.
+    async fn timed<E>(
+        &self,
+        events: &mut BoxStream<'static, Result<E, Problem>>,
+    ) -> Result<Option<(E, Duration)>, SyncError> {
+        let began = Instant::now();
+        Ok(self.heard(events).await?.map(|event| (event, began.elapsed())))
+    }
+
     fn received(&self, rows: usize, bytes: u64) {
         self.board.note(|status| {
             status.traffic.down_rows += rows as u64;
@@ -208,15 +243,4 @@ impl Core {
 fn can_not_resume(error: &SyncError) -> bool {
     let kind = error.problem().map(|problem| problem.kind);
     matches!(kind, Some(ErrorKind::Expired | ErrorKind::Invalid))
-}
-
-/// The next event of a stream that may not be silent for longer than `silence_max`.
-pub(super) async fn heard<E>(
-    events: &mut BoxStream<'static, Result<E, Problem>>,
-    silence_max: Duration,
-) -> Result<Option<E>, SyncError> {
-    match tokio::time::timeout(silence_max, events.next()).await {
-        Ok(event) => Ok(event.transpose()?),
-        Err(_) => Err(broken("the server has been silent for three heartbeats")),
-    }
 }

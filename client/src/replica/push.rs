@@ -6,9 +6,11 @@ use lakesync::limits::SKIP_POSITIONS_MAX;
 use lakesync::name::Position;
 use lakesync::proto::v1::{Outcome, outcome};
 use lakesync::status::Problem;
+use tokio::time::Instant;
 
+use super::error::is_of_the_line;
 use super::{Core, Round, SyncError};
-use crate::db::{Batch, DbError, Settled};
+use crate::db::{Batch, DbError, Settled, Share};
 use crate::event::Event;
 use crate::status::Phase;
 use crate::transport::{Push, Pushed};
@@ -46,7 +48,7 @@ impl Core {
             schema_fetched: false,
             sent: Sent::default(),
         };
-        while let Some(batch) = self.db.pending_at_most(sending.rows_max).await? {
+        while let Some(batch) = self.next_batch(sending.rows_max).await? {
             self.board.enter(Phase::Pushing);
             self.push_batch(batch, &mut sending, round).await?;
             self.count().await?;
@@ -54,6 +56,11 @@ impl Core {
         // Leaving out one's own commits saves work; the rest of them may arrive.
         sending.sent.committed.truncate(SKIP_POSITIONS_MAX);
         Ok(sending.sent)
+    }
+
+    /// What to send next: at most so many changes, and about as much as the line carries well.
+    async fn next_batch(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
+        self.db.pending(Share { rows_max, bytes_target: self.sizing.push_bytes() }).await
     }
 
     async fn push_batch(
@@ -69,8 +76,12 @@ impl Core {
         }
         let (gateway, client) = (&self.gateway, self.db.client_id());
         let push = Push { gateway, client, deltas: &batch.deltas };
+        let began = Instant::now();
         match self.transport.push(push).await {
-            Ok(pushed) => self.settle(batch, pushed, sending, round).await,
+            Ok(pushed) => {
+                self.sizing.pushed(batch.bytes, began.elapsed());
+                self.settle(batch, pushed, sending, round).await
+            }
             Err(problem) if is_too_large(&problem) && batch.deltas.len() == 1 => {
                 let settled = self.db.settle(batch, &[refused(&problem)]).await?;
                 self.tell_settled(settled, round);
@@ -80,7 +91,12 @@ impl Core {
                 sending.rows_max = batch.deltas.len() / 2;
                 Ok(())
             }
-            Err(problem) => Err(problem.into()),
+            Err(problem) => {
+                if is_of_the_line(&problem) {
+                    self.sizing.push_failed();
+                }
+                Err(problem.into())
+            }
         }
     }
 

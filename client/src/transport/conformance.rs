@@ -87,8 +87,14 @@ pub async fn pull_brings_commits_in_order(server: &dyn Server) {
         last = pushed.position.expect("a commit");
     }
     let client = id("bob");
-    let pull =
-        Pull { gateway: &gateway, client: &client, cursor: &cursor, follow: false, skip: &[] };
+    let pull = Pull {
+        gateway: &gateway,
+        client: &client,
+        cursor: &cursor,
+        follow: false,
+        skip: &[],
+        bytes_max: 0,
+    };
     let mut events = transport.pull(pull).await.expect("pull");
     let mut titles = Vec::new();
     loop {
@@ -111,8 +117,14 @@ pub async fn follow_brings_what_happens(server: &dyn Server) {
     let gateway = create(&*transport).await;
     let cursor = head(&*transport, &gateway).await;
     let client = id("bob");
-    let pull =
-        Pull { gateway: &gateway, client: &client, cursor: &cursor, follow: true, skip: &[] };
+    let pull = Pull {
+        gateway: &gateway,
+        client: &client,
+        cursor: &cursor,
+        follow: true,
+        skip: &[],
+        bytes_max: 0,
+    };
     let mut events = transport.pull(pull).await.expect("pull");
     while !matches!(events.next().await, Some(Ok(PullEvent::CaughtUp { .. }))) {}
     let hlc = now(&*transport).await;
@@ -149,8 +161,14 @@ pub async fn refusals_carry_their_reason(server: &dyn Server) {
     assert_eq!(problem.reason, Some(Reason::GatewayNotFound), "{problem:?}");
     let gateway = create(&*transport).await;
     let client = id("bob");
-    let pull =
-        Pull { gateway: &gateway, client: &client, cursor: "garbage", follow: false, skip: &[] };
+    let pull = Pull {
+        gateway: &gateway,
+        client: &client,
+        cursor: "garbage",
+        follow: false,
+        skip: &[],
+        bytes_max: 0,
+    };
     let problem = match transport.pull(pull).await {
         Err(problem) => problem,
         Ok(mut events) => events.next().await.expect("an answer").expect_err("no cursor"),
@@ -275,7 +293,7 @@ async fn checkpoint(
     gateway: &Gateway,
     resume: &str,
 ) -> (Vec<String>, String, String) {
-    let checkpoint = Checkpoint { gateway, resume, since: "" };
+    let checkpoint = Checkpoint { gateway, resume, since: "", bytes_max: 0 };
     let mut events = transport.checkpoint(checkpoint).await.expect("checkpoint");
     let (mut titles, mut last) = (Vec::new(), resume.to_owned());
     loop {
@@ -295,7 +313,7 @@ async fn checkpoint(
 /// How many changes follow a cursor.
 async fn head_from(transport: &dyn Transport, gateway: &Gateway, cursor: &str) -> usize {
     let client = id("eve");
-    let pull = Pull { gateway, client: &client, cursor, follow: false, skip: &[] };
+    let pull = Pull { gateway, client: &client, cursor, follow: false, skip: &[], bytes_max: 0 };
     let events = transport.pull(pull).await.expect("pull");
     let sizes = events.map(|event| match event.expect("no error") {
         PullEvent::Page(page) => page.arrivals.len(),

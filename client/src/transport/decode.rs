@@ -14,6 +14,15 @@ use prost::Message;
 
 use super::{CheckpointEvent, Chunk, Page, PullEvent, Pushed, ServerInfo, Shape};
 
+/// One message of a pull.
+#[derive(Debug, PartialEq)]
+pub(super) enum Received {
+    /// An event that stands by itself.
+    Event(PullEvent),
+    /// A page whose last commit goes on in the next one.
+    Part(Page),
+}
+
 pub(super) fn server_info(info: proto::GetServerInfoResponse) -> ServerInfo {
     let limits = info.limits.unwrap_or_default();
     ServerInfo {
@@ -71,24 +80,29 @@ fn check_outcome(outcome: &proto::Outcome, groups: &[usize]) -> Result<(), Probl
     }
 }
 
-pub(super) fn pull_event(response: proto::PullResponse) -> Result<PullEvent, Problem> {
+pub(super) fn pull_event(response: proto::PullResponse) -> Result<Received, Problem> {
     let bytes = response.encoded_len() as u64;
-    match response.event {
+    let event = match response.event {
         Some(pull_response::Event::Page(page)) => {
             let (arrivals, shapes) = changes(page.tables)?;
             let (cursor, position) = (page.cursor, Position(page.position));
-            Ok(PullEvent::Page(Page { arrivals, shapes, cursor, position, bytes }))
+            let decoded = Page { arrivals, shapes, cursor, position, bytes };
+            if page.continues {
+                return Ok(Received::Part(decoded));
+            }
+            PullEvent::Page(decoded)
         }
-        Some(pull_response::Event::CaughtUp(at)) => Ok(PullEvent::CaughtUp {
+        Some(pull_response::Event::CaughtUp(at)) => PullEvent::CaughtUp {
             cursor: at.cursor,
             position: Position(at.position),
             server_hlc: Hlc(at.server_hlc),
-        }),
+        },
         Some(pull_response::Event::Heartbeat(beat)) => {
-            Ok(PullEvent::Heartbeat { cursor: beat.cursor, server_hlc: Hlc(beat.server_hlc) })
+            PullEvent::Heartbeat { cursor: beat.cursor, server_hlc: Hlc(beat.server_hlc) }
         }
-        None => Err(not_understood("an event of a pull")),
-    }
+        None => return Err(not_understood("an event of a pull")),
+    };
+    Ok(Received::Event(event))
 }
 
 pub(super) fn checkpoint_event(

@@ -1,19 +1,25 @@
 //! gRPC over a socket. A connection is made when first needed, and again after every fault.
+//!
+//! No call has a deadline: see [`motion`](super::motion) for how long a server may be silent, and
+//! [`socket`](super::socket) for how a dead connection is noticed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
 
 use super::line::Line;
+use super::motion::Meter;
+use super::socket::Sockets;
 use super::{Remote, Token};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A dead peer is noticed after these two: a phone that changed networks gets no reset.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pages are about 1 MiB: one in flight, one being applied.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A PING that has no answer is judged by the socket, by the bytes that arrive meanwhile. The
+/// library's own limit counts none, and must never be the first to end a connection.
+const PONG_MAX: Duration = Duration::from_secs(60 * 60);
+/// Four pages, so that a line with a long way is never idle. What is under way when a connection
+/// breaks is sent again.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
 
 /// A URL that no gateway can be reached under.
@@ -40,11 +46,49 @@ pub enum EndpointError {
     },
 }
 
+/// How long a server may be silent. A replica on a line of 8 KiB/s whose bytes take 2 s each way
+/// trips none of these, whatever it sends and receives.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long opening a connection may take.
+    pub connect: Duration,
+    /// A PING is sent after so long without a frame.
+    pub ping_every: Duration,
+    /// A connection without a sign of life for so long is given up.
+    pub lifeless: Duration,
+    /// A call whose connection moves nothing to speak of for so long is given up: the server is
+    /// there, and does not answer.
+    pub silent: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            ping_every: Duration::from_secs(15),
+            lifeless: Duration::from_secs(40),
+            silent: Duration::from_secs(45),
+        }
+    }
+}
+
 /// Reaches the server at `url`, which is `http://HOST:PORT`. Nothing is sent yet. Needs a Tokio
 /// runtime.
 pub fn connect(url: &str, token: Option<Token>) -> Result<Remote, EndpointError> {
-    let channel = endpoint(url)?.connect_lazy();
-    Ok(Remote::new(url, Line::new(channel), token))
+    connect_with(url, token, Patience::default())
+}
+
+/// As [`connect`], with limits of silence of one's own.
+pub fn connect_with(
+    url: &str,
+    token: Option<Token>,
+    patience: Patience,
+) -> Result<Remote, EndpointError> {
+    let meter = Arc::new(Meter::default());
+    let sockets = Sockets::new(Arc::clone(&meter), patience.connect, patience.lifeless);
+    let endpoint = endpoint(url)?.http2_keep_alive_interval(patience.ping_every);
+    let line = Line::new(endpoint.connect_with_connector_lazy(sockets));
+    Ok(Remote::new(url, line, meter, patience.silent, token))
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
@@ -66,9 +110,7 @@ fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
     }
     let endpoint = Endpoint::from(uri).user_agent(USER_AGENT).map_err(|error| malformed(&error))?;
     Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_timeout(PONG_MAX)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))

@@ -1,11 +1,14 @@
 //! A gateway in this very process: no socket, the same client.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Service, StdError};
 
 use super::line::Line;
-use super::{Remote, Token};
+use super::motion::Meter;
+use super::{Patience, Remote, Token};
 
 /// Reaches the gateways of `service`: a generated `SyncServiceServer`, or a server's whole router.
 /// A call that the service does not know is answered as unsupported by it.
@@ -17,5 +20,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError>,
 {
-    Remote::new("the server", Line::new(service), token)
+    // Nothing is counted: no byte is ever on its way.
+    let meter = Arc::new(Meter::default());
+    Remote::new("the server", Line::new(service), meter, Patience::default().silent, token)
 }

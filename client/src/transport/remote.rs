@@ -1,4 +1,4 @@
-//! The generated clients over any line: deadlines, tokens, and answers checked.
+//! The generated clients over any line: silence noticed, tokens renewed, and answers checked.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,17 +21,15 @@ use lakesync::wire::{decode_schema, encode_push, encode_schema};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::assembly::Assembly;
 use super::bearer::{Bearer, Bearers};
 use super::line::Line;
+use super::motion::{Meter, Silent, unless_silent};
 use super::{
     Checkpoint, CheckpointStream, Pull, PullStream, Push, Pushed, ServerInfo, Token, Transport,
     decode,
 };
 
-/// How long a call may take; for a stream, until its first sign of life.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// A push carries up to 4 MiB over what may be a telephone.
-const PUSH_DEADLINE: Duration = Duration::from_secs(30);
 /// One commit may exceed a page, and each of its rows may be large.
 const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
@@ -43,15 +41,27 @@ pub struct Remote {
     bearers: Arc<Bearers>,
     /// What people call the server.
     peer: Arc<str>,
+    /// What the line has moved.
+    meter: Arc<Meter>,
+    /// How long a server may be silent that owes an answer.
+    silence_max: Duration,
 }
 
 impl Remote {
-    pub(super) fn new(peer: &str, line: Line, token: Option<Token>) -> Self {
+    pub(super) fn new(
+        peer: &str,
+        line: Line,
+        meter: Arc<Meter>,
+        silence_max: Duration,
+        token: Option<Token>,
+    ) -> Self {
         Self {
             peer: peer.into(),
             sync: SyncServiceClient::new(line.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
             admin: AdminServiceClient::new(line).max_decoding_message_size(RECEIVE_BYTES_MAX),
             bearers: Arc::new(Bearers::new(token)),
+            meter,
+            silence_max,
         }
     }
 
@@ -59,7 +69,6 @@ impl Remote {
     /// with, too.
     async fn call<Q, R, Fut>(
         &self,
-        deadline: Duration,
         message: impl Fn() -> Q,
         call: impl Fn(Request<Q>) -> Fut,
     ) -> Result<(R, Option<Bearer>), Problem>
@@ -67,14 +76,14 @@ impl Remote {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let bearer = self.bearers.get().await?;
-        match self.attempt(deadline, message(), bearer.as_ref(), &call).await {
+        match self.attempt(message(), bearer.as_ref(), &call).await {
             Err(problem) if problem.kind == ErrorKind::Unauthenticated => {
                 self.bearers.refuse(bearer.as_ref());
                 let fresh = self.bearers.get().await?;
                 if fresh == bearer {
                     return Err(problem);
                 }
-                let answer = self.attempt(deadline, message(), fresh.as_ref(), &call).await?;
+                let answer = self.attempt(message(), fresh.as_ref(), &call).await?;
                 Ok((answer, fresh))
             }
             outcome => Ok((outcome?, bearer)),
@@ -83,7 +92,6 @@ impl Remote {
 
     async fn attempt<Q, R, Fut>(
         &self,
-        deadline: Duration,
         message: Q,
         bearer: Option<&Bearer>,
         call: impl Fn(Request<Q>) -> Fut,
@@ -95,46 +103,57 @@ impl Remote {
         if let Some(bearer) = bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
         }
-        match tokio::time::timeout(deadline, call(request)).await {
+        let bytes_moved = || self.meter.bytes();
+        match unless_silent(self.silence_max, bytes_moved, call(request)).await {
             Ok(answer) => {
                 answer.map(Response::into_inner).map_err(|status| problem(&self.peer, &status))
             }
-            Err(_) => Err(Problem {
+            Err(Silent) => Err(Problem {
                 kind: ErrorKind::Unavailable,
                 reason: None,
-                message: format!("{} did not answer within {} s", self.peer, deadline.as_secs()),
+                message: format!(
+                    "{} has not answered, and nothing has moved for {} s",
+                    self.peer,
+                    self.silence_max.as_secs_f32()
+                ),
                 retry_after: None,
                 facts: BTreeMap::new(),
             }),
         }
     }
 
-    /// Reads a stream until its end or first error. A token that ran out is not used again.
+    /// Reads a stream until its end or first error. `decode` answers `None` for a message that
+    /// makes an event only together with the next ones. A token that ran out is not used again.
     fn events<M: Send + 'static, E: Send + 'static>(
         &self,
         messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
         bearer: Option<Bearer>,
-        decode: impl Fn(M) -> Result<E, Problem> + Send + 'static,
+        mut decode: impl FnMut(M) -> Result<Option<E>, Problem> + Send + 'static,
     ) -> BoxStream<'static, Result<E, Problem>> {
         let (bearers, peer) = (Arc::clone(&self.bearers), Arc::clone(&self.peer));
         let event = move |message: Result<M, Status>| match message {
-            Ok(message) => decode(message),
+            Ok(message) => decode(message).transpose(),
             Err(status) => {
                 let problem = problem(&peer, &status);
                 if problem.kind == ErrorKind::Unauthenticated {
                     bearers.refuse(bearer.as_ref());
                 }
-                Err(problem)
+                Some(Err(problem))
             }
         };
         let mut failed = false;
-        let events = messages.map(event).take_while(move |event| {
+        let events = messages.map(event).filter_map(std::future::ready).take_while(move |event| {
             let over = failed;
             failed = event.is_err();
             std::future::ready(!over)
         });
         events.boxed()
     }
+}
+
+/// A size as the protocol says it.
+fn stated(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// A table without what is the server's to give.
@@ -175,7 +194,7 @@ impl Transport for Remote {
             let mut sync = self.sync.clone();
             async move { sync.get_server_info(request).await }
         };
-        let (info, _) = self.call(DEADLINE, message, call).await?;
+        let (info, _) = self.call(message, call).await?;
         Ok(decode::server_info(info))
     }
 
@@ -185,7 +204,7 @@ impl Transport for Remote {
             let mut sync = self.sync.clone();
             async move { sync.get_schema(request).await }
         };
-        let (schema, _) = self.call(DEADLINE, message, call).await?;
+        let (schema, _) = self.call(message, call).await?;
         decode_schema(&schema.tables).map_err(decode::not_understood)
     }
 
@@ -203,7 +222,7 @@ impl Transport for Remote {
             let mut sync = self.sync.clone();
             async move { sync.push(request).await }
         };
-        let (response, _) = self.call(PUSH_DEADLINE, || message.clone(), call).await?;
+        let (response, _) = self.call(|| message.clone(), call).await?;
         decode::pushed(response, &groups, bytes)
     }
 
@@ -216,15 +235,17 @@ impl Transport for Remote {
             follow: pull.follow,
             max_rows: 0,
             skip_positions: pull.skip.iter().map(|position| position.0).collect(),
-            max_bytes: 0,
+            max_bytes: stated(pull.bytes_max),
             whole_rows: false,
         };
         let call = |request| {
             let mut sync = self.sync.clone();
             async move { sync.pull(request).await }
         };
-        let (messages, bearer) = self.call(DEADLINE, message, call).await?;
-        Ok(self.events(messages, bearer, decode::pull_event))
+        let (messages, bearer) = self.call(message, call).await?;
+        let mut assembly = Assembly::default();
+        let decode = move |message| assembly.take(decode::pull_event(message)?);
+        Ok(self.events(messages, bearer, decode))
     }
 
     async fn checkpoint(&self, checkpoint: Checkpoint<'_>) -> Result<CheckpointStream, Problem> {
@@ -233,15 +254,20 @@ impl Transport for Remote {
             tables: Vec::new(),
             resume: checkpoint.resume.to_owned(),
             since: checkpoint.since.to_owned(),
-            max_bytes: 0,
+            max_bytes: stated(checkpoint.bytes_max),
             whole_rows: false,
         };
         let call = |request| {
             let mut sync = self.sync.clone();
             async move { sync.checkpoint(request).await }
         };
-        let (messages, bearer) = self.call(DEADLINE, message, call).await?;
-        Ok(self.events(messages, bearer, decode::checkpoint_event))
+        let (messages, bearer) = self.call(message, call).await?;
+        let decode = |message| decode::checkpoint_event(message).map(Some);
+        Ok(self.events(messages, bearer, decode))
+    }
+
+    fn bytes_moved(&self) -> u64 {
+        self.meter.bytes()
     }
 
     async fn create_gateway(&self, gateway: &Gateway) -> Result<(), Problem> {
@@ -250,7 +276,7 @@ impl Transport for Remote {
             let mut admin = self.admin.clone();
             async move { admin.create_gateway(request).await }
         };
-        match self.call(DEADLINE, message, call).await {
+        match self.call(message, call).await {
             Err(problem) if problem.reason == Some(Reason::GatewayExists) => Ok(()),
             outcome => outcome.map(|_| ()),
         }
@@ -270,7 +296,7 @@ impl Transport for Remote {
             let mut admin = self.admin.clone();
             async move { admin.put_schema(request).await }
         };
-        let (schema, _) = self.call(DEADLINE, message, call).await?;
+        let (schema, _) = self.call(message, call).await?;
         decode_schema(&schema.tables).map_err(decode::not_understood)
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) protocol: (u32, u32),
     pub(crate) push_rows_max: usize,
     pub(crate) commits_per_page: usize,
+    /// Where larger pages are cut, if they are: every piece but the last says that it continues.
+    pub(crate) rows_per_page: Option<usize>,
     pub(crate) rows_per_chunk: usize,
     /// Rows that nobody may write.
     pub(crate) forbidden: Vec<String>,
@@ -111,6 +113,7 @@ impl Default for Fake {
             protocol: (1, 1),
             push_rows_max: 10_000,
             commits_per_page: 2,
+            rows_per_page: None,
             rows_per_chunk: 2,
             forbidden: Vec::new(),
             faults: VecDeque::new(),

@@ -97,6 +97,25 @@ async fn broken_streams_are_resumed() {
 }
 
 #[tokio::test]
+async fn a_commit_in_several_pages_is_shown_whole() {
+    let fake = gateway();
+    let (mut ann, mut bob) = (Site::synced(&fake).await, Site::synced(&fake).await);
+    bob.run("INSERT INTO todos VALUES ('a', 'milk', 1), ('b', 'oats', 2), ('c', 'rice', 3)").await;
+    bob.replica.sync().await.expect("a round");
+    assert_eq!(fake.head(), 1);
+    {
+        let mut world = fake.world();
+        (world.rows_per_page, world.commits_per_page) = (Some(1), 1);
+    }
+    fake.fail(Call::Pull, Fault::BreakAfter(2));
+    ann.replica.sync().await.expect_err("the pull breaks in the middle of a commit");
+    assert!(ann.todos().await.is_empty(), "{:?}", ann.todos().await);
+    let round = ann.replica.sync().await.expect("a round");
+    assert_eq!((round.pulled, round.position.0), (3, 1));
+    assert_eq!(ann.todos().await, ["a=milk", "b=oats", "c=rice"]);
+}
+
+#[tokio::test]
 async fn a_silent_server_is_given_up() {
     let fake = gateway();
     fake.world().heartbeat = std::time::Duration::from_millis(5);

@@ -110,6 +110,10 @@ impl Transport for Flaky {
         Ok(self.broken(self.inner.checkpoint(checkpoint).await?))
     }
 
+    fn bytes_moved(&self) -> u64 {
+        self.inner.bytes_moved()
+    }
+
     async fn create_gateway(&self, gateway: &Gateway) -> Result<(), Problem> {
         self.inner.create_gateway(gateway).await
     }

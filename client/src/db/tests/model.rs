@@ -18,7 +18,16 @@ use sqlx::SqliteConnection;
 use tempfile::TempDir;
 
 use super::super::sql::{Statement, Stored, script, stored};
-use super::super::{Applied, Database, Ended, Settled, open};
+use super::super::{
+    Applied, Batch, Database, DbError, Ended, PUSH_BYTES_MAX, Settled, Share, open,
+};
+
+impl Database {
+    /// As much as a message holds, of at most so many changes.
+    pub(super) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
+        self.pending(Share { rows_max, bytes_target: PUSH_BYTES_MAX }).await
+    }
+}
 
 /// A replica and the application that uses it.
 #[derive(Debug)]

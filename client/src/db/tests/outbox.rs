@@ -3,6 +3,7 @@
 use lakesync::delta::{Delta, Op};
 use lakesync::proto::v1::Outcome;
 
+use super::super::Share;
 use super::super::sql::script;
 use super::model::{Device, Gateway, keyed};
 
@@ -101,6 +102,61 @@ async fn without_a_known_boundary_it_is_cut_at_the_longest_pause() {
     ann.run("UPDATE _lakesync_outbox SET hlc = hlc + (60000 << 16) WHERE seq > 6").await;
     let batch = ann.db.pending_at_most(8).await.unwrap().unwrap();
     assert_eq!(batch.deltas.len(), 6);
+}
+
+/// The sizes of the batches that a device sends, of about `bytes_target` each.
+async fn batches(device: &Device, bytes_target: usize) -> Vec<usize> {
+    let mut gateway = Gateway::default();
+    let mut sizes = Vec::new();
+    let share = Share { rows_max: 10_000, bytes_target };
+    while let Some(batch) = device.db.pending(share).await.unwrap() {
+        sizes.push(batch.deltas.len());
+        let outcomes = gateway.push(device.db.client_id(), &batch.deltas);
+        device.db.settle(batch, &outcomes).await.unwrap();
+    }
+    sizes
+}
+
+#[tokio::test]
+async fn a_slow_line_gets_small_batches_and_whole_transactions() {
+    let ann = device().await;
+    // Of 1,000 bytes each.
+    for size in [2, 1, 1, 6, 2, 1] {
+        let mut transaction = ann.db.transaction().await.unwrap();
+        for _ in 0..size {
+            let sql = "INSERT INTO notes (a) VALUES (hex(zeroblob(460)))";
+            script(transaction.connection(), sql).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+    }
+    assert_eq!(batches(&ann, 3_500).await, [3, 1, 6, 3]);
+}
+
+#[tokio::test]
+async fn what_may_be_one_transaction_is_split_only_where_a_message_ends() {
+    let mut ann = device().await;
+    let many = |count| {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+             INSERT INTO notes (a) SELECT hex(zeroblob(50000)) FROM n"
+        )
+    };
+    ann.run(&many(20)).await;
+    assert_eq!(batches(&ann, 256 << 10).await, [20], "2 MB of one statement");
+    // Five statements of 2 MB, each a minute after the one before it.
+    let mut seq = 20;
+    for minute in 1..=5 {
+        ann.run(&many(20)).await;
+        let sql = format!("UPDATE _lakesync_outbox SET hlc = hlc + ({minute} * 60000 << 16)");
+        ann.run(&format!("{sql} WHERE seq > {seq}")).await;
+        seq += 20;
+    }
+    assert_eq!(batches(&ann, 256 << 10).await, [20, 20, 20, 20, 20]);
+    // 10 MB of one statement are split in any case: as the line likes it.
+    ann.run(&many(100)).await;
+    let sizes = batches(&ann, 512 << 10).await;
+    assert_eq!(sizes.iter().sum::<usize>(), 100);
+    assert!(sizes[0] == 5, "{sizes:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use lakesync::error::Reason;
 use lakesync::name::{RowId, TableName};
 use lakesync::proto::v1::{
     CaughtUp, CheckpointChunk, CheckpointEnd, CheckpointRequest, CheckpointResponse, Heartbeat,
-    Page, PullRequest, PullResponse, checkpoint_response, pull_response,
+    Page, PullRequest, PullResponse, TableChanges, checkpoint_response, pull_response,
 };
 use lakesync::row::Row;
 use lakesync::wire::encode_rows;
@@ -69,7 +69,7 @@ impl Fake {
 }
 
 /// All rows of these tests are of one table.
-fn encode_chunk(rows: &[(&(TableName, RowId), &Row)]) -> lakesync::proto::v1::TableChanges {
+fn encode_chunk(rows: &[(&(TableName, RowId), &Row)]) -> TableChanges {
     let table = &rows[0].0.0;
     encode_rows(table, 0, rows.iter().map(|((_, row_id), row)| (row_id, *row)))
 }
@@ -122,7 +122,7 @@ impl Reader {
         loop {
             let durable = *head.borrow_and_update();
             while self.at < durable {
-                if let Some(page) = self.page(durable) {
+                for page in self.pages(durable) {
                     self.send(pull_response::Event::Page(page)).await?;
                 }
             }
@@ -147,7 +147,8 @@ impl Reader {
         (world.cursor(self.at), world.now().0)
     }
 
-    fn page(&mut self, durable: u64) -> Option<Page> {
+    /// The next commits: one page, or several of which all but the last one continue.
+    fn pages(&mut self, durable: u64) -> Vec<Page> {
         let world = self.fake.world();
         let upto = durable.min(self.at + world.commits_per_page as u64);
         let mut tables = Vec::new();
@@ -158,9 +159,24 @@ impl Reader {
                 tables.extend(commit.tables.clone());
             }
         }
+        let (before, cursor) = (world.cursor(self.at), world.cursor(upto));
         self.at = upto;
-        let cursor = world.cursor(upto);
-        (!tables.is_empty()).then_some(Page { tables, cursor, position: upto, continues: false })
+        if tables.is_empty() {
+            return Vec::new();
+        }
+        let page = |tables| Page { tables, cursor, position: upto, continues: false };
+        let Some(most) = world.rows_per_page else { return vec![page(tables)] };
+        let mut pages = Vec::new();
+        for table in &tables {
+            for rows in table.rows.chunks(most) {
+                let tables = vec![TableChanges { rows: rows.to_vec(), ..table.clone() }];
+                let cursor = before.clone();
+                pages.push(Page { tables, cursor, position: upto, continues: true });
+            }
+        }
+        let last = pages.pop().map(|last| page(last.tables));
+        pages.extend(last);
+        pages
     }
 
     async fn send(&self, event: pull_response::Event) -> Option<()> {
