@@ -47,7 +47,7 @@ impl Secret {
         match read(&path).map_err(|error| failed(&error))? {
             Some(secret) => Ok(secret),
             None => {
-                fs::create_dir_all(data).map_err(|error| failed(&error))?;
+                create_private(data).map_err(|error| failed(&error))?;
                 create(data, &path).map_err(|error| failed(&error))?;
                 // Whoever was first wins: two processes that start at once agree on one secret.
                 let secret = read(&path).map_err(|error| failed(&error))?;
@@ -82,6 +82,24 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
         )));
     }
     Ok(Some(Secret(bytes)))
+}
+
+/// Creates a data directory that only its owner may use, if there is none yet.
+fn create_private(data: &Path) -> io::Result<()> {
+    if data.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = data.parent() {
+        fs::create_dir_all(above)?;
+    }
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(data) {
+        // Another process was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
 }
 
 /// Writes a whole secret under another name first, so that nobody ever reads half of one.
@@ -127,6 +145,8 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             let mode = fs::metadata(data.join(SECRET_FILE)).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
+            let mode = fs::metadata(&data).expect("a directory").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
         }
         assert!(!format!("{first:?}").contains(&STANDARD.encode(first.as_bytes())));
     }

@@ -27,7 +27,7 @@ use self::open::Opened;
 use self::record::Operation;
 use self::tables::{Space, Tables};
 use super::identity;
-use super::{GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError};
+use super::{Copying, GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError};
 
 mod backup;
 mod directory;
@@ -106,6 +106,18 @@ pub enum OpenError {
         /// What does not match.
         what: String,
     },
+    /// It is not what the last process left in it: something is gone.
+    #[error(
+        "{} is not as its server left it: {what}; restore a backup elsewhere, or, to go on with what \
+         is left as another log, to which replicas give back what they hold, create the file {} and \
+         start again", dir.display(), dir.join("RESTORED").display()
+    )]
+    Altered {
+        /// The directory.
+        dir: PathBuf,
+        /// What is gone.
+        what: String,
+    },
     /// The disk said no.
     #[error("can't {doing} {}: {source}", path.display())]
     Io {
@@ -161,6 +173,15 @@ impl EmbeddedStore {
         let Opened { engine, threads, directory } = open::open(dir, options, seams)?;
         let held = Held { threads, _directory: directory };
         Ok(Self { engine, held: Mutex::new(Some(held)) })
+    }
+
+    /// Makes a data directory of the pieces of a [copy](Store::copy), in `to`, which must not exist.
+    /// A store opened on it gives every log a new id. Blocks.
+    pub fn write_copy(
+        to: &Path,
+        pieces: impl Iterator<Item = Result<Bytes, StoreError>> + Send,
+    ) -> Result<(), StoreError> {
+        backup::write_copy(to, pieces)
     }
 
     fn take_held(&self) -> Option<Held> {
@@ -312,6 +333,10 @@ impl Store for EmbeddedStore {
 
     async fn backup(&self, to: &Path) -> Result<(), StoreError> {
         backup::backup(&self.engine, to).await
+    }
+
+    async fn copy(&self) -> Result<Copying, StoreError> {
+        backup::copy(&self.engine).await
     }
 
     async fn failed(&self) -> StoreError {

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::contents::{Change, Contents};
 use super::identity::Incarnation;
-use super::{GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError};
+use super::{Copying, GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError};
 
 mod contents;
 
@@ -85,6 +85,12 @@ impl MemoryStore {
     pub fn open_copy(&self, copy: &Path) -> Option<Self> {
         let copy = self.lock().copies.get(copy).cloned();
         Some(Self::holding(copy?.restored(fresh_incarnation())))
+    }
+
+    /// The state of the copy that [`backup`](Store::backup) made under the name `copy`, as if its volume
+    /// had been rolled back to it: nothing tells that from the original.
+    pub fn rolled_back(&self, copy: &Path) -> Option<Self> {
+        self.lock().copies.get(copy).cloned().map(Self::holding)
     }
 
     /// Makes everything that waited durable, in order, and goes on as usual.
@@ -316,6 +322,10 @@ impl Store for MemoryStore {
         let copy = state.durable.clone();
         state.copies.insert(to.to_owned(), copy);
         Ok(())
+    }
+
+    async fn copy(&self) -> Result<Copying, StoreError> {
+        Err(StoreError::NoCopy("the store is in memory, and has no directory to copy".to_owned()))
     }
 
     async fn failed(&self) -> StoreError {

@@ -6,18 +6,21 @@
 //! DIR/format     "lakesync data directory, format 1": written last when a directory is made
 //! DIR/identity   the incarnation of the store, and what tells a copy from the original
 //! DIR/RESTORED   left by a backup, or by whoever restored a volume: take a new incarnation
-//! DIR/store/     tables, journal, and how often they were opened
+//! DIR/store/     tables, journal, how far that is durable, and how often they were opened
 //! ```
 //!
 //! A directory that is refused is left as it was.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
 
 pub(super) mod identity;
+
+use identity::RESTORED;
 
 /// The format this version reads and writes.
 const FORMAT: u32 = 1;
@@ -30,6 +33,11 @@ const STORE: &str = "store";
 /// What may lie in a directory that is not yet ours: the beginnings of one, and what a file system
 /// puts at the root of a new volume.
 const OWN_NAMES: [&str; 6] = [LOCK, "identity", "identity.new", "format.new", STORE, "lost+found"];
+
+/// The rights to a directory that are not its owner's.
+const OTHERS: u32 = 0o077;
+/// What a new data directory may be used for: everything, by its owner alone.
+const PRIVATE: u32 = 0o700;
 
 /// An open data directory. Its lock is let go when this is dropped, or when the process ends.
 #[derive(Debug)]
@@ -47,6 +55,13 @@ impl Directory {
         let lock = lock(path)?;
         // Somebody may have made it ours, or another's, while we had no lock.
         let made = check_ours(path, companions)?;
+        let mode = fs::metadata(path).map_err(OpenError::io("look at", path))?.permissions().mode();
+        if mode & OTHERS != 0 {
+            tracing::warn!(
+                "others than its owner may look into {}, which holds all rows: chmod 700 keeps them out",
+                path.display()
+            );
+        }
         Ok(Self { path: path.to_owned(), made, _lock: lock })
     }
 
@@ -62,6 +77,17 @@ impl Directory {
     /// Whether the directory held a store before.
     pub(super) fn is_made(&self) -> bool {
         self.made
+    }
+
+    /// Whether whoever restored it says that it is a copy.
+    pub(super) fn is_marked(&self) -> Result<bool, OpenError> {
+        let marker = self.path.join(RESTORED);
+        marker.try_exists().map_err(OpenError::io("look for", &marker))
+    }
+
+    /// Refuses what is not as the last process left it, but for whoever takes it as a copy.
+    pub(super) fn altered(&self, what: String) -> OpenError {
+        OpenError::Altered { dir: self.path.clone(), what }
     }
 
     /// Declares a new directory whole, once everything in it is durable: from now on whatever misses in it is damage.
@@ -126,14 +152,28 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Creates a directory and those above it that are missing, each durable where it lies.
+/// Creates a directory that only its owner may use, and those above it that are missing, each durable
+/// where it lies.
 fn create_durably(path: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    create(path, &create_private, sync)
+}
+
+/// Creates a directory that only its owner may use.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(PRIVATE).create(path)
+}
+
+fn create(
+    path: &Path,
+    make: &dyn Fn(&Path) -> io::Result<()>,
+    sync: &dyn Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let Some(holder) = holder(path) else { return Ok(()) };
-    create_durably(holder, sync)?;
-    match fs::create_dir(path) {
+    create(holder, &|path| fs::create_dir(path), sync)?;
+    match make(path) {
         // Another process was faster; it may not have come to the sync yet.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         created => created?,

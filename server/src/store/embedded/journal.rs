@@ -9,9 +9,9 @@
 //! frames of some megabytes, and cheaper than copying them. They cover the file's number and the
 //! frame's place, so that a sound frame in a wrong place is not taken for data.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,10 @@ use bytes::Bytes;
 
 use super::directory::sync_directory;
 
+pub(super) mod note;
 pub(super) mod replay;
+
+use note::Durable;
 
 /// How written bytes are made durable. A seam: tests hold it, count it and make it fail.
 pub(super) type Sync = Arc<dyn Fn(&File) -> io::Result<()> + Send + std::marker::Sync>;
@@ -54,6 +57,9 @@ impl Kind {
 /// The journal file that is being written.
 pub(super) struct Journal {
     file: File,
+    path: PathBuf,
+    /// Which file it is: device and inode number.
+    identity: (u64, u64),
     number: u64,
     end: u64,
     synced: u64,
@@ -70,21 +76,50 @@ impl Journal {
     pub(super) fn create(dir: &Path, number: u64, sync: Sync) -> io::Result<Self> {
         let path = path(dir, number);
         // A crash may have left the beginning of this file, without a record in it.
-        let file = File::options().write(true).create(true).truncate(true).open(path)?;
+        let file = File::options().write(true).create(true).truncate(true).open(&path)?;
         file.write_all_at(&file_header(number), 0)?;
         file.sync_all()?;
         sync_directory(dir)?;
-        let end = FILE_HEADER_BYTES as u64;
-        Ok(Self { file, number, end, synced: end, sync })
+        Self::of(file, path, number, FILE_HEADER_BYTES as u64, sync)
     }
 
     /// Goes on after the sound part of the file `number`, and cuts off what follows.
     pub(super) fn reopen(dir: &Path, number: u64, end: u64, sync: Sync) -> io::Result<Self> {
-        let file = File::options().write(true).open(path(dir, number))?;
+        let path = path(dir, number);
+        let file = File::options().write(true).open(&path)?;
         file.set_len(end)?;
         // What a killed process wrote without a sync is in the file, but not surely on the disk.
         file.sync_all()?;
-        Ok(Self { file, number, end, synced: end, sync })
+        Self::of(file, path, number, end, sync)
+    }
+
+    fn of(file: File, path: PathBuf, number: u64, end: u64, sync: Sync) -> io::Result<Self> {
+        let identity = identity(&file.metadata()?);
+        Ok(Self { file, path, identity, number, end, synced: end, sync })
+    }
+
+    /// Up to where it is durable.
+    pub(super) fn durable(&self) -> Durable {
+        Durable { number: self.number, end: self.synced }
+    }
+
+    /// Fails if the file is no longer where it was begun: removed, moved away, or replaced. What is
+    /// written to it then is in no directory, and gone when the process ends.
+    pub(super) fn check_in_place(&self) -> io::Result<()> {
+        let found = match fs::metadata(&self.path) {
+            Ok(metadata) => Some(identity(&metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if found == Some(self.identity) {
+            return Ok(());
+        }
+        let what = if found.is_some() { "replaced" } else { "removed or moved away" };
+        Err(io::Error::other(format!(
+            "{} was {what} while the server ran, so nothing more can be kept: stop whoever did that, \
+             put the directory back as it was, or restore a backup, and start the server again",
+            self.path.display()
+        )))
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -138,6 +173,10 @@ impl Journal {
         write_all_vectored(&mut &self.file, self.end, &mut slices)?;
         Ok((FRAME_HEADER_BYTES + payload_bytes) as u64)
     }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 fn length_prefix(record: &Bytes) -> [u8; 4] {

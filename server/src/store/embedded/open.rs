@@ -9,12 +9,13 @@ use super::directory::Directory;
 use super::disk::Disk;
 use super::engine::{Engine, Sealed, apply};
 use super::gateways::Gateways;
+use super::journal::note::{self, Durable, Note};
 use super::journal::replay::{End, ReplayError, replay};
 use super::journal::{self, Journal};
 use super::overlay::Overlay;
 use super::record::Operation;
 use super::tables::Tables;
-use super::{OpenError, Options, Seams, threads};
+use super::{OpenError, Options, Seams, tables, threads};
 use crate::store::StoreError;
 
 pub(super) const TABLES: &str = "tables";
@@ -40,39 +41,82 @@ pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opene
     let mut directory = Directory::open(dir, &options.companions)?;
     let store = directory.store();
     let journal_dir = store.join(JOURNAL);
+    // What the engine and the tables would make anew where it is missing, as if it had been empty.
+    if directory.is_made()
+        && let Some(part) = missing_part(&store).map_err(OpenError::io("look at", &store))?
+    {
+        let what = format!("{} is missing", part.display());
+        return Err(OpenError::Corrupt { dir: dir.to_owned(), what });
+    }
     fs::create_dir_all(&journal_dir).map_err(OpenError::io("create", &journal_dir))?;
     let in_dir = |error| OpenError::store(dir, error);
     let tables = Tables::open(&store.join(TABLES), options.cache_bytes).map_err(in_dir)?;
     let (gateways, applied) = tables.load().map_err(in_dir)?;
-    let replayed = Replay { dir, journal_dir: &journal_dir, seams }.run(
-        gateways,
-        applied,
-        directory.is_made(),
-    )?;
+    let (note, noted) = note(&directory)?;
+    let replay = Replay { directory: &directory, journal_dir: &journal_dir, noted, seams };
+    let replayed = replay.run(gateways, applied)?;
     let incarnation = directory.incarnation()?;
     directory.make()?;
     let disk = Disk::new(dir, options.disk_reserve_bytes, Arc::clone(&seams.free_bytes))
         .map_err(OpenError::io("ask for the free space of", dir))?;
     let Replayed { gateways, sealed, active, journal } = replayed;
+    let mut note = note;
+    let durable = note.put_durably(journal.durable());
+    durable.map_err(OpenError::io("write", &note::path(&store)))?;
     let mut overlays: Vec<_> = sealed.iter().map(|sealed| Arc::clone(&sealed.overlay)).collect();
     overlays.push(active);
     let overlay_bytes = options.overlay_bytes;
     let engine = Engine::new(incarnation, disk, tables.clone(), overlay_bytes, gateways, overlays);
     let engine = Arc::new(engine);
-    let threads = threads::start(&engine, journal, journal_dir, tables, sealed)
+    let threads = threads::start(&engine, (journal, note), journal_dir, tables, sealed)
         .map_err(OpenError::io("start the threads for", dir))?;
     Ok(Opened { engine, threads, directory })
 }
 
+/// A part of an engine's directory that every store has and this one lacks.
+fn missing_part(store: &Path) -> io::Result<Option<PathBuf>> {
+    for part in [JOURNAL, TABLES] {
+        let path = store.join(part);
+        if !path.is_dir() {
+            return Ok(Some(path));
+        }
+    }
+    tables::missing_part(&store.join(TABLES))
+}
+
+/// The note of how far the journal is durable, and what it says: nothing in a new directory, and in a
+/// copy that has no note.
+fn note(directory: &Directory) -> Result<(Note, Option<Durable>), OpenError> {
+    let store = directory.store();
+    let path = note::path(&store);
+    let found = match Note::open(&store) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(OpenError::io("read", &path)(error)),
+    };
+    match found {
+        Some((note, noted)) => Ok((note, Some(noted))),
+        None if directory.is_made() && !directory.is_marked()? => {
+            Err(directory.altered(format!("{} is missing, or can't be understood", path.display())))
+        }
+        None => {
+            let created = Note::create(&store).map_err(OpenError::io("create", &path))?;
+            Ok((created, None))
+        }
+    }
+}
+
 struct Replay<'a> {
-    dir: &'a Path,
+    directory: &'a Directory,
     journal_dir: &'a Path,
+    /// How far the journal was durable, as far as that was noted.
+    noted: Option<Durable>,
     seams: &'a Seams,
 }
 
 impl Replay<'_> {
-    fn run(&self, mut gateways: Gateways, applied: u64, made: bool) -> Result<Replayed, OpenError> {
-        let numbers = self.numbers(applied, made)?;
+    fn run(&self, mut gateways: Gateways, applied: u64) -> Result<Replayed, OpenError> {
+        let numbers = self.numbers(applied)?;
         let mut sealed = Vec::new();
         let (last, complete) = numbers.split_last().expect("BUG: there is at least one number");
         for number in complete {
@@ -84,6 +128,7 @@ impl Replay<'_> {
             sealed.push(Sealed { touched: gateways.touched(&overlay), overlay: Arc::new(overlay) });
         }
         let (overlay, end) = self.overlay(*last, &mut gateways)?;
+        self.check_length(*last, end)?;
         let sync = Arc::clone(&self.seams.sync);
         let (overlay, journal) = match end {
             End::Unborn => (overlay, Journal::create(self.journal_dir, *last, sync)),
@@ -104,8 +149,31 @@ impl Replay<'_> {
         Ok(Replayed { gateways, sealed, active: Arc::new(overlay), journal })
     }
 
+    /// Refuses a journal that was longer, and durably so, unless whoever restored it says that it is a
+    /// copy.
+    fn check_length(&self, last: u64, end: End) -> Result<(), OpenError> {
+        let Some(noted) = self.noted else { return Ok(()) };
+        let what = match end {
+            _ if last < noted.number => format!("journal {} is missing", noted.number),
+            _ if noted.number < last => return Ok(()),
+            End::Finished => return Ok(()),
+            End::Open(at) if noted.end <= at => return Ok(()),
+            End::Open(at) => format!(
+                "journal {last} ends at byte {at}, and was durable through byte {}: commits that were \
+                 answered are gone",
+                noted.end
+            ),
+            End::Unborn => format!("journal {last} is empty, and was not"),
+        };
+        if !self.directory.is_marked()? {
+            return Err(self.directory.altered(what));
+        }
+        tracing::error!("{what}; the store goes on without, as another log");
+        Ok(())
+    }
+
     /// The journal files that the tables do not have, without a gap, and one at least.
-    fn numbers(&self, applied: u64, made: bool) -> Result<Vec<u64>, OpenError> {
+    fn numbers(&self, applied: u64) -> Result<Vec<u64>, OpenError> {
         let mut numbers = Vec::new();
         let read = || OpenError::io("read", self.journal_dir);
         for entry in fs::read_dir(self.journal_dir).map_err(read())? {
@@ -124,7 +192,7 @@ impl Replay<'_> {
             }
         }
         numbers.sort_unstable();
-        if numbers.is_empty() && !made {
+        if numbers.is_empty() && !self.directory.is_made() {
             numbers.push(applied + 1);
         }
         for (number, expected) in numbers.iter().zip(applied + 1..) {
@@ -159,7 +227,7 @@ impl Replay<'_> {
     }
 
     fn corrupt(&self, what: String) -> OpenError {
-        OpenError::Corrupt { dir: self.dir.to_owned(), what }
+        OpenError::Corrupt { dir: self.directory.path().to_owned(), what }
     }
 }
 

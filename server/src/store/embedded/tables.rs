@@ -9,9 +9,10 @@
 //! are dropped whole, and compaction leaves out the rest.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -72,6 +73,33 @@ pub(super) struct Content<'a> {
     pub(super) meta: Ordered<'a>,
 }
 
+/// The keyspaces of a database: its own, rows, meta and log.
+const KEYSPACES: usize = 4;
+
+/// What fjall makes anew without a word where it is missing, although data was in it; worse, it then
+/// removes what belongs to it. Checked before fjall is asked.
+pub(super) fn missing_part(path: &Path) -> io::Result<Option<PathBuf>> {
+    let (marker, keyspaces) = (path.join("version"), path.join("keyspaces"));
+    if !marker.try_exists()? {
+        return Ok(Some(marker));
+    }
+    if !keyspaces.is_dir() {
+        return Ok(Some(keyspaces));
+    }
+    let mut found = 0;
+    for entry in fs::read_dir(&keyspaces)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let current = entry.path().join("current");
+            if !current.try_exists()? {
+                return Ok(Some(current));
+            }
+            found += 1;
+        }
+    }
+    Ok((found < KEYSPACES).then(|| keyspaces.join("*")))
+}
+
 impl Tables {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let reclaim = Arc::new(Reclaim::default());
@@ -86,6 +114,11 @@ impl Tables {
     }
 
     fn open_with(path: &Path, cache_bytes: u64, reclaim: Arc<Reclaim>) -> fjall::Result<Self> {
+        let (marker, lock) = (path.join("version"), path.join("lock"));
+        if marker.try_exists()? && !lock.try_exists()? {
+            // It is empty, and only fjall's own; without it nothing opens.
+            File::create(lock)?;
+        }
         let filters = Arc::clone(&reclaim);
         let database = Database::builder(path)
             .cache_size(cache_bytes)
@@ -111,6 +144,13 @@ impl Tables {
         };
         let damaged = || StoreError::Corrupt("the tables' own records can't be understood".into());
         let applied = number(own(APPLIED)?).ok_or_else(damaged)?;
+        // Rows come before the step that makes an overlay count, so they may be one ahead of it.
+        let rows = self.rows.get(full_key(OWN, APPLIED)).map_err(fault)?;
+        let rows = number(rows).ok_or_else(damaged)?;
+        if rows < applied {
+            let what = format!("the rows are those of journal {rows}, the rest is of {applied}");
+            return Err(StoreError::Corrupt(what));
+        }
         let next =
             number(own(NEXT)?).and_then(|next| u32::try_from(next).ok()).ok_or_else(damaged)?;
         let mut gateways = Gateways::new(next.max(1));
@@ -181,7 +221,8 @@ impl Tables {
         touched: &Touched,
     ) -> Result<(), StoreError> {
         ingest(&self.log, content.log)?;
-        ingest(&self.rows, content.rows)?;
+        let applied = (full_key(OWN, APPLIED).into(), Some(number.to_be_bytes().to_vec().into()));
+        ingest(&self.rows, Box::new(std::iter::once(Ok(applied)).chain(content.rows)))?;
         // The tables' own records come before every gateway's, and make the rest count.
         let own = own_records(number, touched).into_iter().map(Ok);
         ingest(&self.meta, Box::new(own.chain(content.meta)))?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::*;
 use crate::store::conformance::Home;
 
+mod altered;
 mod crash;
 mod faults;
 mod suite;
@@ -79,8 +80,11 @@ async fn checked_head(store: &EmbeddedStore, gateway: GatewayId) -> Result<u64, 
 
 fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("create");
-    for entry in std::fs::read_dir(from).expect("read") {
-        let entry = entry.expect("an entry");
+    let entries = std::fs::read_dir(from).expect("read").map(|entry| entry.expect("an entry"));
+    let mut entries: Vec<_> = entries.collect();
+    // As of one moment, as far as it matters: what is noted of the journal before the journal.
+    entries.sort_by_key(|entry| entry.path().is_dir());
+    for entry in entries {
         let target = to.join(entry.file_name());
         let metadata = entry.metadata().expect("metadata");
         if metadata.is_dir() {

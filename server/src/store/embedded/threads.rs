@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::directory::sync_directory;
 use super::engine::{Engine, Sealed, Step, Write};
+use super::journal::note::Note;
 use super::journal::{self, Journal};
 use super::tables::{Content, Tables};
 use crate::store::StoreError;
@@ -26,7 +27,7 @@ const COMPACTION_POLL: Duration = Duration::from_millis(20);
 /// Starts both threads. `backlog` are overlays that were complete before.
 pub(super) fn start(
     engine: &Arc<Engine>,
-    journal: Journal,
+    (journal, note): (Journal, Note),
     journal_dir: PathBuf,
     tables: Tables,
     backlog: Vec<Sealed>,
@@ -37,7 +38,7 @@ pub(super) fn start(
     }
     let sync = journal.sync_seam();
     let committer =
-        Committer { engine: Arc::clone(engine), journal_dir: journal_dir.clone(), sync };
+        Committer { engine: Arc::clone(engine), journal_dir: journal_dir.clone(), sync, note };
     let ingester = Ingester { engine: Arc::clone(engine), journal_dir, tables };
     Ok(vec![
         spawn("lakesync-commit", engine, move || committer.run(journal, &to_tables))?,
@@ -65,10 +66,15 @@ struct Committer {
     engine: Arc<Engine>,
     journal_dir: PathBuf,
     sync: journal::Sync,
+    note: Note,
 }
 
 impl Committer {
-    fn run(self, mut journal: Journal, to_tables: &SyncSender<Sealed>) -> Result<(), StoreError> {
+    fn run(
+        mut self,
+        mut journal: Journal,
+        to_tables: &SyncSender<Sealed>,
+    ) -> Result<(), StoreError> {
         while let Some(steps) = self.engine.take_work() {
             let mut writes = Vec::with_capacity(steps.len());
             for step in steps {
@@ -87,11 +93,12 @@ impl Committer {
                 journal.confirm().map_err(failed)?;
             }
         }
-        journal.confirm().map_err(failed)
+        journal.confirm().map_err(failed)?;
+        self.note.put_durably(journal.durable()).map_err(failed)
     }
 
     /// Makes all of `writes` durable with one sync, then says so, in order.
-    fn commit(&self, journal: &mut Journal, writes: Vec<Write>) -> Result<(), StoreError> {
+    fn commit(&mut self, journal: &mut Journal, writes: Vec<Write>) -> Result<(), StoreError> {
         let records = writes.iter().map(|write| write.record.clone());
         let records: Vec<_> = records.filter(|record| !record.is_empty()).collect();
         let outcome = self.append(journal, &records);
@@ -102,18 +109,24 @@ impl Committer {
         outcome
     }
 
-    fn append(&self, journal: &mut Journal, records: &[Bytes]) -> Result<(), StoreError> {
+    fn append(&mut self, journal: &mut Journal, records: &[Bytes]) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
         journal.append(records).map_err(failed)?;
+        // A file that is in no directory any more can be synced, and is lost all the same.
+        journal.check_in_place().map_err(failed)?;
+        self.note.put(journal.durable()).map_err(failed)?;
         self.engine.disk.refresh()
     }
 
-    fn next(&self, journal: Journal) -> io::Result<Journal> {
+    fn next(&mut self, journal: Journal) -> io::Result<Journal> {
         let number = journal.number() + 1;
         journal.finish()?;
-        Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))
+        let next = Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))?;
+        // Before anything is in it: whoever removes the file later is found out.
+        self.note.put_durably(next.durable())?;
+        Ok(next)
     }
 }
 

@@ -22,7 +22,7 @@ use super::{Directory, sync_directory, write_file};
 use crate::store::identity::Incarnation;
 
 const IDENTITY: &str = "identity";
-const RESTORED: &str = "RESTORED";
+pub(super) const RESTORED: &str = "RESTORED";
 /// In the engine's own directory, so that whoever puts back only that is noticed as well.
 const OPENING: &str = "opening";
 
@@ -57,8 +57,8 @@ impl Directory {
     pub(in super::super) fn incarnation(&self) -> Result<Incarnation, OpenError> {
         let dir = self.path();
         let marker = dir.join(RESTORED);
-        let marked = marker.try_exists().map_err(OpenError::io("look for", &marker))?;
-        let last = self.last_identity()?;
+        let marked = self.is_marked()?;
+        let last = self.last_identity(!marked)?;
         let count = self.count()?;
         let kept = last.filter(|(last, found)| !marked && last.is_original(found, count.as_ref()));
         let before = last.map_or(0, |(last, _)| last.opening);
@@ -77,18 +77,26 @@ impl Directory {
         Ok(incarnation)
     }
 
-    /// What the last opening wrote, and which file it is in; nothing in a new directory.
-    fn last_identity(&self) -> Result<Option<(Identity, Origin)>, OpenError> {
+    /// What the last opening wrote, and which file it is in; nothing in a new directory, nor in a copy
+    /// that lacks it.
+    fn last_identity(&self, needed: bool) -> Result<Option<(Identity, Origin)>, OpenError> {
         let path = self.path().join(IDENTITY);
-        let Some((text, metadata)) = read(&path, self.is_made())? else { return Ok(None) };
-        let parsed = Identity::parse(&text).ok_or_else(|| self.unreadable(&path))?;
-        Ok(Some((parsed, Origin::of(&metadata))))
+        let found = read(&path)?;
+        if found.is_none() && needed && self.is_made() {
+            return Err(self.altered(format!("{IDENTITY} is missing")));
+        }
+        let Some((text, metadata)) = found else { return Ok(None) };
+        match Identity::parse(&text) {
+            Some(parsed) => Ok(Some((parsed, Origin::of(&metadata)))),
+            None if needed => Err(self.altered(format!("{IDENTITY} can't be understood"))),
+            None => Ok(None),
+        }
     }
 
     fn count(&self) -> Result<Option<Count>, OpenError> {
         let path = self.store().join(OPENING);
         // Who puts back an identity alone may have put it beside a store that never had a count.
-        let Some((text, metadata)) = read(&path, false)? else { return Ok(None) };
+        let Some((text, metadata)) = read(&path)? else { return Ok(None) };
         let opening = text.lines().next().and_then(|line| line.parse().ok());
         let opening = opening.ok_or_else(|| self.unreadable(&path))?;
         Ok(Some(Count { opening, changed_ns: changed_ns(&metadata) }))
@@ -187,12 +195,12 @@ fn write_identity(
     sync_directory(dir)
 }
 
-/// A file's content, and what the file system says of it; nothing if it need not be there, and is not.
-fn read(path: &Path, must_exist: bool) -> Result<Option<(String, Metadata)>, OpenError> {
+/// A file's content, and what the file system says of it; nothing if there is no such file.
+fn read(path: &Path) -> Result<Option<(String, Metadata)>, OpenError> {
     let found = fs::read_to_string(path).and_then(|text| Ok((text, fs::metadata(path)?)));
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(OpenError::io("read", path)(error)),
     }
 }

@@ -14,11 +14,19 @@ fn journal_file(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// Ends a journal file as its writer would.
-fn end_journal(dir: &Path, number: u64) {
+pub(super) fn end_journal(dir: &Path, number: u64) {
     let length = fs::metadata(journal_file(dir, number)).expect("metadata").len();
     let sync: journal::Sync = Arc::new(File::sync_data);
     let ended = journal::Journal::reopen(&dir.join("store/journal"), number, length, sync);
     ended.and_then(journal::Journal::finish).expect("end");
+}
+
+/// What a power cut leaves of the note: what was synced when the file was begun.
+fn forget_note(dir: &Path, number: u64) {
+    let store = dir.join("store");
+    let note = journal::note::Note::create(&store);
+    let durable = journal::note::Durable { number, end: 0 };
+    note.and_then(|mut note| note.put_durably(durable)).expect("note");
 }
 
 /// Copies the directory again and again while groups are committed. Each copy opens, and holds all
@@ -72,6 +80,7 @@ async fn a_torn_end_takes_unconfirmed_groups_only() {
     let first = ends[0] as usize;
     for cut in (first..whole.len()).step_by(11).chain(whole.len() - 3..whole.len()) {
         fs::write(journal_file(&dir, 1), &whole[..cut]).expect("cut");
+        forget_note(&dir, 1);
         let store = open(&dir, LARGE).expect("open");
         let head = checked_head(&store, main).await.expect("sound");
         let confirmed = ends.iter().filter(|end| **end <= cut as u64).count() as u64;
