@@ -69,6 +69,9 @@ pub enum AuthError {
     /// The token does not open this gateway.
     #[error("the token does not open the gateway {0}")]
     GatewayClosed(Gateway),
+    /// The call is about all gateways.
+    #[error("the call is about all gateways, and the token opens some of them")]
+    SomeGateways,
 }
 
 impl Classify for AuthError {
@@ -77,7 +80,7 @@ impl Classify for AuthError {
             Self::Missing | Self::Invalid(_) => Reason::TokenInvalid,
             Self::Expired => Reason::TokenExpired,
             Self::ScopeMissing { .. } => Reason::ScopeMissing,
-            Self::GatewayClosed(_) => Reason::OutOfScope,
+            Self::GatewayClosed(_) | Self::SomeGateways => Reason::OutOfScope,
         }
     }
 }
@@ -124,6 +127,14 @@ impl Principal {
             Gateways::All => Ok(()),
             Gateways::Named(named) if named.contains(gateway) => Ok(()),
             Gateways::Named(_) => Err(AuthError::GatewayClosed(gateway.clone())),
+        }
+    }
+
+    /// Refuses unless the token opens every gateway.
+    pub fn enter_all(&self) -> Result<(), AuthError> {
+        match &self.gateways {
+            Gateways::All => Ok(()),
+            Gateways::Named(_) => Err(AuthError::SomeGateways),
         }
     }
 

@@ -28,6 +28,7 @@ mod batch;
 mod checkpoint;
 mod chores;
 mod commit;
+mod copies;
 mod cursor;
 mod error;
 mod evolve;
@@ -61,6 +62,7 @@ pub use admit::REPLAYED;
 pub use allowance::{Allowance, Quota};
 pub use backlog::{Backlog, Growth, Stretch, WeakGateway};
 pub use checkpoint::CheckpointOptions;
+pub use copies::CopyError;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
 pub use flushed::{AHEAD, Lag, Mark, NEEDS_ROWS, Progress};
 pub use lens::Caller;
@@ -163,6 +165,8 @@ struct Gauges {
     appended_bytes: AtomicU64,
     /// Whether the log has reached its limit and waits for backends.
     is_full: AtomicBool,
+    /// Whether a reader came that has seen another past of the log. It is said once.
+    is_rolled_back: AtomicBool,
     /// The newest reading of the gateway's clock.
     hlc: AtomicU64,
     /// Through which position commits are kept no longer. It is shown before they go.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lakesync::error::{Classify, Reason};
 use lakesync::name::{Gateway, LogId, Position};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -84,6 +84,18 @@ impl Receipt {
     /// what happened to the group is known only after reopening.
     pub async fn durable(self) -> Result<(), StoreError> {
         self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// A copy on its way, piece by piece. The store waits for whoever takes them, for a while: a copy that
+/// nobody takes is broken off. Dropping it lets go of what the copy is made from.
+#[derive(Debug)]
+pub struct Copying(pub(crate) mpsc::Receiver<Result<Bytes, StoreError>>);
+
+impl Copying {
+    /// The next piece; nothing after the last. Whether it was the last, only the pieces themselves say.
+    pub async fn next(&mut self) -> Option<Result<Bytes, StoreError>> {
+        self.0.recv().await
     }
 }
 
@@ -263,6 +275,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// could not be made is [`NoCopy`](StoreError::NoCopy): nothing of it is left, and the store goes
     /// on.
     async fn backup(&self, to: &Path) -> Result<(), StoreError>;
+
+    /// Hands out a consistent copy of everything durable, as of a moment after the call, in pieces of
+    /// some hundred kilobytes. Writes go on meanwhile.
+    async fn copy(&self) -> Result<Copying, StoreError>;
 
     /// Resolves when the store has failed, with the failure; never, if it never does.
     async fn failed(&self) -> StoreError;

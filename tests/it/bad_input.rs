@@ -85,7 +85,7 @@ fn methods() -> Vec<String> {
             paths.extend(service.method.iter().map(|method| path(method.name())));
         }
     }
-    assert_eq!(paths.len(), 16, "{paths:?}");
+    assert_eq!(paths.len(), 17, "{paths:?}");
     paths
 }
 

@@ -1,6 +1,7 @@
 //! The promises, across crates, in one binary.
 
 mod backends;
+mod backups;
 mod bad_input;
 mod faults;
 mod gateways;

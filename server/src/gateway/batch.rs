@@ -67,8 +67,10 @@ impl Batch {
         let described = index::describe(&self.indexes, self.in_force, &moves, commit, row);
         self.entries.extend(described.entries);
         let generation = self.indexes.first().map_or(0, |index| index.generation);
-        let bytes = commit::encode(client, hlc, &effective, (generation, &described.parts));
-        let commit = Commit { position, bytes, parts: described.parts };
+        let (before, parts) = (self.counters.chain, described.parts);
+        let bytes = commit::encode(client, hlc, before, &effective, (generation, &parts));
+        let commit = Commit::new(position, bytes, parts);
+        self.counters.chain = commit.chain;
         self.counters.appended_bytes += commit.bytes.len() as u64;
         self.counters.changes += effective.len() as u64;
         self.counters.rows = self.counters.rows.saturating_add_signed(rows_gained);

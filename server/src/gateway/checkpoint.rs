@@ -50,14 +50,18 @@ impl Gateway {
         stopped: Stopped,
     ) -> Result<Answers<CheckpointResponse>, ReadError> {
         let (lens, now) = self.standing(caller, &options.tables)?;
-        let held = lens.as_ref().and_then(|_| self.held(&options.since, &now));
-        let (start, rows_done, place) = match options.resume.as_str() {
-            "" => (now, 0, None),
+        let held = match &lens {
+            Some(_) => self.held(&options.since, &now).await,
+            None => None,
+        };
+        let changes = self.0.gauges.changes.load(Ordering::Acquire);
+        let (start, changes, rows_done, place) = match options.resume.as_str() {
+            "" => (now, changes, 0, None),
             text => {
                 let resume = Resume::decode(text, &self.seal())?;
                 resume.start.check(&now)?;
-                self.check_held(resume.start.position)?;
-                (resume.start, resume.rows_done, Some(resume.place))
+                self.check_commit(&resume.start).await?;
+                (resume.start, resume.changes, resume.rows_done, Some(resume.place))
             }
         };
         let place_taken = self.place(caller)?;
@@ -65,8 +69,17 @@ impl Gateway {
         let (out, answers) = Out::new(self, permit, stopped);
         let (gateway, tables, seal) = (self.clone(), options.tables, self.seal());
         let _hold = self.0.holds.take(start.position);
-        let scan =
-            Scan { _place: place_taken, _hold, gateway, tables, start, seal, rows_done, out };
+        let scan = Scan {
+            _place: place_taken,
+            _hold,
+            gateway,
+            tables,
+            start,
+            seal,
+            changes,
+            rows_done,
+            out,
+        };
         match lens {
             None => _ = tokio::spawn(scan.run(place)),
             Some(lens) => {
@@ -96,6 +109,8 @@ pub(super) struct Scan {
     pub(super) tables: Vec<TableName>,
     pub(super) start: Cursor,
     seal: Seal,
+    /// How many changes the log had ever held at the beginning, at the least.
+    changes: u64,
     pub(super) rows_done: u64,
     pub(super) out: Out<CheckpointResponse>,
 }
@@ -128,7 +143,27 @@ impl Scan {
                 return Ok(());
             }
         }
+        if self.tables.is_empty() {
+            self.check_count()?;
+        }
         self.send_end().await
+    }
+
+    /// Compares the rows that were sent with those that the gateway counts, where all were to be sent:
+    /// whoever is told that it has them all removes the others. A change since the beginning makes a
+    /// difference of one row at most.
+    fn check_count(&self) -> Result<(), StoreError> {
+        let gauges = &self.gateway.0.gauges;
+        // In this order: changes are shown before the rows that they make or remove.
+        let rows = gauges.rows.load(Ordering::Acquire);
+        let since = gauges.changes.load(Ordering::Acquire).saturating_sub(self.changes);
+        if rows.abs_diff(self.rows_done) <= since {
+            return Ok(());
+        }
+        let (id, found) = (self.gateway.0.record.id.0, self.rows_done);
+        let what = format!("gateway {id} counts {rows} rows, and {found} are there");
+        tracing::error!("{what}; no checkpoint says that it is complete: restore a backup");
+        Err(StoreError::Corrupt(what))
     }
 
     /// Whether the reader asked for a table.
@@ -200,10 +235,10 @@ impl Scan {
         place: Place,
         total: u64,
     ) -> Result<bool, ReadError> {
-        let (start, rows_done) = (self.start.clone(), self.rows_done);
+        let (start, changes, rows_done) = (self.start.clone(), self.changes, self.rows_done);
         let chunk = CheckpointChunk {
             rows: Some(rows),
-            resume: Resume { start, rows_done, place }.encode(&self.seal),
+            resume: Resume { start, changes, rows_done, place }.encode(&self.seal),
             rows_done,
             rows_total: total.max(rows_done),
         };

@@ -1,5 +1,5 @@
-//! What the writer does beside its messages, in small pieces: build the index of new sync rules, put
-//! them into force, and clear away the indexes of old ones.
+//! What the writer does beside its messages, in small pieces: trim a log that is too large, build the
+//! index of new sync rules, put them into force, and clear away the indexes of old ones.
 //!
 //! From the moment that rules are on their way, commits keep their index too; the pieces add the
 //! rows from before. So the index is whole once the last piece is, whatever was pushed meanwhile,
@@ -24,6 +24,10 @@ const CLEAR_BYTES: usize = 256 << 10;
 impl Writer {
     /// Whether there is something to do.
     pub(super) fn has_chores(&self) -> bool {
+        self.has_to_trim() || self.has_rules_to_build()
+    }
+
+    fn has_rules_to_build(&self) -> bool {
         let Ruling { building, outdated, in_force, .. } = &self.ruling;
         let shown = || self.shown.borrow().generation() == in_force.generation();
         !self.stalled && (building.is_some() || !outdated.is_empty() && shown())
@@ -31,7 +35,10 @@ impl Writer {
 
     /// Does one piece of what there is to do.
     pub(super) async fn do_chore(&mut self) -> Result<(), StoreError> {
-        if !self.has_chores() {
+        if self.has_to_trim() {
+            self.trim().await?;
+        }
+        if !self.has_rules_to_build() {
             return Ok(());
         }
         match self.ruling.building {

@@ -1,9 +1,9 @@
 //! A commit as the log keeps it: what one push changed, ready to be sent.
 //!
-//! Stored form, version 1: the version byte, the commit's clock reading (big-endian), then a
-//! `lakesync.v1.Page` whose tables hold the cells that took effect. Version 2, where sync rules are
-//! in force: in front of the page, the rules' generation, the number of bucket instances that the
-//! commit concerns, and those: their parts go when the commit goes.
+//! Stored form, version 1: the version byte, the commit's clock reading and the chain before it (both
+//! big-endian), then a `lakesync.v1.Page` whose tables hold the cells that took effect. Version 2,
+//! where sync rules are in force: in front of the page, the rules' generation, the number of bucket
+//! instances that the commit concerns, and those: their parts go when the commit goes.
 
 use bytes::Bytes;
 use lakesync::delta::Delta;
@@ -19,15 +19,30 @@ use crate::store::StoreError;
 
 const PLAIN: u8 = 1;
 const RULED: u8 = 2;
-const HEADER_BYTES: usize = 1 + size_of::<u64>();
+const HEADER_BYTES: usize = 1 + 2 * size_of::<u64>();
 /// A generation, and a count of instances.
 const RULED_BYTES: usize = 2 * size_of::<u32>();
+
+/// A fingerprint of a commit and of all that came before it in its log. Two logs that differ anywhere
+/// up to a position have different chains there, although their positions are the same. It tells logs
+/// apart that went on from one copy; nobody's rights depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chain(pub(super) u64);
+
+impl Chain {
+    /// The chain at a stored commit, whose bytes hold the chain before it.
+    pub(super) fn at(bytes: &[u8]) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(bytes))
+    }
+}
 
 /// A durable commit on its way to readers.
 #[derive(Clone, Debug)]
 pub(super) struct Commit {
     /// Its place in the log.
     pub(super) position: Position,
+    /// The chain at it.
+    pub(super) chain: Chain,
     /// Its stored form.
     pub(super) bytes: Bytes,
     /// What it means to readers under the rules in force, sorted by instance.
@@ -35,6 +50,10 @@ pub(super) struct Commit {
 }
 
 impl Commit {
+    pub(super) fn new(position: Position, bytes: Bytes, parts: Vec<Part>) -> Self {
+        Self { position, chain: Chain::at(&bytes), bytes, parts }
+    }
+
     /// What it means to one instance.
     pub(super) fn part(&self, instance: &Instance) -> Option<&Part> {
         let found = self.parts.binary_search_by(|part| part.instance.cmp(instance));
@@ -48,16 +67,18 @@ impl Commit {
 }
 
 /// The stored form of what `client` changed at `hlc`, while the rules of `generation` were in force.
+/// `before` is the chain at the commit before it.
 pub(super) fn encode(
     client: &ClientId,
     hlc: Hlc,
+    before: Chain,
     effective: &[Delta],
     (generation, parts): (u32, &[Part]),
 ) -> Bytes {
     let stored: Vec<&Part> = parts.iter().filter(|part| part.is_stored()).collect();
     let mut bytes = Vec::new();
     bytes.push(if stored.is_empty() { PLAIN } else { RULED });
-    bytes.extend(hlc.0.to_be_bytes());
+    bytes.extend([hlc.0, before.0].map(u64::to_be_bytes).as_flattened());
     if !stored.is_empty() {
         let count = u32::try_from(stored.len()).expect("BUG: rows and buckets are bounded");
         bytes.extend([generation, count].map(u32::to_be_bytes).concat());
@@ -76,8 +97,20 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Vec<TableChanges>, StoreError> {
 
 /// The gateway's clock when a stored commit was made.
 pub(super) fn hlc(bytes: &Bytes) -> Result<Hlc, StoreError> {
-    let hlc = bytes.get(1..HEADER_BYTES).and_then(|hlc| hlc.try_into().ok());
-    Ok(Hlc(u64::from_be_bytes(hlc.ok_or_else(|| corrupt("it ends early"))?)))
+    Ok(Hlc(field(bytes, 0)?))
+}
+
+/// The chain before a stored commit.
+pub(super) fn before(bytes: &Bytes) -> Result<Chain, StoreError> {
+    Ok(Chain(field(bytes, 1)?))
+}
+
+/// One of the two numbers after the version.
+fn field(bytes: &Bytes, nth: usize) -> Result<u64, StoreError> {
+    let start = 1 + nth * size_of::<u64>();
+    let field = bytes.get(start..start + size_of::<u64>());
+    let field = field.and_then(|field| field.try_into().ok());
+    field.map(u64::from_be_bytes).ok_or_else(|| corrupt("it ends early"))
 }
 
 /// The generation and the instances that have parts of a stored commit.
@@ -136,7 +169,11 @@ mod tests {
         let part = |byte| Part { instance: instance(byte), bytes: Bytes::from_static(b"x") };
         let mut changes = Vec::new();
         for some in [vec![], vec![part(1)], vec![part(1), part(2)]] {
-            let bytes = encode(&ann, Hlc(7), std::slice::from_ref(&delta), (5, &some));
+            let bytes = encode(&ann, Hlc(7), Chain(8), std::slice::from_ref(&delta), (5, &some));
+            assert_eq!(
+                (hlc(&bytes).expect("whole"), before(&bytes).expect("whole")),
+                (Hlc(7), Chain(8))
+            );
             let instances: Vec<_> = some.iter().map(|part| part.instance).collect();
             let generation = if some.is_empty() { 0 } else { 5 };
             assert_eq!(parts(&bytes).expect("whole"), (generation, instances));
@@ -144,11 +181,25 @@ mod tests {
             for cut in 0..header(&bytes).expect("whole").0 {
                 assert!(decode(&bytes.slice(..cut)).is_err(), "{cut} bytes");
             }
-            let commit = Commit { position: Position(1), bytes, parts: some };
+            let commit = Commit::new(Position(1), bytes, some);
             assert_eq!(commit.part(&instance(1)).is_some(), !commit.parts.is_empty());
             assert!(commit.part(&instance(3)).is_none());
         }
         assert!(changes.windows(2).all(|pair| pair[0] == pair[1]));
         assert!(is_by(&changes[0], &ann));
+    }
+
+    /// The same commit after another log is another: what differs once differs from then on.
+    #[test]
+    fn a_chain_tells_what_came_before() {
+        let (ann, delta) = (testing::id("ann"), testing::delta("ann@1 title=milk"));
+        let next = |before, hlc| {
+            let bytes = encode(&ann, hlc, before, std::slice::from_ref(&delta), (0, &[]));
+            Commit::new(Position(1), bytes, Vec::new()).chain
+        };
+        let (one, other) = (next(Chain::default(), Hlc(1)), next(Chain::default(), Hlc(2)));
+        assert_eq!(one, next(Chain::default(), Hlc(1)));
+        assert_ne!(one, other);
+        assert_ne!(next(one, Hlc(3)), next(other, Hlc(3)));
     }
 }

@@ -8,6 +8,7 @@ use lakesync::name::{LogId, Position, TableName};
 use lakesync::rules::Instance;
 use sha2::{Digest, Sha256};
 
+use super::commit::Chain;
 use super::lens::Lens;
 
 mod seal;
@@ -22,12 +23,14 @@ const SCOPED_RESUME: u8 = 8;
 /// its next checkpoint is a full one.
 const HELD_MAX: usize = 32;
 
-/// Where a reader stands: in which life of which log, after which commit, reading which tables
+/// Where a reader stands: in which life of which log, after which commit of it, reading which tables
 /// within which scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) log_id: LogId,
     pub(super) position: Position,
+    /// The chain at the position: which commit it is, and which came before it.
+    pub(super) chain: Chain,
     pub(super) tables: Selection,
     pub(super) view: View,
 }
@@ -47,6 +50,8 @@ pub(super) struct View {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resume {
     pub(super) start: Cursor,
+    /// How many changes the log had ever held at the beginning, at the least.
+    pub(super) changes: u64,
     pub(super) rows_done: u64,
     pub(super) place: Place,
 }
@@ -96,8 +101,9 @@ pub enum CursorError {
     /// Another selection, or a position that the log no longer holds.
     #[error("{0}; take a checkpoint, then pull")]
     Expired(&'static str),
-    /// Another log, or another life of this one: the gateway was restored from a copy, or made anew.
-    /// What the reader holds, the gateway may have lost.
+    /// Another log, another life of this one, or another past of it: the gateway was restored from a
+    /// copy, made anew, or its volume was rolled back. What the reader holds, the gateway may have
+    /// lost.
     #[error("the cursor belongs to another log; take a checkpoint, then pull")]
     OtherLog,
 }
@@ -224,7 +230,7 @@ impl Cursor {
 
     fn put(&self, out: &mut Vec<u8>) {
         out.extend(self.log_id.0);
-        out.extend(self.position.0.to_be_bytes());
+        out.extend([self.position.0, self.chain.0].map(u64::to_be_bytes).as_flattened());
         out.extend(self.tables.0);
         if self.is_scoped() {
             self.view.put(out);
@@ -234,11 +240,13 @@ impl Cursor {
     fn take(bytes: &[u8], scoped: bool) -> Option<(Self, &[u8])> {
         let (log_id, rest) = bytes.split_first_chunk()?;
         let (position, rest) = rest.split_first_chunk()?;
+        let (chain, rest) = rest.split_first_chunk()?;
         let (tables, rest) = rest.split_first_chunk()?;
         let (view, rest) = if scoped { View::take(rest)? } else { (View::default(), rest) };
         let position = Position(u64::from_be_bytes(*position));
+        let chain = Chain(u64::from_be_bytes(*chain));
         let (log_id, tables) = (LogId(*log_id), Selection(*tables));
-        Some((Self { log_id, position, tables, view }, rest))
+        Some((Self { log_id, position, chain, tables, view }, rest))
     }
 }
 
@@ -248,7 +256,7 @@ impl Resume {
         let scoped = self.start.is_scoped();
         let mut bytes = vec![if scoped { SCOPED_RESUME } else { RESUME }];
         self.start.put(&mut bytes);
-        bytes.extend(self.rows_done.to_be_bytes());
+        bytes.extend([self.changes, self.rows_done].map(u64::to_be_bytes).as_flattened());
         match &self.place {
             Place::Row(table, after) => {
                 bytes.extend(table.as_str().as_bytes());
@@ -272,9 +280,11 @@ impl Resume {
 
     fn take(bytes: &[u8], scoped: bool) -> Option<Self> {
         let (start, rest) = Cursor::take(bytes, scoped)?;
+        let (changes, rest) = rest.split_first_chunk()?;
         let (rows_done, rest) = rest.split_first_chunk()?;
         let place = if scoped { Place::take_entry(rest)? } else { Place::take_row(rest)? };
-        Some(Self { start, rows_done: u64::from_be_bytes(*rows_done), place })
+        let [changes, rows_done] = [changes, rows_done].map(|field| u64::from_be_bytes(*field));
+        Some(Self { start, changes, rows_done, place })
     }
 }
 

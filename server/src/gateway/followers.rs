@@ -12,7 +12,7 @@ use lakesync::name::Position;
 use lakesync::rules::Instance;
 use tokio::sync::{Notify, watch};
 
-use super::commit::Commit;
+use super::commit::{Chain, Commit};
 use crate::store::StoreError;
 
 /// How many bytes of commits a gateway keeps in memory for its followers.
@@ -49,18 +49,19 @@ pub(super) struct Watch {
     bell: Arc<Notify>,
 }
 
-/// The newest commits in order; those before `after` are in the store only.
+/// The newest commits in order; those up to `after`, where the chain is `chain`, are in the store only.
 #[derive(Debug)]
 struct Recent {
     after: Position,
+    chain: Chain,
     commits: VecDeque<Arc<Commit>>,
     bytes: usize,
 }
 
 impl Tail {
     /// A tail that ends at `head` and holds nothing yet. `kept` counts what all of them hold.
-    pub(super) fn new(head: Position, kept: Arc<AtomicUsize>) -> Self {
-        let recent = Recent { after: head, commits: VecDeque::new(), bytes: 0 };
+    pub(super) fn new((head, chain): (Position, Chain), kept: Arc<AtomicUsize>) -> Self {
+        let recent = Recent { after: head, chain, commits: VecDeque::new(), bytes: 0 };
         let (recent, within) = (Mutex::new(recent), watch::Sender::new(Ok(head)));
         let head = watch::Sender::new(Ok(head));
         Self { recent, head, within, watchers: Mutex::default(), kept }
@@ -69,6 +70,29 @@ impl Tail {
     /// The newest durable position, or why there is none.
     pub(super) fn head(&self) -> Head {
         self.head.borrow().clone()
+    }
+
+    /// The newest durable position and the chain at it, or why there is none.
+    pub(super) fn newest(&self) -> Result<(Position, Chain), StoreError> {
+        // The head moves under this lock, together with the commits.
+        let recent = self.recent();
+        self.head()?;
+        let newest = recent.commits.back().map(|commit| (commit.position, commit.chain));
+        Ok(newest.unwrap_or((recent.after, recent.chain)))
+    }
+
+    /// The chain at a position, if it is at hand.
+    pub(super) fn chain(&self, at: Position) -> Option<Chain> {
+        let recent = self.recent();
+        if at == recent.after {
+            return Some(recent.chain);
+        }
+        let found = recent.commits.binary_search_by_key(&at, |commit| commit.position);
+        found.ok().map(|found| recent.commits[found].chain)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of every move of the head.
@@ -119,7 +143,7 @@ impl Tail {
 
     fn keep(&self, commits: Vec<Arc<Commit>>, head: Position) {
         let followed = self.followers() != 0;
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent();
         let more = commits.iter().map(|commit| commit.size()).sum::<usize>();
         recent.bytes += more;
         let mut all = self.kept.fetch_add(more, Ordering::Relaxed) + more;
@@ -131,7 +155,7 @@ impl Tail {
             let size = oldest.size();
             recent.bytes -= size;
             all = self.kept.fetch_sub(size, Ordering::Relaxed) - size;
-            recent.after = oldest.position;
+            (recent.after, recent.chain) = (oldest.position, oldest.chain);
         }
         // Under the lock, so that nobody reads a commit that is ahead of the head.
         self.move_head(Ok(head));
@@ -160,7 +184,7 @@ impl Tail {
     /// Commits after `after` until `bytes_max` are exceeded, or `None` if some of them are in the
     /// store only.
     pub(super) fn after(&self, after: Position, bytes_max: usize) -> Option<Vec<Arc<Commit>>> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent();
         if after < recent.after {
             return None;
         }
@@ -212,12 +236,12 @@ mod tests {
     use super::*;
 
     fn tail(head: Position) -> Arc<Tail> {
-        Arc::new(Tail::new(head, Arc::default()))
+        Arc::new(Tail::new((head, Chain::default()), Arc::default()))
     }
 
     fn commit(position: u64, bytes: usize) -> Arc<Commit> {
         let (position, bytes) = (Position(position), vec![0; bytes].into());
-        Arc::new(Commit { position, bytes, parts: Vec::new() })
+        Arc::new(Commit::new(position, bytes, Vec::new()))
     }
 
     fn instance(byte: u8) -> Instance {
@@ -233,7 +257,7 @@ mod tests {
         assert_eq!(tail.followers(), 3);
         let parts = vec![Part { instance: instance(1), bytes: Bytes::new() }];
         let (position, bytes) = (Position(1), Bytes::new());
-        tail.publish(vec![Arc::new(Commit { position, bytes, parts })]);
+        tail.publish(vec![Arc::new(Commit::new(position, bytes, parts))]);
         let rung = |watch: &Watch| watch.rung().now_or_never().is_some();
         assert_eq!([rung(&mine), rung(&both), rung(&other)], [true, true, false]);
         assert_eq!([rung(&mine), rung(&both)], [false, false], "once a commit");
@@ -247,7 +271,7 @@ mod tests {
     #[test]
     fn all_tails_together_are_bounded() {
         let kept: Arc<AtomicUsize> = Arc::default();
-        let one = Tail::new(Position::START, Arc::clone(&kept));
+        let one = Tail::new((Position::START, Chain::default()), Arc::clone(&kept));
         let _follower = one.subscribe();
         one.publish(vec![commit(1, 100), commit(2, 100)]);
         assert_eq!(kept.load(Ordering::Relaxed), 200);

@@ -102,10 +102,11 @@ pub(super) async fn publish_all(
 impl Gauges {
     /// Shows the figures of what is durable.
     pub(super) fn show(&self, counters: &Counters) {
+        // Changes first: whoever reads a number of rows finds the changes that led to it.
+        self.changes.store(counters.changes, Ordering::Release);
         self.rows.store(counters.rows, Ordering::Release);
         self.log_bytes.store(counters.log_bytes(), Ordering::Release);
         self.appended_bytes.store(counters.appended_bytes, Ordering::Release);
-        self.changes.store(counters.changes, Ordering::Release);
         self.hlc.store(counters.hlc, Ordering::Release);
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::allowance::Stream;
-use super::commit::{self, Commit};
+use super::commit::{self, Chain, Commit};
 use super::cursor::{Cursor, Seal, View};
 use super::followers::{Head, Tail, Watch};
 use super::holds::Hold;
@@ -52,7 +52,7 @@ impl Gateway {
         stopped: Stopped,
     ) -> Result<Answers<PullResponse>, ReadError> {
         let (lens, now) = self.standing(caller, &options.tables)?;
-        let at = self.start(&options.cursor, &now)?;
+        let stand = self.start(&options.cursor, &now).await?;
         let place = self.place(caller)?;
         let started = now.position;
         let alarm = Alarm::of(&self.0.tail, lens.as_ref());
@@ -60,8 +60,7 @@ impl Gateway {
         let (out, answers) = Out::new(self, permit, stopped);
         let (gateway, caller) = (self.clone(), caller.clone());
         let spoke = Instant::now();
-        let stand = Cursor { position: at, ..now };
-        let hold = self.0.holds.take(at);
+        let hold = self.0.holds.take(stand.position);
         let reader = Reader {
             _place: place,
             hold,
@@ -70,6 +69,7 @@ impl Gateway {
             lens,
             options,
             stand,
+            passed: None,
             seal: self.seal(),
             started,
             rows: 0,
@@ -92,6 +92,8 @@ pub(super) struct Reader {
     pub(super) options: PullOptions,
     /// How far the reader has come.
     stand: Cursor,
+    /// The last commit that was gathered, and the chain at it.
+    passed: Option<(Position, Chain)>,
     seal: Seal,
     /// The head when the pull began: later commits of the same client are left out.
     started: Position,
@@ -192,7 +194,14 @@ impl Reader {
     /// has gone.
     async fn send_page(&mut self, durable: Position) -> Result<bool, ReadError> {
         let pieces = match self.lens.clone() {
-            None => self.out.unless_ended(self.gather(durable)).await?,
+            None => match self.out.unless_ended(self.gather(durable)).await? {
+                Some(Ok((pieces, passed))) => {
+                    self.passed = passed;
+                    Some(Ok(pieces))
+                }
+                Some(Err(error)) => Some(Err(error)),
+                None => None,
+            },
             Some(lens) => self.out.unless_ended(scoped::gather(self, &lens, durable)).await?,
         };
         let Some(pieces) = pieces else { return Ok(false) };
@@ -223,7 +232,14 @@ impl Reader {
         tables: Vec<TableChanges>,
         at: Position,
     ) -> Result<bool, ReadError> {
-        self.stand.position = at;
+        if at != self.stand.position {
+            let passed = self.passed.take().filter(|(position, _)| *position == at);
+            self.stand.chain = match passed {
+                Some((_, chain)) => chain,
+                None => self.gateway.chain(at).await?,
+            };
+            self.stand.position = at;
+        }
         self.hold.move_to(at);
         self.rows += tables.iter().map(|table| table.rows.len()).sum::<usize>();
         if tables.is_empty() {
@@ -241,10 +257,13 @@ impl Reader {
         self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
     }
 
-    /// The next page without rules.
-    async fn gather(&self, durable: Position) -> Result<Vec<Piece>, ReadError> {
+    /// The next page without rules, and the last commit of it with the chain at that.
+    async fn gather(
+        &self,
+        durable: Position,
+    ) -> Result<(Vec<Piece>, Option<(Position, Chain)>), ReadError> {
         let (mut tables, mut bytes, mut at) = (Vec::new(), 0, self.stand.position);
-        let mut rows = self.rows;
+        let (mut rows, mut passed) = (self.rows, None);
         for commit in self.next(durable).await? {
             let changes = self.wanted(&commit)?;
             let more = changes.iter().map(Message::encoded_len).sum::<usize>();
@@ -253,6 +272,7 @@ impl Reader {
             }
             bytes += more;
             at = commit.position;
+            passed = Some((at, commit.chain));
             rows += changes.iter().map(|table| table.rows.len()).sum::<usize>();
             tables.extend(changes);
             let full = 0 < self.options.rows_max && self.options.rows_max as usize <= rows;
@@ -260,7 +280,7 @@ impl Reader {
                 break;
             }
         }
-        Ok(vec![Piece { tables, named: Vec::new(), at }])
+        Ok((vec![Piece { tables, named: Vec::new(), at }], passed))
     }
 
     async fn next(&self, durable: Position) -> Result<Vec<Arc<Commit>>, ReadError> {
@@ -271,11 +291,8 @@ impl Reader {
         let stored = inner.store.log(inner.record.id, at, PAGE_BYTES_TARGET).await?;
         // Asked afterwards, so that a trim under way can't leave a silent gap.
         self.gateway.check_held(at)?;
-        let commit = |entry: crate::store::LogEntry| Commit {
-            position: entry.position,
-            bytes: entry.commit,
-            parts: Vec::new(),
-        };
+        let commit =
+            |entry: crate::store::LogEntry| Commit::new(entry.position, entry.commit, Vec::new());
         let shown = stored.into_iter().filter(|entry| entry.position <= durable);
         let commits: Vec<_> = shown.map(|entry| Arc::new(commit(entry))).collect();
         if commits.is_empty() {
@@ -287,11 +304,10 @@ impl Reader {
 
     /// What of a commit this reader is to have.
     fn wanted(&self, commit: &Commit) -> Result<Vec<TableChanges>, ReadError> {
-        if self.options.skip.contains(&commit.position) {
-            return Ok(Vec::new());
-        }
         let mut tables = commit::decode(&commit.bytes)?;
-        if self.is_own(commit.position, |client| commit::is_by(&tables, client)) {
+        if self.is_skipped(commit.position, |client| commit::is_by(&tables, client))
+            || self.is_own(commit.position, |client| commit::is_by(&tables, client))
+        {
             return Ok(Vec::new());
         }
         self.narrow(&mut tables);
@@ -307,6 +323,16 @@ impl Reader {
     pub(super) fn is_own(&self, position: Position, is_by: impl FnOnce(&ClientId) -> bool) -> bool {
         let during = self.options.follow && self.started < position;
         during && self.options.client.as_ref().is_some_and(is_by)
+    }
+
+    /// Whether the reader says that it pushed a commit, and so holds it. Where it says who it is, the
+    /// commit must be its own: in another past of the log it may be anybody's.
+    pub(super) fn is_skipped(
+        &self,
+        position: Position,
+        is_by: impl FnOnce(&ClientId) -> bool,
+    ) -> bool {
+        self.options.skip.contains(&position) && self.options.client.as_ref().is_none_or(is_by)
     }
 
     /// Leaves only tables that the reader asked for.

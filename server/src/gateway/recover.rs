@@ -1,11 +1,13 @@
 //! What a gateway knows of itself when it opens: its schema, its counters and its clock.
 
 use bytes::Bytes;
+use lakesync::name::Position;
 use lakesync::proto::v1::GetSchemaResponse;
 use lakesync::schema::Schema;
 use lakesync::wire;
 use prost::Message;
 
+use super::commit::{self, Chain};
 use super::keys;
 use crate::store::{GatewayId, Store, StoreError};
 
@@ -24,8 +26,10 @@ pub(super) struct Counters {
     pub(super) swept: u64,
     /// Through which position the log is to be trimmed, done or not yet.
     pub(super) trim_through: u64,
-    /// Changes of commits ever appended; those from before this was counted are not among them.
+    /// Changes of commits ever appended.
     pub(super) changes: u64,
+    /// The chain at the newest commit.
+    pub(super) chain: Chain,
 }
 
 impl Counters {
@@ -34,29 +38,28 @@ impl Counters {
         self.appended_bytes.saturating_sub(self.trimmed_bytes)
     }
 
-    /// The counters in their stored form: seven big-endian integers. The last was added later.
+    /// The counters in their stored form: eight big-endian integers.
     pub(super) fn encode(&self) -> Bytes {
-        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes } = *self;
-        let fields = [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes];
+        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes, chain } =
+            *self;
+        let fields =
+            [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes, chain.0];
         fields.map(u64::to_be_bytes).concat().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let (fields, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
         match (fields, rest) {
-            ([rows, appended, trimmed, hlc, swept, trim_through, changes @ ..], [])
-                if changes.len() <= 1 =>
-            {
-                Ok(Self {
-                    rows: u64::from_be_bytes(*rows),
-                    appended_bytes: u64::from_be_bytes(*appended),
-                    trimmed_bytes: u64::from_be_bytes(*trimmed),
-                    hlc: u64::from_be_bytes(*hlc),
-                    swept: u64::from_be_bytes(*swept),
-                    trim_through: u64::from_be_bytes(*trim_through),
-                    changes: changes.first().copied().map_or(0, u64::from_be_bytes),
-                })
-            }
+            ([rows, appended, trimmed, hlc, swept, trim_through, changes, chain], []) => Ok(Self {
+                rows: u64::from_be_bytes(*rows),
+                appended_bytes: u64::from_be_bytes(*appended),
+                trimmed_bytes: u64::from_be_bytes(*trimmed),
+                hlc: u64::from_be_bytes(*hlc),
+                swept: u64::from_be_bytes(*swept),
+                trim_through: u64::from_be_bytes(*trim_through),
+                changes: u64::from_be_bytes(*changes),
+                chain: Chain(u64::from_be_bytes(*chain)),
+            }),
             _ => Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len()))),
         }
     }
@@ -68,6 +71,40 @@ pub(super) async fn counters(store: &dyn Store, id: GatewayId) -> Result<Counter
         Some(bytes) => Counters::decode(&bytes),
         None => Ok(Counters::default()),
     }
+}
+
+/// Refuses a log whose newest commit is not the one that the counters tell of: one of the two is of
+/// another age.
+pub(super) async fn check_log(
+    store: &dyn Store,
+    id: GatewayId,
+    counters: &Counters,
+) -> Result<Position, StoreError> {
+    let (head, trimmed) = (store.head(id).await?, store.trimmed(id).await?);
+    let chain = if trimmed < head {
+        let newest = store.log(id, Position(head.0 - 1), 0).await?.into_iter().next();
+        newest.filter(|entry| entry.position == head).map(|entry| Chain::at(&entry.commit))
+    } else {
+        Some(counters.chain)
+    };
+    match chain == Some(counters.chain) {
+        true => Ok(head),
+        false => Err(StoreError::Corrupt(format!(
+            "commit {head} of gateway {} is not the one that its figures tell of",
+            id.0
+        ))),
+    }
+}
+
+/// The chain at a position that the store still has the next commit of; nothing if it was trimmed.
+pub(super) async fn chain(
+    store: &dyn Store,
+    id: GatewayId,
+    at: Position,
+) -> Result<Option<Chain>, StoreError> {
+    let next = store.log(id, at, 0).await?.into_iter().next();
+    let next = next.filter(|entry| entry.position == at.next());
+    next.map(|entry| commit::before(&entry.commit)).transpose()
 }
 
 /// Reads the schema, which a fresh gateway does not have yet.
@@ -100,11 +137,10 @@ mod tests {
             swept: 5,
             trim_through: 6,
             changes: 7,
+            chain: Chain(8),
         };
         assert_eq!(Counters::decode(&counters.encode()).expect("whole"), counters);
         assert!(Counters::decode(&counters.encode()[1..]).is_err());
-        let old = Counters { changes: 0, ..counters };
-        assert_eq!(Counters::decode(&counters.encode()[..48]).expect("whole"), old);
-        assert!(Counters::decode(&[0; 64]).is_err());
+        assert!(Counters::decode(&[0; 72]).is_err());
     }
 }

@@ -40,6 +40,8 @@ pub struct Gateways {
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
     /// Bytes that all tails keep for their followers.
     tails_bytes: Arc<AtomicUsize>,
+    /// The turn to make a copy.
+    pub(super) copying: Arc<Semaphore>,
     /// Who is told of each gateway that opens.
     opened: OnceLock<Opened>,
     /// Once true, nothing is opened any more.
@@ -90,6 +92,7 @@ impl Gateways {
             queue,
             slots: Mutex::default(),
             tails_bytes: Arc::default(),
+            copying: Arc::new(Semaphore::new(1)),
             opened: OnceLock::new(),
             closed: AtomicBool::new(false),
         }
@@ -273,8 +276,8 @@ impl Gateways {
         let (trimmed, backends) = (gauges.trimmed(), &self.settings.backends);
         let flushed = Arc::new(Flushed::load(store, record.id, trimmed, backends).await?);
         let holds = Arc::new(Holds::default());
-        let head = store.head(record.id).await?;
-        let tail = Arc::new(Tail::new(head, Arc::clone(&self.tails_bytes)));
+        let head = recover::check_log(store, record.id, &counters).await?;
+        let tail = Arc::new(Tail::new((head, counters.chain), Arc::clone(&self.tails_bytes)));
         let (mailbox, inbox) = mpsc::channel(MAILBOX_MAX);
         let (publisher, groups) = mpsc::channel(IN_FLIGHT_MAX);
         let (installed, schema_seen) = watch::channel(Arc::clone(&schema));
@@ -296,6 +299,7 @@ impl Gateways {
             shown,
             awaiting: Vec::new(),
             stalled: false,
+            held_back: false,
             revoked: Arc::clone(&revoked),
             flushed: Arc::clone(&flushed),
             holds: Arc::clone(&holds),

@@ -18,11 +18,12 @@ use lakesync::schema::Schema;
 use lakesync_adapters::pace::Pace;
 
 use super::access::Grave;
+use super::commit::{self, Chain};
 use super::flushed::Mark;
 use super::index::Index;
 use super::recover::{Counters, encode_schema};
 use super::ruling::Ruling;
-use super::{commit, keys, stored};
+use super::{keys, stored};
 use crate::store::{GatewayRecord, Group, LogEntry, Store, StoreError};
 
 /// Where the new log ends.
@@ -211,7 +212,8 @@ impl Restoring<'_> {
     async fn finish(self, backend: &str, ruling: Option<&Ruling>) -> Result<(), StoreError> {
         let Self { store, record, mut counters, .. } = self;
         let author = ClientId::parse(AUTHOR).expect("BUG: an illegal client id");
-        let bytes = commit::encode(&author, Hlc(counters.hlc), &[], (0, &[]));
+        let bytes = commit::encode(&author, Hlc(counters.hlc), Chain::default(), &[], (0, &[]));
+        counters.chain = Chain::at(&bytes);
         counters.appended_bytes = bytes.len() as u64;
         counters.trimmed_bytes = counters.appended_bytes;
         counters.trim_through = HEAD.0;

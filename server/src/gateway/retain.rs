@@ -3,6 +3,9 @@
 //!
 //! Neither is forgotten before every backend has it. A log that is too large and waits for a backend
 //! is full: pushes are refused until the backend has come further.
+//!
+//! Trimming goes on, idle or not, until the log is within its limit. A writer that is faster waits for
+//! it: the log never exceeds the limit by more than one part in [`SLACK`] and one group of pushes.
 
 use std::sync::atomic::Ordering;
 
@@ -10,6 +13,7 @@ use lakesync::hlc::Hlc;
 use lakesync::limits::ROW_BYTES_MAX;
 use lakesync::name::Position;
 
+use super::publisher::InFlight;
 use super::recover::Counters;
 use super::writer::Writer;
 use super::{commit, keys, stored};
@@ -21,10 +25,12 @@ const SWEEP_EVERY_MS: u64 = 60_000;
 const SWEEP_MAX: usize = 256;
 /// How much of the log one trim reads to learn what it frees.
 const TRIM_BYTES: usize = 8 << 20;
-/// A log is trimmed once it exceeds its limit by this part, so that it is not trimmed at every push.
+/// A log that exceeds its limit is trimmed to this part below it, so that it is not trimmed at every
+/// push. One that exceeds it by as much and waits for a backend is full.
 const TRIM_SLACK: u64 = 64;
-/// By which part of its limit a log may exceed it for the sake of readers under way.
-const READERS_SLACK: u64 = 8;
+/// By which part of its limit a log may exceed it, for the sake of readers under way and until the next
+/// group of pushes.
+const SLACK: u64 = 8;
 
 impl Writer {
     /// Does what is due.
@@ -36,10 +42,36 @@ impl Writer {
                 self.swept_ms = wall_ms;
             }
         }
-        if self.exceeds(TRIM_SLACK) {
-            self.trim().await?;
+        self.make_room().await?;
+        self.look_whether_full()
+    }
+
+    /// Whether commits are to be forgotten, and can be as far as is known.
+    pub(super) fn has_to_trim(&self) -> bool {
+        !self.held_back && self.settings.log_bytes_max < self.counters.log_bytes()
+    }
+
+    /// Trims until the log is within its slack, as far as backends allow. Whoever adds to the log calls
+    /// it before, and so waits while the log is too large.
+    pub(super) async fn make_room(&mut self) -> Result<(), StoreError> {
+        let mut durable = self.tail.listen();
+        while self.exceeds(SLACK) {
+            let head = durable.borrow_and_update().clone()?;
+            if self.trim().await? {
+                continue;
+            }
+            if head == self.head {
+                break;
+            }
+            // What is on its way to the disk can be forgotten once it is there.
+            durable.changed().await.map_err(|_| StoreError::Closed)?;
         }
-        // Only backends make a log full: for readers it is kept up to their slack, and no longer.
+        Ok(())
+    }
+
+    /// Says whether the log is as large as it may be and waits for backends. Only they make a log full:
+    /// for readers it is kept up to its slack, and no longer.
+    pub(super) fn look_whether_full(&self) -> Result<(), StoreError> {
         let floor = self.flushed.floor();
         let is_held = floor <= self.gauges.trimmed() && floor < self.tail.head()?;
         let is_full = is_held && self.exceeds(TRIM_SLACK);
@@ -113,16 +145,18 @@ impl Writer {
         Ok(looked_at)
     }
 
-    /// Forgets the oldest commits. The figures go first, with the position to trim through: readers
-    /// are told from then on, and whoever opens the gateway after a crash trims to there.
-    async fn trim(&mut self) -> Result<(), StoreError> {
+    /// Forgets some of the oldest commits. Says whether it could. The figures go first, with the
+    /// position to trim through: readers are told from then on, and whoever opens the gateway after a
+    /// crash trims to there.
+    pub(super) async fn trim(&mut self) -> Result<bool, StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
         // The newest durable commit stays, so that there is always a cursor to give out.
         let mut last = Position(self.tail.head()?.0.saturating_sub(1)).min(self.flushed.floor());
-        if let Some(held) = self.holds.least().filter(|_| !self.exceeds(READERS_SLACK)) {
+        if let Some(held) = self.holds.least().filter(|_| !self.exceeds(SLACK)) {
             last = last.min(held);
         }
-        let excess = self.counters.log_bytes() - self.settings.log_bytes_max;
+        let limit = self.settings.log_bytes_max;
+        let excess = self.counters.log_bytes().saturating_sub(limit - limit / TRIM_SLACK);
         let piece = usize::try_from(excess).unwrap_or(TRIM_BYTES).min(TRIM_BYTES);
         let mut freed = 0;
         let mut through = trimmed;
@@ -133,18 +167,29 @@ impl Writer {
             freed += entry.commit.len() as u64;
             through = entry.position;
         }
-        if through == trimmed {
-            return Ok(());
+        // Looked at again when something has changed, or after a while.
+        self.held_back = through == trimmed;
+        if self.held_back {
+            return Ok(false);
         }
         let trimmed_bytes = self.counters.trimmed_bytes + freed;
         let counters = Counters { trimmed_bytes, trim_through: through.0, ..self.counters };
         let meta = vec![(keys::COUNTERS.into(), Some(counters.encode()))];
-        if self.forget(Group { meta, ..Group::default() }).await? {
-            self.counters = counters;
-            self.gauges.trim(through);
-            forget_commits(&*self.store, self.id, through).await?;
-        }
-        Ok(())
+        let receipt = match self.store.commit(self.id, Group { meta, ..Group::default() }).await {
+            Ok(receipt) => Some(receipt),
+            Err(StoreError::Full(_)) => {
+                self.held_back = true;
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        self.counters = counters;
+        self.gauges.trim(through);
+        forget_commits(&*self.store, self.id, through).await?;
+        // In its turn, so that no figures from before are shown after these.
+        let counters = Some(counters);
+        self.publish(InFlight { receipt, counters, ..InFlight::default() }).await?;
+        Ok(true)
     }
 
     /// Hands over what is to be forgotten. Nobody waits for the disk, and a full one only puts it

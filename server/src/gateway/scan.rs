@@ -37,10 +37,10 @@ pub(super) struct Held {
 
 impl Gateway {
     /// What the reader holds who comes with the cursor `since`, as far as that can be known.
-    pub(super) fn held(&self, since: &str, now: &Cursor) -> Option<Held> {
+    pub(super) async fn held(&self, since: &str, now: &Cursor) -> Option<Held> {
         let cursor = Cursor::decode(since, &self.seal()).ok()?;
         if (cursor.log_id, cursor.tables) != (now.log_id, now.tables)
-            || now.position < cursor.position
+            || self.check_commit(&cursor).await.is_err()
         {
             return None;
         }

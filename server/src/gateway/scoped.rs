@@ -110,7 +110,7 @@ fn is_upsert(change: &RowChange) -> bool {
 /// Whether the reader pushed the commit itself, or says that it has it.
 fn holds_already(reader: &Reader, position: Position, pushed_by: &str) -> bool {
     let is_by = |client: &ClientId| pushed_by == client.as_str();
-    reader.options.skip.contains(&position) || reader.is_own(position, is_by)
+    reader.is_skipped(position, is_by) || reader.is_own(position, is_by)
 }
 
 /// One position's changes, each row from the part that tells most of it.

@@ -1,12 +1,15 @@
 //! Where a reader stands: what it may see, whether its cursor is good, and whether what it is to see
 //! is durable.
 
+use std::sync::atomic::Ordering;
+
 use lakesync::name::{Position, TableName};
 
 use super::allowance::{Quota, Stream};
+use super::commit::Chain;
 use super::cursor::{Cursor, CursorError, Seal, Selection, View};
 use super::lens::{Caller, Lens};
-use super::{Bug, Gateway, ReadError, Revoked};
+use super::{Bug, Gateway, ReadError, Revoked, recover};
 use crate::store::StoreError;
 
 impl Gateway {
@@ -22,9 +25,9 @@ impl Gateway {
         let cached = planted.map(|planted| planted.with_first_claims(caller));
         let caller = cached.as_ref().unwrap_or(caller);
         let lens = Lens::of(self.0.in_force.borrow().index.as_ref(), caller)?;
-        let (log_id, position) = (self.0.record.log_id, self.0.tail.head()?);
+        let (log_id, (position, chain)) = (self.0.record.log_id, self.0.tail.newest()?);
         let (tables, view) = (Selection::of(tables), View::of(lens.as_ref()));
-        Ok((lens, Cursor { log_id, position, tables, view }))
+        Ok((lens, Cursor { log_id, position, chain, tables, view }))
     }
 
     /// What seals this gateway's cursors.
@@ -46,20 +49,60 @@ impl Gateway {
     }
 
     /// Where a reader with this cursor goes on.
-    pub(super) fn start(&self, cursor: &str, now: &Cursor) -> Result<Position, ReadError> {
+    pub(super) async fn start(&self, cursor: &str, now: &Cursor) -> Result<Cursor, ReadError> {
         let at = if !cursor.is_empty() {
             let cursor = Cursor::decode(cursor, &self.seal())?;
             cursor.check(now)?;
-            cursor.position
+            cursor
         } else if now.view == View::default() {
-            Position::START
+            Cursor { position: Position::START, chain: Chain::default(), ..now.clone() }
         } else {
             // The log from its beginning tells of rows that left the scope before this reader came.
             let first = "where there are sync rules, a reader begins with a checkpoint";
             return Err(CursorError::Expired(first).into());
         };
-        self.check_held(at)?;
+        self.check_commit(&at).await?;
         Ok(at)
+    }
+
+    /// Refuses a cursor whose successors the log no longer holds, and one of another past: what came
+    /// to the gateway up to its position is not what it has seen.
+    pub(super) async fn check_commit(&self, cursor: &Cursor) -> Result<(), ReadError> {
+        let known = match self.check_held(cursor.position) {
+            Ok(()) => self.chain(cursor.position).await? == cursor.chain,
+            Err(ReadError::Cursor(CursorError::OtherLog)) => false,
+            Err(error) => return Err(error),
+        };
+        if known {
+            return Ok(());
+        }
+        // This log gave it out, for it is sealed; and yet the log lacks what it names.
+        if !self.0.gauges.is_rolled_back.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                gateway = %self.0.record.name,
+                position = cursor.position.0,
+                "a reader has seen a commit of this log that the log does not have: its volume was \
+                 rolled back. Replicas that were further learn of it and give back what they hold. If \
+                 there are backends, stop the server, create the file RESTORED in its data directory \
+                 and start it again"
+            );
+        }
+        Err(CursorError::OtherLog.into())
+    }
+
+    /// The chain at a position of the log, whose next commit is not trimmed.
+    pub(super) async fn chain(&self, at: Position) -> Result<Chain, ReadError> {
+        if at == Position::START {
+            return Ok(Chain::default());
+        }
+        if let Some(chain) = self.0.tail.chain(at) {
+            return Ok(chain);
+        }
+        let found = recover::chain(&*self.0.store, self.0.record.id, at).await?;
+        // Asked afterwards: a trim under way may have taken it.
+        self.check_held(at)?;
+        let lost = || StoreError::Corrupt(format!("the log has no commit after {at}"));
+        Ok(found.ok_or_else(lost)?)
     }
 
     /// Refuses a position whose successors the log no longer holds, or never gave out.

@@ -17,6 +17,7 @@ use super::cursor::CursorError;
 use super::*;
 use crate::store::memory::MemoryStore;
 
+mod kept;
 mod rules;
 
 const WALL_MS: u64 = 1_700_000_000_000;

@@ -51,7 +51,7 @@ const LOAD_ROWS_MAX: usize = 1_024;
 pub(super) const IN_FLIGHT_MAX: usize = 8;
 /// How many clients' subjects are remembered before the store is asked again.
 const SUBJECTS_MAX: usize = 10_000;
-/// How long chores wait for room on the disk, unless a message comes before.
+/// How long chores wait for what holds them up, unless a message comes before.
 const STALLED: Duration = Duration::from_secs(5);
 
 /// What a gateway asks of its writer.
@@ -116,6 +116,8 @@ pub(super) struct Writer {
     pub(super) awaiting: Vec<oneshot::Sender<RulesAnswer>>,
     /// Whether chores wait for room on the disk.
     pub(super) stalled: bool,
+    /// Whether trimming waits for readers, for backends or for room on the disk.
+    pub(super) held_back: bool,
     pub(super) revoked: Arc<Revocations>,
     pub(super) flushed: Arc<Flushed>,
     pub(super) holds: Arc<Holds>,
@@ -151,9 +153,9 @@ impl Writer {
                 () = std::future::ready(()), if has_chores => None,
                 // The publisher stops only once the store has failed.
                 shown = self.shown.changed() => shown.map(|()| None).map_err(|_| StoreError::Closed)?,
-                () = sleep(STALLED), if self.stalled => None,
+                () = sleep(STALLED), if self.stalled || self.held_back => None,
             };
-            self.stalled = false;
+            (self.stalled, self.held_back) = (false, false);
             match received {
                 Some(0) => return Ok(()),
                 Some(_) => self.serve(messages.drain(..)).await?,
@@ -206,6 +208,8 @@ impl Writer {
         if pushes.is_empty() {
             return Ok(());
         }
+        self.make_room().await?;
+        self.look_whether_full()?;
         let Some(mut rows) = self.load_rows(&pushes).await? else {
             return self.commit_apart(pushes).await;
         };

@@ -3,7 +3,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::stream::Empty;
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, Empty};
 use lakesync::name::Gateway;
 use lakesync::proto::admin::v1::admin_service_server::AdminService;
 use lakesync::proto::admin::v1::{self as proto};
@@ -25,6 +26,7 @@ mod stats;
 
 #[tonic::async_trait]
 impl AdminService for Services {
+    type BackupStream = BoxStream<'static, Result<proto::BackupResponse, Status>>;
     type CompactStream = Empty<Result<proto::CompactResponse, Status>>;
 
     async fn create_gateway(
@@ -138,6 +140,19 @@ impl AdminService for Services {
         let Flushed { position, changes, bytes } =
             self.flush.flush(&gateway, &mut self.shutdown.clone()).await.map_err(refuse)?;
         Ok(Response::new(proto::FlushResponse { position: position.0, rows: changes, bytes }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<proto::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = principal(request.extensions())?;
+        caller.enter_all().map_err(refuse)?;
+        let pieces = self.gateways.copy(self.shutdown.clone()).await.map_err(refuse)?;
+        tracing::info!(subject = caller.subject(), "a copy of all gateways is handed out");
+        let answer = |piece: bytes::Bytes| proto::BackupResponse { piece: piece.into() };
+        let pieces = pieces.map(move |piece| piece.map(answer).map_err(refuse));
+        Ok(Response::new(pieces.boxed()))
     }
 
     async fn compact(

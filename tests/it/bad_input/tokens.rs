@@ -111,6 +111,9 @@ async fn a_token_opens_its_gateways_only_and_does_not_tell_which_others_there_ar
         if ["Rules", "ExplainAccess", "Flush"].iter().any(|end| path.ends_with(end)) {
             continue; // Not offered yet, to anybody.
         }
+        if path.ends_with("/Backup") {
+            continue; // Of all gateways, and not of one.
+        }
         let there = call(&target.ann, &path, Some(&bearer(&token)), naming(MAIN)).await;
         let nowhere = call(&target.ann, &path, Some(&bearer(&token)), naming("nowhere")).await;
         let nowhere = nowhere.expect_err("refused");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use lakesync::name::{Gateway, Position};
 use lakesync_server::store::memory::MemoryStore;
 use lakesync_server::store::{
-    GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError,
+    Copying, GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError,
 };
 
 /// How often a store was asked, and how many bytes went through it.
@@ -195,6 +195,10 @@ impl Store for Counting {
 
     async fn backup(&self, to: &Path) -> Result<(), StoreError> {
         self.store.backup(to).await
+    }
+
+    async fn copy(&self) -> Result<Copying, StoreError> {
+        self.store.copy().await
     }
 
     async fn failed(&self) -> StoreError {

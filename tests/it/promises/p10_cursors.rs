@@ -1,5 +1,10 @@
 //! P-10: a cursor that can't be continued is told so, never answered in part.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lakesync::proto::v1::pull_response::Event;
@@ -122,6 +127,79 @@ async fn p10_a_restored_server_is_another_log() {
     assert_replaced(bob.pull(&cursor).await);
     assert_replaced(resume(&bob, &token, &[]).await);
     assert_eq!(Replica::by_checkpoint(&bob).await.expect("read").live().len(), 13);
+}
+
+/// Copies a data directory as a snapshot of its volume does, put back elsewhere or in its place: bit for
+/// bit, so that what tells a copy from its original stays true. File by file only the identity does not.
+fn snapshot(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            snapshot(&path, &target);
+        } else {
+            fs::copy(path, target).expect("copied");
+        }
+    }
+    let identity = to.join("identity");
+    if let Ok(text) = fs::read_to_string(&identity) {
+        let file = fs::metadata(&identity).expect("metadata");
+        let born = file.created().expect("a time of birth").duration_since(UNIX_EPOCH);
+        let (inode, born) = (file.ino(), born.expect("after 1970").as_nanos());
+        let lines = text.lines().filter(|line| !line.starts_with("checksum"));
+        let lines = lines.map(|line| match line.split_once(' ') {
+            Some(("inode", _)) => format!("inode {inode}\n"),
+            Some(("born", _)) => format!("born {born}\n"),
+            _ => format!("{line}\n"),
+        });
+        let text: String = lines.collect();
+        let sum = crc32fast::hash(text.as_bytes());
+        fs::write(&identity, format!("{text}checksum {sum:08x}\n")).expect("written");
+    }
+}
+
+/// Nothing tells a snapshot that was put back from what it was made of, but the commits themselves.
+#[tokio::test]
+async fn p10_a_volume_that_was_rolled_back_is_another_log() {
+    let setup = Setup::new();
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    write_some(&ann, 0, 3).await;
+    let (before, token_before) = tokens(&ann).await;
+    server.stop().await.expect("drained");
+    let earlier = Setup::new();
+    snapshot(&setup.data(), &earlier.data());
+
+    // Both go on. What comes here is lost when the snapshot takes its place.
+    let server = setup.start().await;
+    let ann = server.client("ann").await;
+    ann.pull(&before).await.expect("the original");
+    write_some(&ann, 3, 6).await;
+    let (after, token_after) = tokens(&ann).await;
+    server.stop().await.expect("drained");
+
+    let server = earlier.start().await;
+    let bob = server.client("bob").await;
+    for nth in 3..9 {
+        assert_replaced(bob.pull(&after).await);
+        assert_replaced(bob.follow(&after).await);
+        assert_replaced(resume(&bob, &token_after, &[]).await);
+        write_some(&bob, 10 + nth, 11 + nth).await;
+    }
+    resume(&bob, &token_before, &[]).await.expect("good in both");
+    // Of what she pushed into the past that is gone, ann says that she has it.
+    let ann = server.client("ann").await;
+    let pull = PullRequest {
+        cursor: before.clone(),
+        client_id: "ann".to_owned(),
+        skip_positions: vec![4, 5, 6],
+        ..PullRequest::default()
+    };
+    let pulled = ann.pull_with(pull).await.expect("good in both");
+    let rows: usize = pulled.tables().iter().map(|table| table.rows.len()).sum();
+    assert_eq!(rows, 6, "another's commits were skipped");
+    server.stop().await.expect("drained");
 }
 
 #[tokio::test]

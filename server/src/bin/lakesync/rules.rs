@@ -2,7 +2,7 @@
 //! rows of a gateway, put them into force, and ask why a token sees a row or does not.
 
 mod file;
-mod operator;
+pub(crate) mod operator;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -21,7 +21,7 @@ fn instance(byte: u8) -> Instance {
 
 fn cursor(view: View) -> Cursor {
     let tables = Selection::of(&[testing::id("todos")]);
-    Cursor { log_id: LogId([7; 16]), position: Position(42), tables, view }
+    Cursor { log_id: LogId([7; 16]), position: Position(42), chain: Chain(43), tables, view }
 }
 
 fn plain() -> Cursor {
@@ -43,7 +43,7 @@ fn cursors_and_resume_tokens_round_trip() {
     let row = Place::Row(testing::id("todos"), b"todos\0r\xff".to_vec());
     for (start, place) in [(plain(), row), (scoped(0), entry(0)), (scoped(3), entry(9))] {
         assert_eq!(Cursor::decode(&start.encode(&seal(1)), &seal(1)), Ok(start.clone()));
-        let resume = Resume { start, rows_done: 9, place };
+        let resume = Resume { start, changes: 8, rows_done: 9, place };
         assert_eq!(Resume::decode(&resume.encode(&seal(1)), &seal(1)), Ok(resume));
     }
 }
@@ -51,14 +51,15 @@ fn cursors_and_resume_tokens_round_trip() {
 #[test]
 fn the_longest_token_is_within_its_bound() {
     let start = scoped(u8::try_from(HELD_MAX).expect("small"));
-    let longest = Resume { start, rows_done: u64::MAX, place: entry(63 + 1 + 256) };
+    let longest =
+        Resume { start, changes: u64::MAX, rows_done: u64::MAX, place: entry(63 + 1 + 256) };
     assert_eq!(Resume::decode(&longest.encode(&seal(1)), &seal(1)), Ok(longest));
 }
 
 #[test]
 fn mangled_text_is_refused() {
     let place = Place::Row(testing::id("t"), Vec::new());
-    let other = Resume { start: plain(), rows_done: 0, place }.encode(&seal(1));
+    let other = Resume { start: plain(), changes: 0, rows_done: 0, place }.encode(&seal(1));
     let long = "A".repeat(CURSOR_BYTES_MAX + 1);
     for text in [plain(), scoped(2)].map(|cursor| cursor.encode(&seal(1))) {
         for bad in [&text[1..], &text[..text.len() - 1], "", "§", &other, &long] {
@@ -79,7 +80,7 @@ fn a_made_up_cursor_is_refused_and_one_of_another_log_known_for_what_it_is() {
     let malformed = |field| Err(CursorError::Malformed(field));
     let made_up = scoped(2).encode(&seal(2));
     assert_eq!(Cursor::decode(&made_up, &seal(1)), malformed("cursor"));
-    let resume = Resume { start: scoped(1), rows_done: 1, place: entry(3) };
+    let resume = Resume { start: scoped(1), changes: 0, rows_done: 1, place: entry(3) };
     assert_eq!(
         Resume::decode(&resume.encode(&seal(2)), &seal(1)),
         Err(CursorError::Malformed("resume"))

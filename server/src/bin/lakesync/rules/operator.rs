@@ -16,7 +16,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Which gateway an operator asks, and by what right. Beside it stands `--url`, without which both
 /// say nothing.
 #[derive(Debug, clap::Args)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     /// The gateway.
     #[arg(long, default_value = "main", requires = "url")]
     gateway: String,
@@ -25,15 +25,22 @@ pub(super) struct Caller {
     token: Option<String>,
 }
 
+impl Caller {
+    /// Who asks of no gateway, but of the server.
+    pub(crate) fn of_server(token: Option<String>) -> Self {
+        Self { gateway: String::new(), token }
+    }
+}
+
 /// An open connection.
-pub(super) struct Operator {
-    pub(super) admin: AdminServiceClient<Channel>,
-    pub(super) gateway: String,
+pub(crate) struct Operator {
+    pub(crate) admin: AdminServiceClient<Channel>,
+    pub(crate) gateway: String,
     authorization: MetadataValue<Ascii>,
 }
 
 impl Operator {
-    pub(super) async fn connect(url: String, caller: Caller) -> Result<Self, Exit> {
+    pub(crate) async fn connect(url: String, caller: Caller) -> Result<Self, Exit> {
         let Caller { gateway, token } = caller;
         let token = token.or_else(|| std::env::var(TOKEN_VARIABLE).ok()).ok_or_else(|| {
             Exit::usage(format!(
@@ -55,7 +62,7 @@ impl Operator {
     }
 
     /// A call of this operator's.
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.authorization.clone());
         request
@@ -63,7 +70,7 @@ impl Operator {
 }
 
 /// What the server said. Wrong rules are wrong whoever finds it out.
-pub(super) fn told(status: &Status) -> Exit {
+pub(crate) fn told(status: &Status) -> Exit {
     let problem = from_status(status);
     match status.code() {
         Code::InvalidArgument => Exit::config(problem),
