@@ -23,6 +23,15 @@ macro_rules! unsupported {
                 Err(refuse(Reason::Unimplemented, "compact"))
             }
 
+            type BackupStream = BoxStream<'static, Result<BackupResponse, Status>>;
+
+            async fn backup(
+                &self,
+                _: Request<BackupRequest>,
+            ) -> Result<Response<Self::BackupStream>, Status> {
+                Err(refuse(Reason::Unimplemented, "backup"))
+            }
+
             async fn create_gateway(
                 &self,
                 request: Request<CreateGatewayRequest>,

@@ -161,7 +161,7 @@ async fn a_log_that_its_figures_do_not_tell_of_is_not_opened() {
     let id = bench.main().await.record().id;
     bench.gateways.close_idle().await;
     let log = bench.store.log(id, Position::START, 0).await.expect("read");
-    let commit = log[0].commit.clone();
+    let commit = [&log[0].commit[..], b"x"].concat().into();
     let log = vec![LogEntry { position: Position(2), commit }];
     bench.store.commit(id, Group { log, ..Group::default() }).await.expect("kept");
     let opened = bench.gateways.get(&"main".parse().expect("legal")).await;

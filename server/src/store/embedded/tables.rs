@@ -86,6 +86,14 @@ pub(super) fn missing_part(path: &Path) -> io::Result<Option<PathBuf>> {
     if !keyspaces.is_dir() {
         return Ok(Some(keyspaces));
     }
+    // Nothing is in it; but where it is missing, fjall shows nothing of what the tables hold.
+    let mut has_journal = false;
+    for entry in fs::read_dir(path)? {
+        has_journal |= entry?.path().extension().is_some_and(|end| end == "jnl");
+    }
+    if !has_journal {
+        return Ok(Some(path.join("*.jnl")));
+    }
     let mut found = 0;
     for entry in fs::read_dir(&keyspaces)? {
         let entry = entry?;
@@ -137,7 +145,9 @@ impl Tables {
 
     /// The gateways as of the last overlay applied, and the number of its journal file.
     pub(super) fn load(&self) -> Result<(Gateways, u64), StoreError> {
-        let own = |key: &[u8]| self.meta.get(full_key(OWN, key)).map_err(fault);
+        // As readers see them: what they would not see, opening must not rely on.
+        let snapshot = self.snapshot();
+        let own = |key: &[u8]| snapshot.get(&self.meta, full_key(OWN, key)).map_err(fault);
         let number = |value: Option<fjall::Slice>| match value {
             Some(value) => value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
             None => Some(0),
@@ -145,7 +155,7 @@ impl Tables {
         let damaged = || StoreError::Corrupt("the tables' own records can't be understood".into());
         let applied = number(own(APPLIED)?).ok_or_else(damaged)?;
         // Rows come before the step that makes an overlay count, so they may be one ahead of it.
-        let rows = self.rows.get(full_key(OWN, APPLIED)).map_err(fault)?;
+        let rows = snapshot.get(&self.rows, full_key(OWN, APPLIED)).map_err(fault)?;
         let rows = number(rows).ok_or_else(damaged)?;
         if rows < applied {
             let what = format!("the rows are those of journal {rows}, the rest is of {applied}");
@@ -154,7 +164,7 @@ impl Tables {
         let next =
             number(own(NEXT)?).and_then(|next| u32::try_from(next).ok()).ok_or_else(damaged)?;
         let mut gateways = Gateways::new(next.max(1));
-        for item in self.meta.prefix(full_key(OWN, GATEWAY)) {
+        for item in snapshot.prefix(&self.meta, full_key(OWN, GATEWAY)) {
             let (key, value) = item.into_inner().map_err(fault)?;
             let id = gateway_of(&key[full_key(OWN, GATEWAY).len()..]).ok_or_else(damaged)?;
             gateways.put(Life::decode(id, &value).ok_or_else(damaged)?);
@@ -310,7 +320,7 @@ fn items(
 fn fault(error: fjall::Error) -> StoreError {
     let failed = |what: &dyn fmt::Display| StoreError::Failed(format!("the tables: {what}"));
     match &error {
-        fjall::Error::Io(io) => failed(io),
+        fjall::Error::Io(io) if !tells_damage(io) => failed(io),
         fjall::Error::Storage(fjall::LsmError::Io(io)) if !tells_damage(io) => failed(io),
         fjall::Error::Poisoned => failed(&"an earlier write to them failed"),
         fjall::Error::Locked => failed(&"another process has them open"),
@@ -323,6 +333,7 @@ fn fault(error: fjall::Error) -> StoreError {
 
 /// Whether a file is not as it was written, rather than out of reach.
 fn tells_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | NotFound | InvalidData)
+    // A file that is shorter than its end has no place where that begins: an invalid input.
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | NotFound | InvalidData | InvalidInput)
 }

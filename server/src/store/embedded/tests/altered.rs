@@ -154,6 +154,46 @@ async fn whatever_is_removed_is_missed_or_makes_no_difference() {
     assert_eq!(currents, 4, "{missed:?}");
 }
 
+/// Cuts each file in turn, as an interrupted copy or a file system without room does.
+#[tokio::test]
+async fn whatever_is_cut_short_is_told_or_makes_no_difference() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (dir, copy) = (root.path().join("data"), root.path().join("copy"));
+    let store = open(&dir, 2_000).expect("open");
+    let main = main_gateway(&store).await;
+    put(&store, main, 1..=60).await;
+    store.engine.all_settled().await;
+    put(&store, main, 61..=62).await;
+    store.close().await.expect("close");
+    let mut told = 0;
+    for path in files(&dir) {
+        let length = fs::metadata(&path).expect("metadata").len();
+        let part = path.strip_prefix(&dir).expect("within").to_owned();
+        for left in [0, length / 2, length.saturating_sub(1)] {
+            copy_tree(&dir, &copy);
+            let file = File::options().write(true).open(copy.join(&part)).expect("open");
+            file.set_len(left).expect("cut");
+            let outcome = match open(&copy, LARGE) {
+                Ok(store) => checked_head(&store, main).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let what = format!("{} cut to {left} of {length} bytes", part.display());
+            match outcome {
+                Ok(head) => assert_eq!(head, 62, "{what}"),
+                Err(error) => {
+                    let plain = error.contains("restore a backup")
+                        || error.contains("corrupt")
+                        || error.contains("lakesync data directory");
+                    assert!(plain, "{what}: {error}");
+                    told += 1;
+                }
+            }
+            fs::remove_dir_all(&copy).expect("clear");
+        }
+    }
+    assert!(20 < told, "only {told} cuts were told");
+}
+
 /// Every file and folder below a directory.
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
