@@ -109,6 +109,8 @@ reasons! {
     ShuttingDown = "SHUTTING_DOWN" => Unavailable,
     /// The reader took nothing for too long.
     SlowConsumer = "SLOW_CONSUMER" => Unavailable,
+    /// The request stopped half-way for too long.
+    RequestStalled = "REQUEST_STALLED" => Unavailable,
     /// A backend does not take what it is given.
     BackendUnavailable = "BACKEND_UNAVAILABLE" => Unavailable,
     /// The store has failed and must be reopened.

@@ -9,11 +9,13 @@ pub const PROTOCOL_MAX: u32 = 1;
 
 /// The largest message either side accepts: gRPC's own default, so that any client can read it.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// The largest request of a method that needs few words: most methods, and all that need no token.
+pub const SMALL_REQUEST_BYTES_MAX: usize = 4 << 10;
 /// Changes in one push. One push is one commit, so this also bounds a commit.
 pub const PUSH_ROWS_MAX: usize = 10_000;
-/// What one push may take in memory once it is read. A message full of nulls takes less; only changes
+/// What one message may take in memory once it is read. A push full of nulls takes less; only changes
 /// that say nothing, of which a message may hold millions, take more.
-pub const PUSH_MEMORY_BYTES_MAX: usize = 64 << 20;
+pub const MESSAGE_MEMORY_BYTES_MAX: usize = 64 << 20;
 /// One row or change in its stored form.
 pub const ROW_BYTES_MAX: usize = 2 << 20;
 /// Where a page or a checkpoint chunk is closed; a single commit may exceed it.

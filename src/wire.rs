@@ -7,6 +7,7 @@ mod row;
 mod rules;
 mod schema;
 mod value;
+mod weigh;
 
 pub use commit::put_commit;
 pub use dictionary::forget_unused_names;
@@ -20,6 +21,7 @@ pub use row::{
 pub use rules::{decode_rules, encode_rules};
 pub use schema::{decode_proposals, decode_schema, encode_schema};
 pub use value::{decode_value, encode_value};
+pub use weigh::{CHECKPOINT, PULL, PUT_RULES, PUT_SCHEMA, Shape, weigh};
 
 use crate::error::{Classify, FieldViolation, Reason};
 

@@ -3,7 +3,8 @@
 //! Sockets are bound before anything is said to be ready, and health tells the truth: it says
 //! SERVING only while calls can succeed.
 
-pub mod listener;
+mod descriptors;
+mod listener;
 mod ops;
 mod settings;
 
@@ -21,13 +22,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::ServiceBuilder;
 
+use self::descriptors::Shares;
+use self::listener::{Bounds, Liveness, Places};
 use crate::auth::{Authenticator, KeyError, Policy, SECRET_FILES, Secret};
 use crate::config::Config;
 use crate::flush::backends::{self, BadBackend};
 use crate::flush::{Backend, Flush};
 use crate::gateway::{Gateways, Planted, Settings};
-use crate::service::{AuthorizeLayer, Services};
+use crate::service::{AuthorizeLayer, Requests, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
 
@@ -53,6 +57,8 @@ pub struct App {
     clock: Arc<dyn WallClock>,
     health: HealthReporter,
     stop: watch::Sender<bool>,
+    places: Arc<Places>,
+    requests: Arc<Requests>,
 }
 
 /// Why a server did not start. Nothing was changed.
@@ -138,10 +144,9 @@ impl Sockets {
 }
 
 /// Why a listener that was not told to stop has ended.
-fn ending(served: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> String {
+fn ending(served: Result<(), tokio::task::JoinError>) -> String {
     match served {
-        Ok(Ok(())) => "it ended by itself".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(()) => "it ended by itself".to_owned(),
         Err(error) => error.to_string(),
     }
 }
@@ -149,7 +154,9 @@ fn ending(served: Result<Result<(), tonic::transport::Error>, tokio::task::JoinE
 impl App {
     /// Opens the data directory and binds the addresses.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        descriptors::raise();
         let options = Options {
+            table_files: Shares::of_process().table_files,
             disk_reserve_bytes: config.disk_reserve_bytes,
             // `lakesync token` may have been here before the first start.
             companions: SECRET_FILES.map(str::to_owned).into(),
@@ -188,6 +195,9 @@ impl App {
         let gateways = Arc::new(Gateways::new(Arc::clone(&store), Arc::clone(&clock), settings));
         // Before anybody can open a gateway: one that opens earlier would not be flushed.
         flush.attach(&gateways);
+        let places = Places::new(bounds(&config));
+        let requests_bytes = usize::try_from(config.requests_bytes_max).unwrap_or(usize::MAX);
+        let requests = Requests::new(requests_bytes, config.request_stall_max);
         let bound = |listener: &TcpListener| {
             listener.local_addr().expect("BUG: a bound listener has an address")
         };
@@ -205,6 +215,8 @@ impl App {
             clock,
             health: HealthReporter::new(),
             stop: watch::Sender::new(false),
+            places: Arc::new(places),
+            requests: Arc::new(requests),
         })
     }
 
@@ -231,27 +243,31 @@ impl App {
     /// Our services behind their authorization, as one tower service: what the listener serves, for
     /// callers in the same process.
     pub fn local(&self) -> crate::service::Authorize<Routes> {
-        tower::Layer::layer(&AuthorizeLayer::new(Arc::clone(&self.auth)), self.services().routes())
+        tower::Layer::layer(&self.authorize(), self.services().routes())
     }
 
     /// Serves until `signal`, then drains: streams end, calls under way finish, all is durable. An
     /// error means that the server could not go on; what was answered is durable all the same.
     pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), RunError> {
         let routes = self.routes().await;
-        let mut stopping = self.stop.subscribe();
-        let stopped = async move {
-            // A server that is gone has stopped.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        };
-        let incoming = listener::incoming(self.listener);
-        let serving = listener::settings()
+        let service = ServiceBuilder::new()
             .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
-            .layer(AuthorizeLayer::new(Arc::clone(&self.auth)))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, stopped);
+            .layer(self.authorize())
+            .service(routes.prepare());
+        let liveness = Liveness {
+            ping_interval: self.config.ping_interval,
+            ping_timeout: self.config.ping_timeout,
+        };
+        let (places, stopping) = (Arc::clone(&self.places), self.stop.subscribe());
+        let serving = listener::serve(self.listener, service, places, liveness, stopping);
         let mut serving = tokio::spawn(serving);
         let ops = self.ops_listener.map(|listener| {
-            tokio::spawn(ops::serve(listener, Arc::clone(&self.gateways), self.stop.subscribe()))
+            let figures = ops::Figures {
+                gateways: Arc::clone(&self.gateways),
+                places: Arc::clone(&self.places),
+                requests: Arc::clone(&self.requests),
+            };
+            tokio::spawn(ops::serve(listener, figures, self.stop.subscribe()))
         });
         self.flush.resume(&self.gateways);
         let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
@@ -281,6 +297,10 @@ impl App {
         }
         chores.abort();
         outcome.and(close(self.store.as_ref(), deadline).await)
+    }
+
+    fn authorize(&self) -> AuthorizeLayer {
+        AuthorizeLayer::new(Arc::clone(&self.auth), Arc::clone(&self.requests))
     }
 
     async fn routes(&self) -> Routes {
@@ -322,6 +342,18 @@ async fn close(store: &dyn Store, deadline: Instant) -> Result<(), RunError> {
         Ok(closed) => closed.map_err(RunError::Store),
         Err(_) => Err(RunError::Hangs(deadline - began)),
     }
+}
+
+/// How many connections are accepted.
+fn bounds(config: &Config) -> Bounds {
+    let all = Shares::of_process().connections(config.connections_max);
+    let each_address = match usize::try_from(config.address_connections_max) {
+        Ok(0) => all.div_ceil(2),
+        Ok(wanted) => wanted.min(all),
+        Err(_) => all,
+    };
+    tracing::info!("connections: {all} at most, {each_address} from one address");
+    Bounds { all, each_address }
 }
 
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 pub use jwt::{Authenticator, Grant, Policy};
 pub use keys::{KeyError, SECRET_FILE, SECRET_FILES, Secret};
-pub use methods::{Access, METHODS, access};
+pub use methods::{Access, METHODS, access, request_bounds};
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]

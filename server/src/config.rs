@@ -47,6 +47,14 @@ pub const KEYS: &[Key] = &[
     key("data", "lakesync-data", "the data directory"),
     key("listen", "127.0.0.1:7461", "the address of the gRPC services; port 0 chooses a free one"),
     key("ops_listen", "", "the address of /healthz, /readyz and /metrics; empty for none"),
+    key(
+        "connections_max",
+        "0",
+        "connections of clients; 0 for what file descriptors allow, to 10000",
+    ),
+    key("address_connections_max", "0", "connections from one address; 0 for half of all"),
+    key("ping_interval", "60s", "after how long a silent client is sent a PING"),
+    key("ping_timeout", "20s", "how long after that a byte must have moved, either way"),
     key("dev", "false", "create a gateway called main, and print lines to paste"),
     key("log_level", "info", "error, warn, info, debug or trace, or directives by module"),
     key("log_format", "text", "text or json, on standard error"),
@@ -57,6 +65,8 @@ pub const KEYS: &[Key] = &[
     key("offline_max", "90d", "how long deletes are remembered, and a replica may stay away"),
     key("log_size_max", "4GiB", "how large a gateway's log may grow before its oldest commits go"),
     key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
+    key("requests_size_max", "256MiB", "what all requests that are not answered yet may hold"),
+    key("request_stall_max", "30s", "how long an unfinished request may bring no byte"),
     key("disk_reserve", "64MiB", "free space below which pushes are refused"),
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
     secret("backend_url", "a postgres:// or mysql:// URL of a backend to flush to; empty for none"),
@@ -90,11 +100,17 @@ const CLOCK_DRIFT: Bounds = within("1ms", "1d");
 /// Shorter, and a device that sleeps through a meeting could no longer push.
 const OFFLINE: Bounds = within("1h", "36500d");
 const LOG_SIZE: Bounds = within("1MiB", "1024TiB");
-/// Smaller, and one legal push would never find room.
 const QUEUE_SIZE: Bounds = within("8MiB", "1TiB");
+/// Smaller, and a legal message would not find room in the half of it that one subject may hold.
+const REQUESTS_SIZE: Bounds = within("128MiB", "1TiB");
+const REQUEST_STALL: Bounds = within("1s", "1h");
 const DISK_RESERVE: Bounds = within("0", "1024TiB");
 const STALL: Bounds = within("1s", "1d");
 const DRAIN: Bounds = within("0s", "1h");
+/// More often, and phones would hardly sleep.
+const PING_INTERVAL: Bounds = within("1s", "1h");
+/// Shorter, and a slow line would count as dead.
+const PING_TIMEOUT: Bounds = within("1s", "10m");
 
 /// The settings of a server, parsed.
 #[derive(Clone, Debug)]
@@ -105,6 +121,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the operators' pages listen, if anywhere.
     pub ops_listen: Option<SocketAddr>,
+    /// How many connections there may be; zero for what file descriptors allow.
+    pub connections_max: u64,
+    /// How many connections from one address; zero for half of all.
+    pub address_connections_max: u64,
+    /// After how long a silent client is sent a PING.
+    pub ping_interval: Duration,
+    /// How long after that a byte must have moved.
+    pub ping_timeout: Duration,
     /// Whether to create a gateway and print lines to paste.
     pub dev: bool,
     /// What is logged.
@@ -125,6 +149,10 @@ pub struct Config {
     pub log_bytes_max: u64,
     /// How much all waiting pushes may hold, in bytes.
     pub queue_bytes_max: u64,
+    /// What all requests that are not answered yet may hold, in bytes.
+    pub requests_bytes_max: u64,
+    /// How long an unfinished request may bring no byte.
+    pub request_stall_max: Duration,
     /// Free space below which pushes are refused, in bytes.
     pub disk_reserve_bytes: u64,
     /// How long a reader may take nothing.
@@ -276,6 +304,10 @@ impl Texts {
             data: self.parsed("data", parse::path)?,
             listen: self.parsed("listen", parse::address)?,
             ops_listen: self.parsed("ops_listen", parse::optional_address)?,
+            connections_max: self.parsed("connections_max", parse::count)?,
+            address_connections_max: self.parsed("address_connections_max", parse::count)?,
+            ping_interval: self.parsed("ping_interval", |text| PING_INTERVAL.duration(text))?,
+            ping_timeout: self.parsed("ping_timeout", |text| PING_TIMEOUT.duration(text))?,
             dev: self.parsed("dev", parse::truth)?,
             log_level: self.parsed("log_level", parse::log_level)?,
             log_json: self.parsed("log_format", parse::log_format)?,
@@ -286,6 +318,10 @@ impl Texts {
             offline_max: self.parsed("offline_max", |text| OFFLINE.duration(text))?,
             log_bytes_max: self.parsed("log_size_max", |text| LOG_SIZE.size(text))?,
             queue_bytes_max: self.parsed("queue_size_max", |text| QUEUE_SIZE.size(text))?,
+            requests_bytes_max: self
+                .parsed("requests_size_max", |text| REQUESTS_SIZE.size(text))?,
+            request_stall_max: self
+                .parsed("request_stall_max", |text| REQUEST_STALL.duration(text))?,
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
             backends: self.parsed_backends()?,

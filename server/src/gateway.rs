@@ -97,7 +97,7 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// How long a reader may take nothing before its stream is cut.
     pub stall_max: Duration,
-    /// How much all queued pushes may hold, in bytes.
+    /// How much memory all queued pushes may take, in bytes.
     pub queue_bytes_max: usize,
     /// What each subject may take of a gateway.
     pub each_subject: Allowance,
@@ -126,6 +126,13 @@ impl Default for Settings {
             capacity: Capacity::ALL,
             planted: None,
         }
+    }
+}
+
+impl Settings {
+    /// How much memory the queued pushes of one gateway may take.
+    fn share_bytes(&self) -> usize {
+        (self.queue_bytes_max / QUEUE_SHARE).max(QUEUE_SHARE_BYTES_MIN)
     }
 }
 
@@ -216,7 +223,7 @@ struct Room {
 
 impl Gateway {
     /// Offers `offers` as one commit and returns once they are durable. `bytes` is the size of the
-    /// request, which counts against the queue while it waits.
+    /// request. What both take in memory counts against the queue while the push waits.
     pub async fn push(
         &self,
         caller: &Caller,
@@ -234,7 +241,8 @@ impl Gateway {
         }
         let take = Take { rows: offers.len() as u64, bytes: bytes as u64 };
         self.0.allowances.push(&caller.subject, take, self.0.clock.now_ms())?;
-        let room = self.room(bytes)?;
+        let memory_bytes = offers.iter().map(Offer::memory_bytes).sum::<usize>();
+        let room = self.room(bytes + memory_bytes)?;
         let lens = Lens::of(self.0.in_force.borrow().index.as_ref(), caller)?;
         let (reply, answer) = oneshot::channel();
         let caller = caller.clone();
@@ -276,9 +284,12 @@ impl Gateway {
         }
     }
 
-    /// Room for a push in the queue, of the process and of this gateway.
+    /// Room for a push in the queue, of the process and of this gateway. One that takes more than
+    /// there ever is gets all of it, so that no legal push is refused for good.
     fn room(&self, bytes: usize) -> Result<Room, PushError> {
-        let units = u32::try_from(1 + bytes / QUEUE_UNIT_BYTES).unwrap_or(u32::MAX);
+        let all = self.0.settings.share_bytes().min(self.0.settings.queue_bytes_max);
+        let units = (1 + bytes / QUEUE_UNIT_BYTES).min(all / QUEUE_UNIT_BYTES);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
         let take = |queue: &Arc<Semaphore>| {
             Arc::clone(queue).try_acquire_many_owned(units).map_err(|_| PushError::Full)
         };

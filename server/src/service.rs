@@ -4,6 +4,8 @@ mod access;
 mod admin;
 mod authorize;
 mod foreign;
+mod metered;
+mod requests;
 mod sync;
 mod weighed;
 
@@ -12,9 +14,7 @@ use std::sync::Arc;
 use http::Extensions;
 use lakesync::clock::WallClock;
 use lakesync::error::{Classify, ErrorKind, Reason};
-use lakesync::limits::MESSAGE_BYTES_MAX;
 use lakesync::name::Gateway;
-use lakesync::proto::admin::v1::admin_service_server::AdminServiceServer;
 use lakesync::status::to_status;
 use lakesync::wire::WireError;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use tonic::service::Routes;
 use tracing::Level;
 
 pub use authorize::{Authorize, AuthorizeLayer};
+pub use requests::Requests;
 
 use crate::auth::Principal;
 use crate::flush::Flush;
@@ -47,11 +48,9 @@ impl Services {
     /// The routes of our own services. They expect a [`Principal`] in a request's extensions, so
     /// they stand behind [`AuthorizeLayer`].
     pub fn routes(self) -> Routes {
-        let sync = weighed::Weighed::new(self.clone());
-        let admin = AdminServiceServer::new(self)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Routes::new(sync).add_service(admin)
+        let services = Arc::new(self);
+        let admin = weighed::Weighed::admin(&services);
+        Routes::new(weighed::Weighed::sync(&services)).add_service(admin)
     }
 
     /// The gateway of this name, if the caller may enter it: the one door of all calls.

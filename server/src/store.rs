@@ -99,11 +99,14 @@ impl Copying {
     }
 }
 
+/// How long callers wait until connections have ended.
+const SHORTAGE_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long callers wait for somebody to make room on the disk.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a store could not do what it was asked. After any of these but `NotFound`, `Exists`,
-/// `Unfinished`, `Full` and `NoCopy` the opened store answers nothing more: reopen it, and it recovers.
+/// `Unfinished`, `Full`, `Shortage` and `NoCopy` the opened store answers nothing more: reopen it, and
+/// it recovers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such gateway.
@@ -122,6 +125,9 @@ pub enum StoreError {
     /// The disk is full, or nearly so; nothing of the refused write was kept.
     #[error("the disk is full: {0}")]
     Full(String),
+    /// Nothing could be read for want of file descriptors. The store itself goes on.
+    #[error("too few file descriptors: {0}")]
+    Shortage(String),
     /// A copy could not be made; nothing of it is left. The store itself goes on.
     #[error("no copy was made: {0}")]
     NoCopy(String),
@@ -142,6 +148,7 @@ impl Classify for StoreError {
             Self::NotFound => Reason::GatewayNotFound,
             Self::Exists(_) => Reason::GatewayExists,
             Self::Full(_) => Reason::DiskFull,
+            Self::Shortage(_) => Reason::Overloaded,
             Self::Unfinished(_) | Self::Failed(_) | Self::NoCopy(_) | Self::Closed => {
                 Reason::StoreUnavailable
             }
@@ -152,6 +159,7 @@ impl Classify for StoreError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Full(_) => Some(FULL_RETRY_AFTER),
+            Self::Shortage(_) => Some(SHORTAGE_RETRY_AFTER),
             _ => None,
         }
     }
@@ -161,6 +169,7 @@ impl Classify for StoreError {
             Self::NotFound | Self::Exists(_) | Self::Closed => None,
             Self::Unfinished(_) => Some("the gateway is being restored"),
             Self::Full(_) => Some("the server's disk is full, or nearly so"),
+            Self::Shortage(_) => Some("the server has too many files and connections open"),
             Self::NoCopy(_) => Some("the server could not make a copy"),
             Self::Failed(_) => Some("the server's store failed and must be reopened"),
             Self::Corrupt(_) => Some("stored data failed verification; call an operator"),

@@ -9,6 +9,7 @@ use crate::limits::NAME_BYTES_MAX;
 use crate::name::{ClientId, ColumnName, RowId, TableName};
 use crate::proto::v1::{self as proto, ChangeKind};
 use crate::stamp::Stamp;
+use crate::value::Value;
 use crate::wire::dictionary::Dictionary;
 use crate::wire::{decode_value, encode_value};
 
@@ -27,6 +28,36 @@ pub struct Offer {
     pub row: u32,
     /// The change, or why it is refused.
     pub delta: Result<Delta, Refusal>,
+}
+
+/// What the system keeps beside a piece of memory that it gives, about.
+const ALLOCATION_BYTES: usize = 16;
+
+impl Offer {
+    /// What it takes in memory, about; bytes of values, which are shared with the request, not counted.
+    pub fn memory_bytes(&self) -> usize {
+        let inner = match &self.delta {
+            Ok(Delta { row_id, op: Op::Upsert(cells), .. }) => {
+                let cells: usize = cells.iter().map(cell_memory_bytes).sum();
+                row_id.as_str().len() + cells + 3 * ALLOCATION_BYTES
+            }
+            Ok(Delta { row_id, op: Op::Delete, .. }) => {
+                row_id.as_str().len() + 2 * ALLOCATION_BYTES
+            }
+            Err(refusal) => refusal.message.len() + 2 * ALLOCATION_BYTES,
+        };
+        size_of::<Self>() + inner
+    }
+}
+
+fn cell_memory_bytes(cell: &Cell) -> usize {
+    let text = match &cell.value {
+        Value::String(text) | Value::Json(text) | Value::Decimal(text) => {
+            text.len() + ALLOCATION_BYTES
+        }
+        _ => 0,
+    };
+    size_of::<Cell>() + text
 }
 
 /// Why one change is refused.

@@ -3,6 +3,7 @@
 mod backends;
 mod backups;
 mod bad_input;
+mod connections;
 mod faults;
 mod gateways;
 mod harness;

@@ -1,6 +1,7 @@
 //! The real binary as its users run it: how it starts, how it stops, and how it dies.
 
 mod bomb;
+mod descriptors;
 mod dev;
 mod kill;
 mod serve;

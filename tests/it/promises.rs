@@ -18,4 +18,5 @@ mod p13_absence;
 mod p14_flush;
 mod p14_trimming;
 mod p15_bounded;
+mod p15_requests;
 mod p16_live;

@@ -1,21 +1,45 @@
 //! Pages for operators and orchestrators, on an address of their own: `/healthz` while the process
 //! lives, `/readyz` while calls can succeed, `/metrics` in Prometheus' text format.
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use lakesync::name::Gateway;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::listener::Places;
 use crate::gateway::{Gateways, Lag};
+use crate::service::Requests;
+
+/// How many connections the pages may have: operators and orchestrators ask seldom.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a connection may say nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long to wait after the system could not give us a connection.
+const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// Whose figures the pages show.
+#[derive(Clone)]
+pub(super) struct Figures {
+    pub(super) gateways: Arc<Gateways>,
+    pub(super) places: Arc<Places>,
+    pub(super) requests: Arc<Requests>,
+}
 
 /// Serves the pages until the task is aborted.
 pub(super) async fn serve(
     listener: TcpListener,
-    gateways: Arc<Gateways>,
+    figures: Figures,
     stopping: watch::Receiver<bool>,
 ) {
     let ready = move || {
@@ -29,19 +53,94 @@ pub(super) async fn serve(
         }
     };
     let metrics = move || {
-        let text = metrics(&gateways);
+        let text = metrics(&figures);
         async move { text }
     };
     let pages = Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
+    let listener = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
     if let Err(error) = axum::serve(listener, pages).await {
         tracing::error!(%error, "the operators' pages stopped");
     }
 }
 
-fn metrics(gateways: &Gateways) -> String {
+/// Accepts a bounded number of connections, and ends those that say nothing.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("BUG: the places were closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let silence = Box::pin(sleep(SILENCE_MAX));
+                    return (Connection { stream, silence, _place: place }, peer);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to the operators' pages was not accepted");
+                    sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection to the pages.
+struct Connection {
+    stream: TcpStream,
+    silence: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.silence.as_mut().reset(Instant::now() + SILENCE_MAX);
+            return read;
+        }
+        self.silence.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn metrics(figures: &Figures) -> String {
+    let Figures { gateways, places, requests } = figures;
+    let (connections, refused) = places.count();
     let usage = gateways.usage();
     let gauge = |name: &str, help: &str, value: usize| {
         format!(
@@ -52,6 +151,13 @@ fn metrics(gateways: &Gateways) -> String {
         gauge("gateways_open", "Gateways in memory.", usage.open),
         gauge("followers", "Readers that follow a gateway.", usage.followers),
         gauge("queued_bytes", "Bytes of pushes that wait.", usage.queued_bytes),
+        gauge("requests_bytes", "Bytes of requests that are not answered.", requests.bytes()),
+        gauge("connections", "Connections of clients.", connections),
+        format!(
+            "# HELP lakesync_connections_refused_total Connections beyond the bounds.\n\
+             # TYPE lakesync_connections_refused_total counter\n\
+             lakesync_connections_refused_total {refused}\n"
+        ),
         flushing(&gateways.lags()),
     ]
     .concat()

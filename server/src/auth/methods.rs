@@ -1,4 +1,7 @@
-//! The one table of what each method needs. What is not in it is refused.
+//! The one table of what each method needs, and the table of those whose requests may be large. What is
+//! not in the first is refused.
+
+use lakesync::limits::{MESSAGE_BYTES_MAX, SMALL_REQUEST_BYTES_MAX};
 
 /// What a method needs of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +41,42 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/", Access::Public),
 ];
 
+/// The methods whose requests may be larger than [`SMALL_REQUEST_BYTES_MAX`]: a message of how many
+/// bytes each takes. Whole services, whose requests are streams of small messages, end in a slash.
+const LARGE: &[(&str, usize)] = &[
+    ("/lakesync.v1.SyncService/Push", MESSAGE_BYTES_MAX),
+    // A thousand tables, ten thousand positions and a cursor.
+    ("/lakesync.v1.SyncService/Pull", 256 << 10),
+    ("/lakesync.v1.SyncService/Checkpoint", 128 << 10),
+    ("/lakesync.admin.v1.AdminService/PutSchema", MESSAGE_BYTES_MAX),
+    ("/lakesync.admin.v1.AdminService/PutSyncRules", MESSAGE_BYTES_MAX),
+    // Claims as JSON.
+    ("/lakesync.admin.v1.AdminService/ExplainAccess", 64 << 10),
+    // A subject is a text of the issuer's, of a token's size at most.
+    ("/lakesync.admin.v1.AdminService/RevokeSubject", 16 << 10),
+    ("/grpc.reflection.v1.ServerReflection/", 64 << 10),
+    ("/grpc.reflection.v1alpha.ServerReflection/", 64 << 10),
+];
+
+/// How many bytes a request of the method at `path` may have, and whether it is a stream of messages,
+/// which may pause.
+pub fn request_bounds(path: &str) -> (usize, bool) {
+    let found = LARGE.iter().find(|(known, _)| matches(known, path));
+    let bytes_max = found.map_or(SMALL_REQUEST_BYTES_MAX, |(_, bytes_max)| *bytes_max);
+    (bytes_max, found.is_some_and(|(known, _)| known.ends_with('/')))
+}
+
 /// What the method at `path` needs, if it is known.
 pub fn access(path: &str) -> Option<Access> {
-    let matches = |known: &str| match known.strip_suffix('/') {
+    METHODS.iter().find(|(known, _)| matches(known, path)).map(|(_, access)| *access)
+}
+
+/// Whether `path` is the method, or in the service, that an entry names.
+fn matches(known: &str, path: &str) -> bool {
+    match known.strip_suffix('/') {
         Some(_) => path.starts_with(known),
         None => path == known,
-    };
-    METHODS.iter().find(|(known, _)| matches(known)).map(|(_, access)| *access)
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +123,20 @@ mod tests {
         let described = described();
         let paths: Vec<_> = described.iter().filter(public).collect();
         assert_eq!(paths, ["/lakesync.v1.SyncService/GetServerInfo"]);
+    }
+
+    #[test]
+    fn large_requests_are_the_exception() {
+        for (known, bytes_max) in LARGE {
+            assert!(METHODS.iter().any(|(method, _)| method == known), "{known} is no method");
+            assert!(SMALL_REQUEST_BYTES_MAX < *bytes_max, "{known}");
+        }
+        let ours = described();
+        let open = ours.iter().filter(|path| access(path) == Some(Access::Public));
+        for path in open.map(String::as_str).chain(["/grpc.health.v1.Health/Watch", "/nowhere"]) {
+            assert_eq!(request_bounds(path), (SMALL_REQUEST_BYTES_MAX, false), "{path}");
+        }
+        assert!(request_bounds("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").1);
     }
 
     #[test]

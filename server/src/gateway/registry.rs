@@ -21,10 +21,7 @@ use super::publisher::publish_all;
 use super::retain::forget_commits;
 use super::revoked::Revocations;
 use super::writer::{IN_FLIGHT_MAX, Writer};
-use super::{
-    Gateway, Gauges, Inner, QUEUE_SHARE, QUEUE_SHARE_BYTES_MIN, QUEUE_UNIT_BYTES, Settings, keys,
-    recover, ruling,
-};
+use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, keys, recover, ruling};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
@@ -257,8 +254,7 @@ impl Gateways {
 
     /// One gateway's share of the queue, in its units.
     fn share(&self) -> usize {
-        let bytes = (self.settings.queue_bytes_max / QUEUE_SHARE).max(QUEUE_SHARE_BYTES_MIN);
-        bytes / QUEUE_UNIT_BYTES
+        self.settings.share_bytes() / QUEUE_UNIT_BYTES
     }
 
     async fn open(&self, record: GatewayRecord) -> Result<Open, StoreError> {

@@ -1,6 +1,7 @@
 //! The gateway on the in-memory store: durability before visibility, paging, following, resuming.
 
 use std::collections::HashSet;
+use std::task::Poll;
 
 use futures_util::StreamExt;
 use lakesync::clock::ManualClock;
@@ -102,6 +103,43 @@ fn shown(arrivals: &[Arrival]) -> Vec<String> {
         rows.entry(arrival.row_id.clone()).or_default().join(part);
     }
     rows.iter().map(|(id, row)| format!("{id}: {}", testing::shown(row))).collect()
+}
+
+#[tokio::test]
+async fn the_queue_counts_what_pushes_take_in_memory() {
+    let settings = Settings { queue_bytes_max: 16 << 20, ..Settings::default() };
+    let bench = Bench::new(settings).await;
+    bench.store.hold();
+    let rows: Vec<_> = (0..5_000).map(|nth| change(&nth.to_string(), "ann@1 title=milk")).collect();
+    let offers = rows.iter().map(|delta| Offer { table: 0, row: 0, delta: Ok(delta.clone()) });
+    let memory: usize = offers.map(|offer| offer.memory_bytes()).sum();
+    // The table's name is shared; all else is each change's own.
+    let least = size_of::<Offer>() + size_of::<lakesync::delta::Cell>();
+    assert!(5_000 * least < memory, "{memory}");
+    let mut pushes = Vec::new();
+    // The bench says that each request has a hundred bytes.
+    loop {
+        let gateway = bench.main().await;
+        let offers: Vec<_> = (0..)
+            .zip(&rows)
+            .map(|(row, delta)| Offer { table: 0, row, delta: Ok(delta.clone()) })
+            .collect();
+        let push = async move {
+            gateway.push(&caller(), "ann".parse().expect("legal"), offers, false, 100).await
+        };
+        let mut push = Box::pin(push);
+        match std::future::poll_fn(|context| Poll::Ready(push.as_mut().poll(context))).await {
+            Poll::Pending => pushes.push(push),
+            Poll::Ready(answer) => {
+                assert!(matches!(answer, Err(PushError::Full)), "{answer:?}");
+                break;
+            }
+        }
+    }
+    // A gateway's share is half of this small queue.
+    let expected = (8 << 20) / memory;
+    assert!(pushes.len() <= expected && 0 < pushes.len(), "{} of {expected}", pushes.len());
+    assert!(pushes.len() * memory <= bench.gateways.usage().queued_bytes + (1 << 20));
 }
 
 #[tokio::test]

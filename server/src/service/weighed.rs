@@ -1,7 +1,9 @@
-//! Pushes are weighed before they are read: a message within its limit may say in two bytes what
-//! takes a hundred in memory. All other calls of the service pass by.
+//! Large requests are weighed before they are read: a message within its limit may say in two bytes
+//! what takes a hundred in memory. What it weighs counts among the memory of all requests until the
+//! call is answered. Calls whose requests are small pass by.
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,118 +11,208 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use lakesync::limits::MESSAGE_BYTES_MAX;
+use lakesync::proto::admin::v1::admin_service_server::{AdminService, AdminServiceServer};
 use lakesync::proto::v1::sync_service_server::{SyncService, SyncServiceServer};
-use lakesync::proto::v1::{PushRequest, PushResponse};
-use lakesync::wire::weigh_push;
+use lakesync::wire::{self, Oversized, weigh, weigh_push};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tower::Service;
+use tonic::server::{Grpc, NamedService};
+use tower::{Service, service_fn};
 
+use super::requests::Reservation;
 use super::{Services, refuse};
 
+/// The methods whose requests may be large, by their path.
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
+const PULL: &str = "/lakesync.v1.SyncService/Pull";
+const CHECKPOINT: &str = "/lakesync.v1.SyncService/Checkpoint";
+const PUT_SCHEMA: &str = "/lakesync.admin.v1.AdminService/PutSchema";
+const PUT_RULES: &str = "/lakesync.admin.v1.AdminService/PutSyncRules";
+/// All of them.
+#[cfg(test)]
+const WEIGHED: [&str; 5] = [PUSH, PULL, CHECKPOINT, PUT_SCHEMA, PUT_RULES];
 
-type Answering<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// `SyncService`, with pushes weighed.
+/// A service of ours, with large requests weighed.
 #[derive(Clone, Debug)]
-pub(super) struct Weighed {
+pub(super) struct Weighed<S> {
     services: Arc<Services>,
-    others: SyncServiceServer<Services>,
+    others: S,
 }
 
-impl Weighed {
-    pub(super) fn new(services: Services) -> Self {
-        let services = Arc::new(services);
-        let others = SyncServiceServer::from_arc(Arc::clone(&services))
+impl Weighed<SyncServiceServer<Services>> {
+    pub(super) fn sync(services: &Arc<Services>) -> Self {
+        let others = SyncServiceServer::from_arc(Arc::clone(services))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { services, others }
+        Self { services: Arc::clone(services), others }
     }
 }
 
-impl NamedService for Weighed {
-    const NAME: &'static str = <SyncServiceServer<Services> as NamedService>::NAME;
+impl Weighed<AdminServiceServer<Services>> {
+    pub(super) fn admin(services: &Arc<Services>) -> Self {
+        let others = AdminServiceServer::from_arc(Arc::clone(services))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Self { services: Arc::clone(services), others }
+    }
 }
 
-impl Service<Request<Body>> for Weighed {
+impl<S: NamedService> NamedService for Weighed<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Weighed<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering<Result<Response<Body>, Infallible>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != PUSH {
-            return self.others.call(request);
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let services = Arc::clone(&self.services);
+        let held = request.extensions().get::<Arc<Reservation>>().cloned();
+        match request.uri().path() {
+            PUSH => Box::pin(async move {
+                let call = service_fn(move |request| {
+                    let services = Arc::clone(&services);
+                    async move { services.push(request).await }
+                });
+                Ok(grpc(weigh_push, held).unary(call, request).await)
+            }),
+            PULL => Box::pin(async move {
+                let call = service_fn(move |request| {
+                    let services = Arc::clone(&services);
+                    async move { services.pull(request).await }
+                });
+                let pull = |message: &[u8]| weigh(message, &wire::PULL);
+                Ok(grpc(pull, held).server_streaming(call, request).await)
+            }),
+            CHECKPOINT => Box::pin(async move {
+                let call = service_fn(move |request| {
+                    let services = Arc::clone(&services);
+                    async move { services.checkpoint(request).await }
+                });
+                let checkpoint = |message: &[u8]| weigh(message, &wire::CHECKPOINT);
+                Ok(grpc(checkpoint, held).server_streaming(call, request).await)
+            }),
+            PUT_SCHEMA => Box::pin(async move {
+                let call = service_fn(move |request| {
+                    let services = Arc::clone(&services);
+                    async move { services.put_schema(request).await }
+                });
+                let schema = |message: &[u8]| weigh(message, &wire::PUT_SCHEMA);
+                Ok(grpc(schema, held).unary(call, request).await)
+            }),
+            PUT_RULES => Box::pin(async move {
+                let call = service_fn(move |request| {
+                    let services = Arc::clone(&services);
+                    async move { services.put_sync_rules(request).await }
+                });
+                let rules = |message: &[u8]| weigh(message, &wire::PUT_RULES);
+                Ok(grpc(rules, held).unary(call, request).await)
+            }),
+            _ => Box::pin(self.others.call(request)),
         }
-        let push = Push(Arc::clone(&self.services));
-        Box::pin(async move {
-            let mut grpc = Grpc::new(PushCodec)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(grpc.unary(push, request).await)
-        })
     }
 }
 
-/// The call itself.
-struct Push(Arc<Services>);
+/// How a message is weighed.
+type Weigh = fn(&[u8]) -> Result<usize, Oversized>;
 
-impl UnaryService<PushRequest> for Push {
-    type Response = PushResponse;
-    type Future = Answering<Result<tonic::Response<PushResponse>, Status>>;
+fn grpc<Q, A>(weigh: Weigh, held: Option<Arc<Reservation>>) -> Grpc<Weighing<Q, A>>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+{
+    Grpc::new(Weighing { weigh, held, messages: PhantomData })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
 
-    fn call(&mut self, request: tonic::Request<PushRequest>) -> Self::Future {
-        let services = Arc::clone(&self.0);
-        Box::pin(async move { services.push(request).await })
+/// Reads a request once it was weighed, and writes answers.
+struct Weighing<Q, A> {
+    weigh: Weigh,
+    held: Option<Arc<Reservation>>,
+    messages: PhantomData<fn() -> (Q, A)>,
+}
+
+impl<Q, A> Weighing<Q, A> {
+    fn again(&self) -> Self {
+        Self { weigh: self.weigh, held: self.held.clone(), messages: PhantomData }
     }
 }
 
-/// Reads a push once it was weighed.
-#[derive(Clone, Copy, Debug)]
-struct PushCodec;
-
-impl Codec for PushCodec {
-    type Encode = PushResponse;
-    type Decode = PushRequest;
+impl<Q, A> Codec for Weighing<Q, A>
+where
+    Q: Message + Default + Send + 'static,
+    A: Message + Send + 'static,
+{
+    type Encode = A;
+    type Decode = Q;
     type Encoder = Self;
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        *self
+        self.again()
     }
 
     fn decoder(&mut self) -> Self {
-        *self
+        self.again()
     }
 }
 
-impl Encoder for PushCodec {
-    type Item = PushResponse;
+impl<Q, A: Message> Encoder for Weighing<Q, A> {
+    type Item = A;
     type Error = Status;
 
-    fn encode(&mut self, answer: PushResponse, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+    fn encode(&mut self, answer: A, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         answer.encode(out).expect("BUG: the buffer grows, and has no room");
         Ok(())
     }
 }
 
-impl Decoder for PushCodec {
-    type Item = PushRequest;
+impl<Q: Message + Default, A> Decoder for Weighing<Q, A> {
+    type Item = Q;
     type Error = Status;
 
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<PushRequest>, Status> {
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Q>, Status> {
         // The library's buffer, not a copy of it.
         let message: Bytes = message.copy_to_bytes(message.remaining());
-        weigh_push(&message).map_err(refuse)?;
+        let bytes = (self.weigh)(&message).map_err(refuse)?;
+        if let Some(held) = &self.held {
+            held.grow_to(bytes).map_err(refuse)?;
+        }
         // Its own word for what is no message, which gets our reason where all such words do.
-        let read = PushRequest::decode(message);
+        let read = Q::decode(message);
         read.map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{METHODS, request_bounds};
+
+    /// A request of so many bytes takes some megabytes in memory at worst.
+    const LIGHT_BYTES: usize = 64 << 10;
+
+    #[test]
+    fn every_large_request_is_weighed() {
+        for (path, _) in METHODS {
+            let (bytes_max, is_stream) = request_bounds(path);
+            let heavy = LIGHT_BYTES < bytes_max && !is_stream;
+            assert_eq!(WEIGHED.contains(path), heavy, "{path}");
+        }
+        assert!(WEIGHED.iter().all(|path| METHODS.iter().any(|(known, _)| known == path)));
     }
 }

@@ -40,6 +40,7 @@ mod open;
 mod overlay;
 mod reads;
 mod record;
+mod shortage;
 mod tables;
 mod threads;
 
@@ -51,6 +52,8 @@ pub struct Options {
     pub overlay_bytes: usize,
     /// Blocks of tables kept in memory.
     pub cache_bytes: u64,
+    /// Files of tables that are kept open between two reads.
+    pub table_files: usize,
     /// What stays free on the disk: writes that would use it are refused as
     /// [`Full`](StoreError::Full).
     pub disk_reserve_bytes: u64,
@@ -64,6 +67,7 @@ impl Default for Options {
         Self {
             overlay_bytes: 64 << 20,
             cache_bytes: 64 << 20,
+            table_files: 128,
             disk_reserve_bytes: 64 << 20,
             companions: Vec::new(),
         }

@@ -5,7 +5,7 @@ use prost::Message;
 
 use crate::error::{Classify, FieldViolation, Reason};
 use crate::limits::{
-    COLUMNS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PUSH_MEMORY_BYTES_MAX, PUSH_ROWS_MAX,
+    COLUMNS_MAX, MESSAGE_BYTES_MAX, MESSAGE_MEMORY_BYTES_MAX, NAME_BYTES_MAX, PUSH_ROWS_MAX,
 };
 use crate::proto::v1::{PushRequest, PushResponse, RowChange, TableChanges};
 
@@ -57,8 +57,8 @@ pub enum Oversized {
     },
     /// More than reading it may take.
     #[error(
-        "the push takes {bytes} bytes or more once it is read; the limit is \
-         {PUSH_MEMORY_BYTES_MAX}: split it"
+        "the message takes {bytes} bytes or more once it is read; the limit is \
+         {MESSAGE_MEMORY_BYTES_MAX}: split it"
     )]
     Memory {
         /// How much was counted by then.

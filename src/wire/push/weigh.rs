@@ -1,16 +1,12 @@
-//! How much memory a push takes once it is read, told from its bytes alone: a row of two bytes on
-//! the wire is a hundred in memory, so a message within its limit could still be far too much.
-//!
-//! Nothing is allocated, and every field is passed over as prost would. What can't be read ends the
-//! walk without a word: reading it ends at the same place.
+//! How much memory a push takes once it is read. Beside that, its counts are checked before anything
+//! is allocated for them.
 
 use std::mem::size_of;
 
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-
 use super::bounds::Oversized;
-use crate::limits::{COLUMNS_MAX, PUSH_MEMORY_BYTES_MAX, PUSH_ROWS_MAX};
+use crate::limits::{COLUMNS_MAX, MESSAGE_MEMORY_BYTES_MAX, PUSH_ROWS_MAX};
 use crate::proto::v1::{Cell, RowChange, TableChanges};
+use crate::wire::weigh::fields;
 
 /// `PushRequest.tables`.
 const TABLES: u32 = 3;
@@ -83,37 +79,11 @@ impl Found {
 
     fn add(&mut self, bytes: usize) -> Result<(), Oversized> {
         self.bytes += bytes;
-        if PUSH_MEMORY_BYTES_MAX < self.bytes {
+        if MESSAGE_MEMORY_BYTES_MAX < self.bytes {
             return Err(Oversized::Memory { bytes: self.bytes });
         }
         Ok(())
     }
-}
-
-/// The fields of a message that are messages, texts or bytes, with their tags.
-fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    std::iter::from_fn(move || {
-        while !message.is_empty() {
-            let (tag, content) = field(&mut message)?;
-            if let Some(content) = content {
-                return Some((tag, content));
-            }
-        }
-        None
-    })
-}
-
-/// Takes one field; nothing if it can't be read.
-fn field<'a>(message: &mut &'a [u8]) -> Option<(u32, Option<&'a [u8]>)> {
-    let (tag, wire_type) = decode_key(message).ok()?;
-    if wire_type != WireType::LengthDelimited {
-        skip_field(wire_type, tag, message, DecodeContext::default()).ok()?;
-        return Some((tag, None));
-    }
-    let length = usize::try_from(decode_varint(message).ok()?).ok()?;
-    let (content, rest) = message.split_at_checked(length)?;
-    *message = rest;
-    Some((tag, Some(content)))
 }
 
 #[cfg(test)]

@@ -1,12 +1,18 @@
 //! Calls below the stubs: any bytes, to any method, with any headers.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
+use http_body::Frame;
+use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tower::ServiceExt;
 
 use super::within;
 
@@ -68,4 +74,47 @@ pub(crate) async fn call(
         messages.push(message);
     }
     Ok(messages)
+}
+
+/// Sends an HTTP request as it is.
+pub(crate) async fn http(
+    channel: &Channel,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>, tonic::transport::Error> {
+    within(channel.clone().oneshot(request)).await
+}
+
+/// A gRPC call whose request begins with `start`, and never ends.
+pub(crate) fn half_a_call(path: &str, authorization: &str, start: Bytes) -> http::Request<Body> {
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", authorization);
+    request.body(Body::new(Half(Some(start)))).expect("a request")
+}
+
+/// A message of `bytes` zeros as gRPC sends it, without its last `missing` bytes.
+pub(crate) fn part_of_a_message(bytes: usize, missing: usize) -> Bytes {
+    let mut message = vec![0];
+    message.put_u32(u32::try_from(bytes).expect("small"));
+    message.resize(5 + bytes - missing, 0);
+    message.into()
+}
+
+/// The beginning of a body.
+struct Half(Option<Bytes>);
+
+impl http_body::Body for Half {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(start) => Poll::Ready(Some(Ok(Frame::data(start)))),
+            None => Poll::Pending,
+        }
+    }
 }

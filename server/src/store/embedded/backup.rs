@@ -181,7 +181,7 @@ fn write(to: &Path, source: &Source<'_>) -> Result<(), StoreError> {
     copy.incarnation().map_err(opening)?;
     let journal_dir = copy.store().join(open::JOURNAL);
     fs::create_dir_all(&journal_dir).map_err(io)?;
-    let tables = Tables::open(&copy.store().join(open::TABLES), Options::default().cache_bytes)?;
+    let tables = Tables::open(&copy.store().join(open::TABLES), &Options::default())?;
     fill(&tables, source)?;
     drop(tables);
     let journal =

@@ -50,7 +50,7 @@ pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opene
     }
     fs::create_dir_all(&journal_dir).map_err(OpenError::io("create", &journal_dir))?;
     let in_dir = |error| OpenError::store(dir, error);
-    let tables = Tables::open(&store.join(TABLES), options.cache_bytes).map_err(in_dir)?;
+    let tables = Tables::open(&store.join(TABLES), options).map_err(in_dir)?;
     let (gateways, applied) = tables.load().map_err(in_dir)?;
     let (note, noted) = note(&directory)?;
     let replay = Replay { directory: &directory, journal_dir: &journal_dir, noted, seams };

@@ -302,8 +302,10 @@ impl Engine {
             }
             Err(_) => return Err(StoreError::Closed), // The runtime is shutting down.
         };
-        if let Err(error) = &outcome {
-            self.fail(error);
+        match &outcome {
+            // The same may be read again once there are descriptors.
+            Ok(_) | Err(StoreError::Shortage(_)) => {}
+            Err(error) => self.fail(error),
         }
         outcome
     }

@@ -22,8 +22,10 @@ use fjall::{
 };
 
 use self::reclaim::Reclaim;
+use super::Options;
 use super::gateways::{Gateways, Life};
 use super::record::{Change, full_key, gateway_of};
+use super::shortage::Lacking;
 use crate::store::{GatewayId, StoreError};
 
 pub(super) mod reclaim;
@@ -109,19 +111,18 @@ pub(super) fn missing_part(path: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 impl Tables {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, options: &Options) -> Result<Self, StoreError> {
         let reclaim = Arc::new(Reclaim::default());
         // fjall panics at some damage; whoever opens a store deserves an error.
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            Self::open_with(path, cache_bytes, reclaim)
-        }));
+        let opened =
+            std::panic::catch_unwind(AssertUnwindSafe(|| Self::open_with(path, options, reclaim)));
         match opened {
             Ok(opened) => opened.map_err(fault),
             Err(_) => Err(StoreError::Corrupt(format!("{} can't be opened", path.display()))),
         }
     }
 
-    fn open_with(path: &Path, cache_bytes: u64, reclaim: Arc<Reclaim>) -> fjall::Result<Self> {
+    fn open_with(path: &Path, options: &Options, reclaim: Arc<Reclaim>) -> fjall::Result<Self> {
         let (marker, lock) = (path.join("version"), path.join("lock"));
         if marker.try_exists()? && !lock.try_exists()? {
             // It is empty, and only fjall's own; without it nothing opens.
@@ -129,7 +130,8 @@ impl Tables {
         }
         let filters = Arc::clone(&reclaim);
         let database = Database::builder(path)
-            .cache_size(cache_bytes)
+            .cache_size(options.cache_bytes)
+            .max_cached_files(Some(options.table_files))
             .worker_threads(1)
             .with_compaction_filter_factories(Arc::new(move |name| filters.factory(name)))
             .open()?;
@@ -320,6 +322,11 @@ fn items(
 fn fault(error: fjall::Error) -> StoreError {
     let failed = |what: &dyn fmt::Display| StoreError::Failed(format!("the tables: {what}"));
     match &error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))
+            if io.is_shortage() =>
+        {
+            StoreError::Shortage(format!("the tables: {io}"))
+        }
         fjall::Error::Io(io) if !tells_damage(io) => failed(io),
         fjall::Error::Storage(fjall::LsmError::Io(io)) if !tells_damage(io) => failed(io),
         fjall::Error::Poisoned => failed(&"an earlier write to them failed"),

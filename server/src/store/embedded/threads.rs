@@ -16,6 +16,7 @@ use super::directory::sync_directory;
 use super::engine::{Engine, Sealed, Step, Write};
 use super::journal::note::Note;
 use super::journal::{self, Journal};
+use super::shortage::patiently;
 use super::tables::{Content, Tables};
 use crate::store::StoreError;
 
@@ -123,7 +124,9 @@ impl Committer {
     fn next(&mut self, journal: Journal) -> io::Result<Journal> {
         let number = journal.number() + 1;
         journal.finish()?;
-        let next = Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))?;
+        let next = patiently(&self.engine, || {
+            Journal::create(&self.journal_dir, number, Arc::clone(&self.sync))
+        })?;
         // Before anything is in it: whoever removes the file later is found out.
         self.note.put_durably(next.durable())?;
         Ok(next)
@@ -149,15 +152,17 @@ impl Ingester {
             if self.engine.is_stopped() {
                 return Ok(()); // The journal keeps what the tables do not have yet.
             }
-            let content = Content {
-                log: Box::new(overlay.whole_log().map(Ok)),
-                rows: Box::new(overlay.rows.whole().map(Ok)),
-                meta: Box::new(overlay.meta.whole().map(Ok)),
-            };
-            self.tables.ingest(overlay.number, content, &touched)?;
+            patiently(&self.engine, || {
+                let content = Content {
+                    log: Box::new(overlay.whole_log().map(Ok)),
+                    rows: Box::new(overlay.rows.whole().map(Ok)),
+                    meta: Box::new(overlay.meta.whole().map(Ok)),
+                };
+                self.tables.ingest(overlay.number, content, &touched)
+            })?;
             // In this order: files that are missing then are always the oldest.
             fs::remove_file(journal::path(&self.journal_dir, overlay.number)).map_err(failed)?;
-            sync_directory(&self.journal_dir).map_err(failed)?;
+            patiently(&self.engine, || sync_directory(&self.journal_dir)).map_err(failed)?;
             self.engine.settle(overlay.number);
         }
         Ok(())

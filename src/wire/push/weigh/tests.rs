@@ -72,7 +72,7 @@ fn a_bomb_is_told_before_it_is_read() {
         let weighed = weigh_push(&message);
         let Err(Oversized::Memory { bytes }) = weighed else { panic!("{what}: {weighed:?}") };
         // Refused at the limit, not after all was counted.
-        assert!(bytes < 4 * PUSH_MEMORY_BYTES_MAX, "{what}: {bytes}");
+        assert!(bytes < 4 * MESSAGE_MEMORY_BYTES_MAX, "{what}: {bytes}");
     }
 }
 
