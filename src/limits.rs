@@ -18,8 +18,15 @@ pub const PUSH_ROWS_MAX: usize = 10_000;
 pub const MESSAGE_MEMORY_BYTES_MAX: usize = 64 << 20;
 /// One row or change in its stored form.
 pub const ROW_BYTES_MAX: usize = 2 << 20;
-/// Where a page or a checkpoint chunk is closed; a single commit may exceed it.
-pub const PAGE_BYTES_TARGET: usize = 1 << 20;
+/// Where a page or a checkpoint chunk is closed, unless the reader asks for less or more. A single
+/// row may exceed it.
+pub const PAGE_BYTES: usize = 256 << 10;
+/// The least and the most that a reader may ask for in place of [`PAGE_BYTES`].
+pub const PAGE_BYTES_MIN: usize = 4 << 10;
+/// See [`PAGE_BYTES_MIN`].
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// How much is read from a store or a backend at a time where rows are copied.
+pub const COPY_BYTES_TARGET: usize = 1 << 20;
 
 /// Bytes of a table, column or gateway name.
 pub const NAME_BYTES_MAX: usize = 63;

@@ -16,7 +16,8 @@ pub use push::{
     weigh_push,
 };
 pub use row::{
-    Arrival, Incoming, decode_changes, decode_deltas, encode_exits, encode_rows, encode_unchanged,
+    Arrival, Incoming, decode_changes, decode_deltas, encode_deletes, encode_exits, encode_rows,
+    encode_unchanged, encode_whole_rows,
 };
 pub use rules::{decode_rules, encode_rules};
 pub use schema::{decode_proposals, decode_schema, encode_schema};

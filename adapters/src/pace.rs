@@ -1,7 +1,7 @@
 //! How many rows to ask for, when a row may be twenty bytes or two MiB.
 
 use lakesync::delta::{Delta, Op};
-use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::limits::COPY_BYTES_TARGET;
 
 /// So few that a page of the largest rows there are takes some tens of MiB.
 const COUNT_FIRST: usize = 16;
@@ -28,7 +28,7 @@ impl Pace {
 
     /// Learns what a page took. Pages grow slowly and shrink at once.
     pub fn took(&mut self, count: usize, bytes: usize) {
-        let aimed = count.saturating_mul(PAGE_BYTES_TARGET) / bytes.max(1);
+        let aimed = count.saturating_mul(COPY_BYTES_TARGET) / bytes.max(1);
         self.count = aimed.clamp(1, COUNT_MAX.min(self.count * 2));
     }
 }

@@ -67,6 +67,7 @@ pub const KEYS: &[Key] = &[
     key("queue_size_max", "256MiB", "how much all waiting pushes may hold"),
     key("requests_size_max", "256MiB", "what all requests that are not answered yet may hold"),
     key("request_stall_max", "30s", "how long an unfinished request may bring no byte"),
+    key("readers_size_max", "256MiB", "how much all readers together may hold in memory"),
     key("disk_reserve", "64MiB", "free space below which pushes are refused"),
     key("stall_max", "60s", "how long a reader may take nothing before its stream is cut"),
     secret("backend_url", "a postgres:// or mysql:// URL of a backend to flush to; empty for none"),
@@ -104,6 +105,8 @@ const QUEUE_SIZE: Bounds = within("8MiB", "1TiB");
 /// Smaller, and a legal message would not find room in the half of it that one subject may hold.
 const REQUESTS_SIZE: Bounds = within("128MiB", "1TiB");
 const REQUEST_STALL: Bounds = within("1s", "1h");
+/// Smaller, and a few readers would make each other's pages tiny.
+const READERS_SIZE: Bounds = within("8MiB", "1TiB");
 const DISK_RESERVE: Bounds = within("0", "1024TiB");
 const STALL: Bounds = within("1s", "1d");
 const DRAIN: Bounds = within("0s", "1h");
@@ -153,6 +156,8 @@ pub struct Config {
     pub requests_bytes_max: u64,
     /// How long an unfinished request may bring no byte.
     pub request_stall_max: Duration,
+    /// How much all readers together may hold, in bytes.
+    pub readers_bytes_max: u64,
     /// Free space below which pushes are refused, in bytes.
     pub disk_reserve_bytes: u64,
     /// How long a reader may take nothing.
@@ -322,6 +327,7 @@ impl Texts {
                 .parsed("requests_size_max", |text| REQUESTS_SIZE.size(text))?,
             request_stall_max: self
                 .parsed("request_stall_max", |text| REQUEST_STALL.duration(text))?,
+            readers_bytes_max: self.parsed("readers_size_max", |text| READERS_SIZE.size(text))?,
             disk_reserve_bytes: self.parsed("disk_reserve", |text| DISK_RESERVE.size(text))?,
             stall_max: self.parsed("stall_max", |text| STALL.duration(text))?,
             backends: self.parsed_backends()?,

@@ -30,18 +30,22 @@ mod chores;
 mod commit;
 mod copies;
 mod cursor;
+mod draft;
 mod error;
 mod evolve;
+mod flight;
 mod flushed;
 mod followers;
 mod gather;
 mod holds;
 mod index;
+mod judge;
 mod keys;
 mod lens;
 mod out;
 mod part;
 mod permit;
+mod plain;
 mod planted;
 mod publisher;
 mod reader;
@@ -54,6 +58,8 @@ mod revoked;
 mod ruling;
 mod scan;
 mod scoped;
+mod slot;
+mod stand;
 mod standing;
 mod stored;
 mod writer;
@@ -66,15 +72,16 @@ pub use copies::CopyError;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
 pub use flushed::{AHEAD, Lag, Mark, NEEDS_ROWS, Progress};
 pub use lens::Caller;
-pub use out::{Answers, Stopped};
+pub use out::{Answers, Sending, Stopped};
 pub use planted::{Bug, Planted};
-pub use reader::PullOptions;
 pub use registry::{Gateways, Usage};
 pub use rehearse::Effect;
 pub use restore::{Restore, RestoreError, Restored};
+pub use stand::PullOptions;
 
 use crate::store::{GatewayRecord, Store, StoreError};
 use allowance::{Allowances, Take};
+use flight::Flight;
 use flushed::Flushed;
 use followers::Tail;
 use holds::Holds;
@@ -99,6 +106,8 @@ pub struct Settings {
     pub stall_max: Duration,
     /// How much memory all queued pushes may take, in bytes.
     pub queue_bytes_max: usize,
+    /// How much all readers may hold in memory together, in bytes.
+    pub readers_bytes_max: usize,
     /// What each subject may take of a gateway.
     pub each_subject: Allowance,
     /// What all callers of a gateway may take of it together.
@@ -120,6 +129,7 @@ impl Default for Settings {
             heartbeat: limits::HEARTBEAT,
             stall_max: Duration::from_secs(60),
             queue_bytes_max: 256 << 20,
+            readers_bytes_max: 256 << 20,
             each_subject: Allowance::default(),
             each_gateway: Allowance::default(),
             backends: Vec::new(),
@@ -151,6 +161,8 @@ struct Inner {
     /// This gateway's share of the queue: one that stalls must not stop the others.
     share: Arc<Semaphore>,
     allowances: Arc<Allowances>,
+    /// What all readers of the process hold in memory.
+    flight: Arc<Flight>,
     tail: Arc<Tail>,
     gauges: Arc<Gauges>,
     schema: watch::Receiver<Arc<Schema>>,

@@ -6,6 +6,7 @@ mod authorize;
 mod foreign;
 mod metered;
 mod requests;
+mod sending;
 mod sync;
 mod weighed;
 

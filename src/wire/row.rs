@@ -154,6 +154,42 @@ pub fn encode_rows<'a>(
     }
 }
 
+/// Whole live rows of one table without any stamps, for readers that keep none: each replaces what
+/// the reader has of the row. Rows that do not exist are left out.
+pub fn encode_whole_rows<'a>(
+    table: &TableName,
+    schema_version: u32,
+    rows: impl IntoIterator<Item = (&'a RowId, &'a Row)>,
+) -> proto::TableChanges {
+    let mut columns = Dictionary::default();
+    let mut changes = Vec::new();
+    for (row_id, row) in rows.into_iter().filter(|(_, row)| row.is_live()) {
+        let cells = row.cells().iter().enumerate().map(|(hint, cell)| proto::Cell {
+            column: columns.place(&&cell.column, hint),
+            value: Some(encode_value(cell.value.clone())),
+            stamp: None,
+        });
+        let (cells, kind) = (cells.collect(), ChangeKind::Upsert.into());
+        let row_id = row_id.to_string();
+        changes.push(proto::RowChange { row_id, kind, cells, ..Default::default() });
+    }
+    proto::TableChanges {
+        table: table.to_string(),
+        schema_version,
+        columns: columns.into_texts(),
+        rows: changes,
+        ..Default::default()
+    }
+}
+
+/// Rows of one table that exist no longer, without stamps.
+pub fn encode_deletes<'a>(
+    table: &TableName,
+    rows: impl IntoIterator<Item = &'a RowId>,
+) -> proto::TableChanges {
+    encode_ids(table, ChangeKind::Delete, rows)
+}
+
 /// Rows of one table that leave a reader's scope.
 pub fn encode_exits<'a>(
     table: &TableName,

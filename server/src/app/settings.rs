@@ -16,6 +16,7 @@ pub(super) fn of_gateways(config: &Config) -> Settings {
         log_bytes_max: config.log_bytes_max,
         stall_max: config.stall_max,
         queue_bytes_max: usize::try_from(config.queue_bytes_max).unwrap_or(usize::MAX),
+        readers_bytes_max: usize::try_from(config.readers_bytes_max).unwrap_or(usize::MAX),
         each_subject: allowance(config.subject_max),
         each_gateway: allowance(config.gateway_max),
         ..Settings::default()

@@ -56,6 +56,7 @@ fn an_error_says_what_is_wrong_and_where() {
         ("log_size_max = '1023KiB'", "1MiB at least"),
         ("queue_size_max = '7MiB'", "8MiB at least"),
         ("queue_size_max = '2TiB'", "1TiB at most"),
+        ("readers_size_max = '7MiB'", "8MiB at least"),
         ("disk_reserve = '2000TiB'", "1024TiB at most"),
         ("stall_max = '999ms'", "1s at least"),
         ("drain_max = '61m'", "1h at most"),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use lakesync::adapter::Commit;
-use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::limits::COPY_BYTES_TARGET;
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
@@ -199,7 +199,7 @@ impl Gateway {
         let prefix = keys::table(table);
         let after = after.map(|row_id| keys::row(table, row_id));
         let scanned =
-            inner.store.scan(inner.record.id, &prefix, after.as_deref(), PAGE_BYTES_TARGET);
+            inner.store.scan(inner.record.id, &prefix, after.as_deref(), COPY_BYTES_TARGET);
         let stored = scanned.await?;
         self.settle().await?;
         let row = |(key, bytes): &(bytes::Bytes, bytes::Bytes)| {

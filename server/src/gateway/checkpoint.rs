@@ -4,30 +4,24 @@
 //! head when the scan began, however often it was resumed, so the pull that follows brings whatever
 //! the scan saw too early or too late. Merging it again changes nothing.
 
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lakesync::limits::{MESSAGE_BYTES_MAX, PAGE_BYTES_TARGET};
 use lakesync::name::{RowId, TableName};
 use lakesync::proto::v1::checkpoint_response::Event;
 use lakesync::proto::v1::{CheckpointChunk, CheckpointEnd, CheckpointResponse, TableChanges};
 use lakesync::row::Row;
 use lakesync::wire;
-use prost::Message;
 
-use super::allowance::Stream;
 use super::cursor::{Cursor, CursorError, Place, Resume, Seal};
 use super::holds::Hold;
+use super::judge::in_chunks;
 use super::lens::Caller;
-use super::out::{Answers, Out, Stopped};
+use super::out::{Answers, Out, Room, Stopped};
 use super::permit::Permit;
 use super::scan::Held;
 use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
-
-/// The largest chunk: its resume token and framing need some room in a message as well.
-const CHUNK_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4 * 3;
 
 /// What a replica asks for.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +32,10 @@ pub struct CheckpointOptions {
     pub resume: String,
     /// The cursor that expired, if any: rows that the reader holds as they are need not be sent.
     pub since: String,
+    /// Near how many bytes to close chunks; zero leaves it to the gateway.
+    pub bytes_max: usize,
+    /// Whether to send rows without stamps, to a reader that keeps none.
+    pub whole_rows: bool,
 }
 
 impl Gateway {
@@ -64,16 +62,18 @@ impl Gateway {
                 (resume.start, resume.changes, resume.rows_done, Some(resume.place))
             }
         };
-        let place_taken = self.place(caller)?;
+        let quota = self.place(caller)?;
         let permit = Permit::new(self, caller, start.view.generation);
-        let (out, answers) = Out::new(self, permit, stopped);
-        let (gateway, tables, seal) = (self.clone(), options.tables, self.seal());
+        let (out, answers) = Out::new(self, permit, quota, stopped);
+        let (gateway, seal) = (self.clone(), self.seal());
+        let CheckpointOptions { tables, bytes_max, whole_rows, .. } = options;
         let _hold = self.0.holds.take(start.position);
         let scan = Scan {
-            _place: place_taken,
             _hold,
             gateway,
             tables,
+            bytes_max,
+            whole_rows,
             start,
             seal,
             changes,
@@ -101,12 +101,13 @@ impl Gateway {
 
 /// One checkpoint under way.
 pub(super) struct Scan {
-    _place: Stream,
     /// Without the commits after its beginning, a checkpoint is worth nothing.
     _hold: Hold,
     pub(super) gateway: Gateway,
     /// Which tables the reader wants; empty is all.
     pub(super) tables: Vec<TableName>,
+    bytes_max: usize,
+    whole_rows: bool,
     pub(super) start: Cursor,
     seal: Seal,
     /// How many changes the log had ever held at the beginning, at the least.
@@ -187,54 +188,56 @@ impl Scan {
     ) -> Result<bool, ReadError> {
         let prefix = keys::table(table);
         loop {
+            let Some(mut room) = self.room().await? else { return Ok(false) };
             let Some(stored) = self.scan(&prefix, after.as_deref()).await? else {
                 return Ok(false);
             };
             let Some((last, _)) = stored.last() else { return Ok(true) };
             after = Some(last.to_vec());
             let rows = stored.iter().map(|(key, bytes)| decode(key, bytes, &prefix));
+            let rows = rows.filter(|row| row.as_ref().map_or(true, |(_, _, row)| row.is_live()));
             let rows = rows.collect::<Result<Vec<_>, _>>()?;
-            let whole = 0..rows.len();
-            let mut pieces = vec![whole];
-            while let Some(piece) = pieces.pop() {
-                let sent = wire::encode_rows(table, version, live(&rows[piece.clone()]));
-                // Stamps of single cells can make rows much larger than they are stored.
-                if CHUNK_BYTES_MAX < sent.encoded_len() && 1 < piece.len() {
-                    let middle = piece.start + piece.len() / 2;
-                    pieces.extend([middle..piece.end, piece.start..middle]);
-                } else if !self.send_chunk(table, sent, &stored, piece, &rows).await? {
-                    return Ok(false);
-                }
+            let encode = |rows: &[(Bytes, RowId, Row)]| {
+                self.encode(table, version, rows.iter().map(|(_, row_id, row)| (row_id, row)))
+            };
+            let chunks = in_chunks(&rows, self.page_bytes(), &encode);
+            let (total, mut sent) = (self.gateway.0.gauges.rows.load(Ordering::Acquire), 0);
+            for (count, chunk) in chunks.into_iter().filter(|(count, _)| 0 < *count) {
+                sent += count;
+                self.rows_done = self.rows_done.saturating_add(count as u64);
+                let place = Place::Row(table.clone(), rows[sent - 1].0.to_vec());
+                self.send_rows(room, chunk, place, total);
+                let Some(more) = self.room().await? else { return Ok(false) };
+                room = more;
             }
         }
     }
 
-    /// Sends one chunk, unless it holds nothing. False if the reader has gone.
-    async fn send_chunk(
-        &mut self,
+    /// Rows that exist, as this reader wants them.
+    pub(super) fn encode<'a>(
+        &self,
         table: &TableName,
-        sent: TableChanges,
-        stored: &[(Bytes, Bytes)],
-        piece: Range<usize>,
-        rows: &[(RowId, Row)],
-    ) -> Result<bool, ReadError> {
-        if sent.rows.is_empty() {
-            return Ok(true);
+        version: u32,
+        rows: impl IntoIterator<Item = (&'a RowId, &'a Row)>,
+    ) -> TableChanges {
+        match self.whole_rows {
+            true => wire::encode_whole_rows(table, version, rows),
+            false => wire::encode_rows(table, version, rows),
         }
-        let count = live(&rows[piece.clone()]).count() as u64;
-        self.rows_done = self.rows_done.saturating_add(count);
-        let place = Place::Row(table.clone(), stored[piece.end - 1].0.to_vec());
-        let total = self.gateway.0.gauges.rows.load(Ordering::Acquire);
-        self.send_rows(sent, place, total).await
     }
 
-    /// Sends rows, after which a checkpoint goes on from `place`. False if the reader has gone.
-    pub(super) async fn send_rows(
-        &self,
-        rows: TableChanges,
-        place: Place,
-        total: u64,
-    ) -> Result<bool, ReadError> {
+    /// Where to close a chunk.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.gateway.0.flight.page_bytes(self.bytes_max)
+    }
+
+    /// Waits until a chunk may be read. `None` if the reader has gone.
+    pub(super) async fn room(&self) -> Result<Option<Room>, ReadError> {
+        self.out.room(self.page_bytes()).await
+    }
+
+    /// Sends rows, after which a checkpoint goes on from `place`.
+    pub(super) fn send_rows(&self, room: Room, rows: TableChanges, place: Place, total: u64) {
         let (start, changes, rows_done) = (self.start.clone(), self.changes, self.rows_done);
         let chunk = CheckpointChunk {
             rows: Some(rows),
@@ -242,7 +245,7 @@ impl Scan {
             rows_done,
             rows_total: total.max(rows_done),
         };
-        self.out.send(CheckpointResponse { event: Some(Event::Chunk(chunk)) }).await
+        self.out.put(room, CheckpointResponse { event: Some(Event::Chunk(chunk)) });
     }
 
     /// Reads rows, and waits until all that was read is durable: a row may be newer than the disk.
@@ -254,21 +257,17 @@ impl Scan {
     ) -> Result<Option<Vec<(Bytes, Bytes)>>, ReadError> {
         let inner = &self.gateway.0;
         let read = async {
-            let rows = inner.store.scan(inner.record.id, prefix, after, PAGE_BYTES_TARGET).await?;
+            let bytes_max = self.page_bytes();
+            let rows = inner.store.scan(inner.record.id, prefix, after, bytes_max).await?;
             self.gateway.settle().await?;
             Ok::<_, StoreError>(rows)
         };
-        Ok(self.out.unless_ended(read).await?.transpose()?)
+        Ok(self.out.unless_ended(inner.flight.in_turn(read)).await?.transpose()?)
     }
 }
 
-/// The rows that exist.
-fn live(rows: &[(RowId, Row)]) -> impl Iterator<Item = (&RowId, &Row)> {
-    rows.iter().filter(|(_, row)| row.is_live()).map(|(id, row)| (id, row))
-}
-
-fn decode(key: &[u8], bytes: &[u8], prefix: &[u8]) -> Result<(RowId, Row), StoreError> {
+fn decode(key: &Bytes, bytes: &[u8], prefix: &[u8]) -> Result<(Bytes, RowId, Row), StoreError> {
     let (_, row) = stored::decode(key, bytes)?;
     let illegal = || StoreError::Corrupt(format!("row {key:?}: illegal key"));
-    Ok((keys::row_id(key, prefix).ok_or_else(illegal)?, row))
+    Ok((key.clone(), keys::row_id(key, prefix).ok_or_else(illegal)?, row))
 }

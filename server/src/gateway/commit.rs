@@ -150,10 +150,9 @@ fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(format!("a commit: {what}"))
 }
 
-/// Whether `client` pushed this commit. A commit is one client's, so any table tells.
-pub(super) fn is_by(tables: &[TableChanges], client: &ClientId) -> bool {
-    let first = tables.first().and_then(|table| table.clients.first());
-    first.is_some_and(|text| text == client.as_str())
+/// Who pushed this commit, if it holds anything. A commit is one client's, so any table tells.
+pub(super) fn pushed_by(tables: &[TableChanges]) -> Option<&str> {
+    tables.iter().find_map(|table| table.clients.first()).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -186,7 +185,7 @@ mod tests {
             assert!(commit.part(&instance(3)).is_none());
         }
         assert!(changes.windows(2).all(|pair| pair[0] == pair[1]));
-        assert!(is_by(&changes[0], &ann));
+        assert_eq!(pushed_by(&changes[0]), Some("ann"));
     }
 
     /// The same commit after another log is another: what differs once differs from then on.

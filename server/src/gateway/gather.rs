@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use lakesync::limits::PAGE_BYTES_TARGET;
+use lakesync::limits::PAGE_BYTES;
 use lakesync::name::Position;
 use lakesync::proto::v1::TableChanges;
 use lakesync::rules::Instance;
 
 use super::lens::Lens;
 use super::part::{self, Part};
-use super::reader::Reader;
+use super::stand::Stand;
 use super::{ReadError, commit, keys};
 use crate::store::StoreError;
 
@@ -20,7 +20,7 @@ use crate::store::StoreError;
 const READ_BYTES_MAX: usize = 256 << 10;
 const READ_BYTES_MIN: usize = 1 << 10;
 /// How many bytes of parts are gathered at a time: enough for some pages.
-const GATHER_BYTES_MAX: usize = 2 << 20;
+const GATHER_BYTES_MAX: usize = 2 * PAGE_BYTES;
 /// What of a commit a reader is to have, in stored form.
 #[derive(Default)]
 pub(super) struct Source {
@@ -48,13 +48,13 @@ impl Source {
     /// Understands it. Commits that are not at hand are read.
     pub(super) async fn open(
         self,
-        reader: &Reader,
+        stand: &Stand,
         position: Position,
         whole: &BTreeSet<&str>,
     ) -> Result<Opened, ReadError> {
         let commit = match self.commit {
             Some(commit) => commit,
-            None => read_commit(reader, position).await?,
+            None => read_commit(stand, position).await?,
         };
         let mut tables = commit::decode(&commit)?;
         let client = tables.iter().find_map(|table| table.clients.first().cloned());
@@ -69,18 +69,14 @@ impl Source {
 }
 
 /// One commit of the log.
-async fn read_commit(reader: &Reader, position: Position) -> Result<Bytes, ReadError> {
-    let (inner, before) = (&reader.gateway.0, Position(position.0 - 1));
-    let entry = inner.store.log(inner.record.id, before, 0).await?.into_iter().next();
-    match entry.filter(|entry| entry.position == position) {
-        Some(entry) => Ok(entry.commit),
-        None => {
-            // A trim under way takes it away; nothing else does.
-            reader.gateway.check_held(before)?;
-            Err(StoreError::Corrupt(format!("a part of commit {position}, which is not there"))
-                .into())
-        }
-    }
+async fn read_commit(stand: &Stand, position: Position) -> Result<Bytes, ReadError> {
+    let (inner, before) = (&stand.gateway.0, Position(position.0 - 1));
+    let read = inner.store.log(inner.record.id, before, 0).await;
+    // Asked after the reading, whatever came of it: a trim under way takes the commit away.
+    stand.gateway.check_held(before)?;
+    let entry = read?.into_iter().next().filter(|entry| entry.position == position);
+    let missing = || format!("a part of commit {position}, which is not there");
+    Ok(entry.ok_or_else(|| StoreError::Corrupt(missing()))?.commit)
 }
 
 /// The parts of commits that a reader is to have, by position, up to `through`.
@@ -92,8 +88,8 @@ pub(super) struct Gathered {
 }
 
 /// The commits in memory, if they reach back to where the reader stands.
-pub(super) fn recent(reader: &Reader, lens: &Lens, durable: Position) -> Option<Gathered> {
-    let recent = reader.gateway.0.tail.after(reader.at(), usize::MAX)?;
+pub(super) fn recent(stand: &Stand, lens: &Lens, durable: Position) -> Option<Gathered> {
+    let recent = stand.gateway.0.tail.after(stand.at(), usize::MAX)?;
     let mut commits = BTreeMap::new();
     for commit in recent.iter().filter(|commit| commit.position <= durable) {
         let mut own: Vec<&Part> = match commit.parts.len() < lens.scope.instances().len() {
@@ -115,7 +111,7 @@ pub(super) fn recent(reader: &Reader, lens: &Lens, durable: Position) -> Option<
 /// The parts that the store keeps. What was read of one instance beyond where another's reading
 /// ended is left for the next time.
 pub(super) async fn stored_parts(
-    reader: &Reader,
+    stand: &Stand,
     lens: &Lens,
     durable: Position,
 ) -> Result<Gathered, ReadError> {
@@ -125,32 +121,35 @@ pub(super) async fn stored_parts(
     let mut all = Gathered { commits: BTreeMap::new(), through: durable, to_the_head: false };
     let mut bytes = 0;
     if !whole.is_empty() {
-        bytes += all.read_log(reader).await?;
+        bytes += all.read_log(stand).await?;
     }
     for instance in instances {
         let whole = lens.index.rules.whole_tables(&instance).is_some();
-        bytes += all.read_parts(reader, lens.index.generation, &instance, each, whole).await?;
+        bytes += all.read_parts(stand, lens.index.generation, &instance, each, whole).await?;
         bytes -= all.cut(bytes.saturating_sub(GATHER_BYTES_MAX));
     }
     // Asked afterwards, so that a trim under way can't leave a silent gap.
-    reader.gateway.check_held(reader.at())?;
+    stand.gateway.check_held(stand.at())?;
     Ok(all)
 }
 
 impl Gathered {
     /// Reads commits, and as far as they go. How many bytes.
-    async fn read_log(&mut self, reader: &Reader) -> Result<usize, ReadError> {
-        let inner = &reader.gateway.0;
-        let entries = inner.store.log(inner.record.id, reader.at(), PAGE_BYTES_TARGET).await?;
+    async fn read_log(&mut self, stand: &Stand) -> Result<usize, ReadError> {
+        let inner = &stand.gateway.0;
+        let entries = inner.store.log(inner.record.id, stand.at(), PAGE_BYTES).await;
+        // Asked after the reading, whatever came of it: the log may have been trimmed meanwhile, even
+        // past `through`, which leaves nothing to read.
+        stand.gateway.check_held(stand.at())?;
         let (mut read, mut last) = (0, None);
-        for entry in entries.into_iter().filter(|entry| entry.position <= self.through) {
+        for entry in entries?.into_iter().filter(|entry| entry.position <= self.through) {
             read += entry.commit.len();
             last = Some(entry.position);
             let source = Source { commit: Some(entry.commit), whole: true, ..Source::default() };
             self.commits.insert(entry.position, source);
         }
         // The log has every position up to the head: there is always a next.
-        let gap = || StoreError::Corrupt(format!("the log ends after {}", reader.at()));
+        let gap = || StoreError::Corrupt(format!("the log ends after {}", stand.at()));
         self.through = last.ok_or_else(gap)?;
         Ok(read)
     }
@@ -159,17 +158,17 @@ impl Gathered {
     /// bytes.
     async fn read_parts(
         &mut self,
-        reader: &Reader,
+        stand: &Stand,
         generation: u32,
         instance: &Instance,
         each: usize,
         whole: bool,
     ) -> Result<usize, ReadError> {
         let prefix = keys::bucket_commits(generation, instance);
-        let mut after = keys::bucket_commit(generation, instance, reader.at());
+        let mut after = keys::bucket_commit(generation, instance, stand.at());
         let mut read = 0;
         loop {
-            let inner = &reader.gateway.0;
+            let inner = &stand.gateway.0;
             let entries = inner.store.scan(inner.record.id, &prefix, Some(&after), each).await?;
             let Some((last, _)) = entries.last() else { return Ok(read) };
             after = last.clone();

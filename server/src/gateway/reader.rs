@@ -1,47 +1,28 @@
 //! Pulls: the commits after a cursor in pages, then what is new as it happens.
 //!
 //! Whatever a page carries is durable. Its cursor moves past every commit looked at, whether or not
-//! it held anything for this reader, so nothing is skipped and nothing is sent twice.
+//! it held anything for this reader, so nothing is skipped and nothing is sent twice. Of a commit that
+//! takes several pages only the last moves the cursor.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use lakesync::limits::PAGE_BYTES_TARGET;
-use lakesync::name::{ClientId, Position, TableName};
+use lakesync::name::Position;
 use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::{CaughtUp, Heartbeat, Page, PullResponse, TableChanges};
-use prost::Message;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::allowance::Stream;
-use super::commit::{self, Chain, Commit};
 use super::cursor::{Cursor, Seal, View};
+use super::draft::{Batch, Draft, Drafts, Part};
+use super::flight::{Kept, held_bytes};
 use super::followers::{Head, Tail, Watch};
 use super::holds::Hold;
+use super::judge::judge;
 use super::lens::{Caller, Lens};
-use super::out::{Answers, Out, Stopped};
+use super::out::{Answers, Out, Room, Stopped};
 use super::permit::Permit;
-use super::scoped::{self, Piece};
-use super::{Gateway, ReadError};
-use crate::store::StoreError;
-
-/// What a reader asks for.
-#[derive(Clone, Debug, Default)]
-pub struct PullOptions {
-    /// Who reads.
-    pub client: Option<ClientId>,
-    /// Where it stands; empty is the beginning.
-    pub cursor: String,
-    /// Which tables it wants; empty is all.
-    pub tables: Vec<TableName>,
-    /// Whether to stay and see new commits.
-    pub follow: bool,
-    /// After about how many rows to end; zero is no bound.
-    pub rows_max: u32,
-    /// Positions that the reader pushed itself, and so holds.
-    pub skip: HashSet<Position>,
-}
+use super::stand::{PullOptions, Stand};
+use super::{Gateway, ReadError, plain, scoped};
 
 impl Gateway {
     /// Streams what follows the cursor. A bad cursor is refused before the stream begins.
@@ -52,28 +33,25 @@ impl Gateway {
         stopped: Stopped,
     ) -> Result<Answers<PullResponse>, ReadError> {
         let (lens, now) = self.standing(caller, &options.tables)?;
-        let stand = self.start(&options.cursor, &now).await?;
+        let cursor = self.start(&options.cursor, &now).await?;
         let place = self.place(caller)?;
         let started = now.position;
         let alarm = Alarm::of(&self.0.tail, lens.as_ref());
         let permit = Permit::new(self, caller, now.view.generation);
-        let (out, answers) = Out::new(self, permit, stopped);
+        let (out, answers) = Out::new(self, permit, place, stopped);
         let (gateway, caller) = (self.clone(), caller.clone());
-        let spoke = Instant::now();
-        let hold = self.0.holds.take(stand.position);
+        let hold = self.0.holds.take(cursor.position);
         let reader = Reader {
-            _place: place,
+            stand: Stand { gateway, lens, options, cursor, started },
             hold,
-            gateway,
             caller,
-            lens,
-            options,
-            stand,
-            passed: None,
             seal: self.seal(),
-            started,
             rows: 0,
-            spoke,
+            spoke: Instant::now(),
+            drafts: Drafts::new(),
+            kept: None,
+            part: None,
+            continues: false,
             out,
         };
         tokio::spawn(reader.run(alarm));
@@ -82,24 +60,21 @@ impl Gateway {
 }
 
 /// One pull under way.
-pub(super) struct Reader {
-    _place: Stream,
+struct Reader {
+    stand: Stand,
     hold: Hold,
-    pub(super) gateway: Gateway,
     caller: Caller,
-    /// What the reader may see; everything without rules.
-    lens: Option<Lens>,
-    pub(super) options: PullOptions,
-    /// How far the reader has come.
-    stand: Cursor,
-    /// The last commit that was gathered, and the chain at it.
-    passed: Option<(Position, Chain)>,
     seal: Seal,
-    /// The head when the pull began: later commits of the same client are left out.
-    started: Position,
     rows: usize,
     /// When something was last sent.
     spoke: Instant,
+    /// The rest of a commit that takes several pages, and the room that it takes.
+    drafts: Drafts,
+    kept: Option<Kept>,
+    /// What was sent of such a commit, where there was no room to keep the rest.
+    part: Option<Part>,
+    /// Whether the last page that was sent goes on in the next.
+    continues: bool,
     out: Out<PullResponse>,
 }
 
@@ -149,7 +124,7 @@ impl Reader {
             if !self.catch_up(alarm).await? || self.is_full() {
                 return Ok(());
             }
-            if !self.send_caught_up().await? || !self.options.follow {
+            if !self.send_caught_up().await? || !self.stand.options.follow {
                 return Ok(());
             }
             if !self.await_more(alarm).await? {
@@ -161,9 +136,9 @@ impl Reader {
     /// Sends what there is up to the head, or as much as was asked for. False if the reader has gone.
     async fn catch_up(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
         alarm.seen();
-        let durable = self.gateway.0.tail.head()?;
+        let durable = self.stand.gateway.0.tail.head()?;
         self.look_again()?;
-        while self.stand.position < durable && !self.is_full() {
+        while self.stand.at() < durable && (self.part.is_some() || !self.is_full()) {
             if !self.send_page(durable).await? {
                 return Ok(false);
             }
@@ -174,184 +149,153 @@ impl Reader {
     /// Takes over what the same rules mean where tables have changed since: it may be more than the
     /// cursor was made for. Of other rules the permit tells.
     fn look_again(&mut self) -> Result<(), ReadError> {
-        let index = self.gateway.0.in_force.borrow().index.clone();
-        if let (Some(lens), Some(index)) = (&self.lens, index)
+        let stand = &mut self.stand;
+        let index = stand.gateway.0.in_force.borrow().index.clone();
+        if let (Some(lens), Some(index)) = (&stand.lens, index)
             && lens.index.generation == index.generation
             && !Arc::ptr_eq(&lens.index, &index)
         {
             let lens = Lens::of(Some(&index), &self.caller)?;
-            self.stand.check(&Cursor { view: View::of(lens.as_ref()), ..self.stand.clone() })?;
-            self.lens = lens;
+            stand
+                .cursor
+                .check(&Cursor { view: View::of(lens.as_ref()), ..stand.cursor.clone() })?;
+            stand.lens = lens;
         }
         Ok(())
     }
 
     fn is_full(&self) -> bool {
-        0 < self.options.rows_max && self.options.rows_max as usize <= self.rows
+        self.rows_left() == 0
+    }
+
+    fn rows_left(&self) -> usize {
+        match self.stand.options.rows_max as usize {
+            0 => usize::MAX,
+            rows_max => rows_max.saturating_sub(self.rows),
+        }
     }
 
     /// Sends one page, if the commits it covers hold anything for this reader. False if the reader
     /// has gone.
     async fn send_page(&mut self, durable: Position) -> Result<bool, ReadError> {
-        let pieces = match self.lens.clone() {
-            None => match self.out.unless_ended(self.gather(durable)).await? {
-                Some(Ok((pieces, passed))) => {
-                    self.passed = passed;
-                    Some(Ok(pieces))
-                }
-                Some(Err(error)) => Some(Err(error)),
-                None => None,
-            },
-            Some(lens) => self.out.unless_ended(scoped::gather(self, &lens, durable)).await?,
-        };
-        let Some(pieces) = pieces else { return Ok(false) };
-        for Piece { tables, named, at } in pieces? {
-            let mut left = named.as_slice();
-            while !left.is_empty() {
-                let lens = self.lens.clone().expect("BUG: rows are named within a scope only");
-                let looked_up = scoped::look_up(&self.gateway, &lens, &mut left);
-                let Some(tables) = self.out.unless_ended(looked_up).await? else {
-                    return Ok(false);
-                };
-                for tables in tables? {
-                    if !self.send_tables(vec![tables], self.stand.position).await? {
-                        return Ok(false);
-                    }
-                }
-            }
-            if !self.send_tables(tables, at).await? {
+        let Some(mut room) = self.room().await? else { return Ok(false) };
+        if self.drafts.is_empty() {
+            let Some(gathered) = self.out.unless_ended(self.gather(durable)).await? else {
                 return Ok(false);
+            };
+            self.drafts = gathered?;
+            self.keep_rest();
+        }
+        let mut draft = self.drafts.pop_front().expect("BUG: there is always something to gather");
+        loop {
+            let work = judge(&self.stand, &mut draft);
+            let work = self.stand.gateway.0.flight.in_turn(work);
+            let Some(judged) = self.out.unless_ended(work).await? else { return Ok(false) };
+            let mut messages = judged?.into_iter().peekable();
+            loop {
+                let message = messages.next().unwrap_or_default();
+                let is_last = messages.peek().is_none() && draft.is_over();
+                if is_last {
+                    let reached = self.out.unless_ended(self.reached(&draft)).await?;
+                    let Some(reached) = reached else { return Ok(false) };
+                    self.send_tables(room, message, &draft, reached?, draft.continues);
+                    return self.break_silence().await;
+                }
+                self.send_tables(room, message, &draft, self.stand.cursor.clone(), true);
+                let Some(more) = self.room().await? else { return Ok(false) };
+                room = more;
+                if messages.peek().is_none() {
+                    break;
+                }
             }
         }
-        Ok(true)
     }
 
-    /// Sends what brings the reader to `at`. False if the reader has gone.
-    async fn send_tables(
+    /// Waits until a page may be read. `None` if the reader has gone.
+    async fn room(&self) -> Result<Option<Room>, ReadError> {
+        self.out.room(self.stand.page_bytes()).await
+    }
+
+    /// What is sent next.
+    async fn gather(&self, durable: Position) -> Result<Drafts, ReadError> {
+        let stand = &self.stand;
+        let batch = Batch::begin(stand, self.rows_left(), self.part.as_ref());
+        let flight = &stand.gateway.0.flight;
+        match &stand.lens {
+            None => flight.in_turn(plain::gather(stand, batch, durable)).await,
+            Some(lens) => flight.in_turn(scoped::gather(stand, batch, lens, durable)).await,
+        }
+    }
+
+    /// Keeps the rest of a large commit, if there is room for it. Else it is gathered again.
+    fn keep_rest(&mut self) {
+        let rest = self.drafts.iter().skip(1);
+        let bytes = rest.map(|draft| held_bytes(&draft.tables)).sum();
+        self.kept = if bytes == 0 { None } else { self.stand.gateway.0.flight.keep(bytes) };
+        if self.kept.is_none() {
+            self.drafts.truncate(1);
+        }
+    }
+
+    /// Where the reader stands once it has all of a draft.
+    async fn reached(&self, draft: &Draft) -> Result<Cursor, ReadError> {
+        let now = self.stand.cursor.clone();
+        if draft.continues || draft.at == now.position {
+            return Ok(now);
+        }
+        let chain = match draft.chain {
+            Some(chain) => chain,
+            None => self.stand.gateway.chain(draft.at).await?,
+        };
+        Ok(Cursor { position: draft.at, chain, ..now })
+    }
+
+    /// Sends one message of a draft, unless there is nothing to tell, and moves on to `reached`.
+    fn send_tables(
         &mut self,
+        room: Room,
         tables: Vec<TableChanges>,
-        at: Position,
-    ) -> Result<bool, ReadError> {
-        if at != self.stand.position {
-            let passed = self.passed.take().filter(|(position, _)| *position == at);
-            self.stand.chain = match passed {
-                Some((_, chain)) => chain,
-                None => self.gateway.chain(at).await?,
-            };
-            self.stand.position = at;
+        draft: &Draft,
+        reached: Cursor,
+        continues: bool,
+    ) {
+        self.stand.cursor = reached;
+        self.hold.move_to(self.stand.at());
+        if !continues {
+            (self.part, self.kept) = (None, None);
+        } else if draft.is_over() {
+            self.part = draft.last.clone().map(|last| (draft.at, last));
         }
-        self.hold.move_to(at);
+        // What was begun is ended, be it by an empty page: the reader waits for the last.
+        if tables.is_empty() && (continues || !self.continues) {
+            return;
+        }
         self.rows += tables.iter().map(|table| table.rows.len()).sum::<usize>();
-        if tables.is_empty() {
-            // A long walk past other readers' commits is no silence.
-            let heartbeat = self.gateway.0.settings.heartbeat;
-            return if heartbeat <= self.spoke.elapsed() {
-                self.send_heartbeat().await
-            } else {
-                Ok(true)
-            };
-        }
-        let cursor = self.stand.encode(&self.seal);
-        let page = Page { tables, cursor, position: at.0, continues: false };
+        let cursor = self.stand.cursor.encode(&self.seal);
+        let page = Page { tables, cursor, position: draft.at.0, continues };
+        self.continues = continues;
         self.spoke = Instant::now();
-        self.out.send(PullResponse { event: Some(Event::Page(page)) }).await
+        self.out.put(room, PullResponse { event: Some(Event::Page(page)) });
     }
 
-    /// The next page without rules, and the last commit of it with the chain at that.
-    async fn gather(
-        &self,
-        durable: Position,
-    ) -> Result<(Vec<Piece>, Option<(Position, Chain)>), ReadError> {
-        let (mut tables, mut bytes, mut at) = (Vec::new(), 0, self.stand.position);
-        let (mut rows, mut passed) = (self.rows, None);
-        for commit in self.next(durable).await? {
-            let changes = self.wanted(&commit)?;
-            let more = changes.iter().map(Message::encoded_len).sum::<usize>();
-            if 0 < bytes && PAGE_BYTES_TARGET < bytes + more {
-                break;
-            }
-            bytes += more;
-            at = commit.position;
-            passed = Some((at, commit.chain));
-            rows += changes.iter().map(|table| table.rows.len()).sum::<usize>();
-            tables.extend(changes);
-            let full = 0 < self.options.rows_max && self.options.rows_max as usize <= rows;
-            if PAGE_BYTES_TARGET <= bytes || full {
-                break;
-            }
+    /// A long walk past other readers' commits is no silence. False if the reader has gone.
+    async fn break_silence(&mut self) -> Result<bool, ReadError> {
+        let heartbeat = self.stand.gateway.0.settings.heartbeat;
+        if self.continues || self.spoke.elapsed() < heartbeat {
+            return Ok(true);
         }
-        Ok((vec![Piece { tables, named: Vec::new(), at }], passed))
-    }
-
-    async fn next(&self, durable: Position) -> Result<Vec<Arc<Commit>>, ReadError> {
-        let (inner, at) = (&self.gateway.0, self.stand.position);
-        if let Some(recent) = inner.tail.after(at, PAGE_BYTES_TARGET) {
-            return Ok(recent);
-        }
-        let stored = inner.store.log(inner.record.id, at, PAGE_BYTES_TARGET).await?;
-        // Asked afterwards, so that a trim under way can't leave a silent gap.
-        self.gateway.check_held(at)?;
-        let commit =
-            |entry: crate::store::LogEntry| Commit::new(entry.position, entry.commit, Vec::new());
-        let shown = stored.into_iter().filter(|entry| entry.position <= durable);
-        let commits: Vec<_> = shown.map(|entry| Arc::new(commit(entry))).collect();
-        if commits.is_empty() {
-            let gap = format!("the log ends after {at} and its head is {durable}");
-            return Err(StoreError::Corrupt(gap).into());
-        }
-        Ok(commits)
-    }
-
-    /// What of a commit this reader is to have.
-    fn wanted(&self, commit: &Commit) -> Result<Vec<TableChanges>, ReadError> {
-        let mut tables = commit::decode(&commit.bytes)?;
-        if self.is_skipped(commit.position, |client| commit::is_by(&tables, client))
-            || self.is_own(commit.position, |client| commit::is_by(&tables, client))
-        {
-            return Ok(Vec::new());
-        }
-        self.narrow(&mut tables);
-        Ok(tables)
-    }
-
-    /// Where the reader stands.
-    pub(super) fn at(&self) -> Position {
-        self.stand.position
-    }
-
-    /// Whether the reader's own client pushed a commit while the stream lasts, and so holds it.
-    pub(super) fn is_own(&self, position: Position, is_by: impl FnOnce(&ClientId) -> bool) -> bool {
-        let during = self.options.follow && self.started < position;
-        during && self.options.client.as_ref().is_some_and(is_by)
-    }
-
-    /// Whether the reader says that it pushed a commit, and so holds it. Where it says who it is, the
-    /// commit must be its own: in another past of the log it may be anybody's.
-    pub(super) fn is_skipped(
-        &self,
-        position: Position,
-        is_by: impl FnOnce(&ClientId) -> bool,
-    ) -> bool {
-        self.options.skip.contains(&position) && self.options.client.as_ref().is_none_or(is_by)
-    }
-
-    /// Leaves only tables that the reader asked for.
-    pub(super) fn narrow(&self, tables: &mut Vec<TableChanges>) {
-        let narrowed = &self.options.tables;
-        if !narrowed.is_empty() {
-            tables.retain(|table| narrowed.iter().any(|name| name.as_str() == table.table));
-        }
+        self.send_heartbeat().await
     }
 
     async fn send_caught_up(&self) -> Result<bool, ReadError> {
-        let (cursor, position) = (self.stand.encode(&self.seal), self.stand.position.0);
-        let caught_up = CaughtUp { cursor, position, server_hlc: self.gateway.hlc().0 };
+        let (cursor, position) = (self.stand.cursor.encode(&self.seal), self.stand.at().0);
+        let caught_up = CaughtUp { cursor, position, server_hlc: self.stand.gateway.hlc().0 };
         self.out.send(PullResponse { event: Some(Event::CaughtUp(caught_up)) }).await
     }
 
     /// Waits until there may be more, with heartbeats meanwhile. False if the reader has gone.
     async fn await_more(&mut self, alarm: &mut Alarm) -> Result<bool, ReadError> {
-        let heartbeat = self.gateway.0.settings.heartbeat;
+        let heartbeat = self.stand.gateway.0.settings.heartbeat;
         loop {
             match timeout(heartbeat, self.out.unless_ended(alarm.rung())).await {
                 Ok(more) => return Ok(more?.unwrap_or(false)),
@@ -364,7 +308,8 @@ impl Reader {
 
     async fn send_heartbeat(&mut self) -> Result<bool, ReadError> {
         self.spoke = Instant::now();
-        let (cursor, server_hlc) = (self.stand.encode(&self.seal), self.gateway.hlc().0);
+        let (cursor, server_hlc) =
+            (self.stand.cursor.encode(&self.seal), self.stand.gateway.hlc().0);
         let token_expires = Some(self.out.expires_at());
         let heartbeat = Heartbeat { cursor, server_hlc, token_expires };
         self.out.send(PullResponse { event: Some(Event::Heartbeat(heartbeat)) }).await

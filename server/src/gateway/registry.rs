@@ -14,6 +14,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::allowance::Allowances;
+use super::flight::Flight;
 use super::flushed::Flushed;
 use super::followers::Tail;
 use super::holds::Holds;
@@ -34,6 +35,7 @@ pub struct Gateways {
     clock: Arc<dyn WallClock>,
     settings: Arc<Settings>,
     queue: Arc<Semaphore>,
+    flight: Arc<Flight>,
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
     /// Bytes that all tails keep for their followers.
     tails_bytes: Arc<AtomicUsize>,
@@ -81,12 +83,14 @@ impl Gateways {
     /// The gateways that `store` holds, none of them open yet.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn WallClock>, settings: Settings) -> Self {
         let queue = Arc::new(Semaphore::new(settings.queue_bytes_max / QUEUE_UNIT_BYTES));
+        let flight = Arc::new(Flight::new(settings.readers_bytes_max));
         let settings = Arc::new(settings);
         Self {
             store,
             clock,
             settings,
             queue,
+            flight,
             slots: Mutex::default(),
             tails_bytes: Arc::default(),
             copying: Arc::new(Semaphore::new(1)),
@@ -321,6 +325,7 @@ impl Gateways {
             settings: Arc::clone(&self.settings),
             mailbox,
             queue: Arc::clone(&self.queue),
+            flight: Arc::clone(&self.flight),
             share: Arc::new(Semaphore::new(self.share())),
             allowances,
             tail,

@@ -7,18 +7,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lakesync::limits::PAGE_BYTES_TARGET;
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::proto::v1::TableChanges;
 use lakesync::row::Row;
 use lakesync::rules::Instance;
 use lakesync::wire;
-use prost::Message;
 
 use super::checkpoint::Scan;
 use super::cursor::{Cursor, Entry, Fingerprint, Place, fingerprint};
 use super::index::Index;
+use super::judge::in_chunks;
 use super::lens::Lens;
+use super::out::Room;
 use super::{Gateway, ReadError, keys, stored};
 use crate::store::StoreError;
 
@@ -135,9 +135,10 @@ impl Scan {
                 entries.iter().map(|(key, _)| key.slice(prefix.len()..)).collect();
             let mut keys = keys.as_slice();
             while !keys.is_empty() {
+                let Some(room) = self.room().await? else { return Ok(false) };
                 let Some(rows) = self.read(&mut keys).await? else { return Ok(false) };
                 let due = self.due(lens, held, instance, &rows)?;
-                if !self.send_due(held, instance, due).await? {
+                if !self.send_due(room, held, instance, due).await? {
                     return Ok(false);
                 }
             }
@@ -166,24 +167,23 @@ impl Scan {
             }
             let mut after = resumed.clone().filter(within);
             loop {
+                let Some(room) = self.room().await? else { return Ok(false) };
                 let inner = &self.gateway.0;
                 let read = async {
-                    let scanned = inner.store.scan(
-                        inner.record.id,
-                        &prefix,
-                        after.as_deref(),
-                        PAGE_BYTES_TARGET,
-                    );
+                    let bytes_max = self.page_bytes();
+                    let scanned =
+                        inner.store.scan(inner.record.id, &prefix, after.as_deref(), bytes_max);
                     let rows = scanned.await?;
                     self.gateway.settle().await?;
                     Ok::<_, StoreError>(rows)
                 };
+                let read = inner.flight.in_turn(read);
                 let Some(rows) = self.out.unless_ended(read).await? else { return Ok(false) };
                 let rows = rows?;
                 let Some((last, _)) = rows.last() else { break };
                 after = Some(last.to_vec());
                 let due = self.due(lens, held, instance, &rows)?;
-                if !self.send_due(held, instance, due).await? {
+                if !self.send_due(room, held, instance, due).await? {
                     return Ok(false);
                 }
             }
@@ -197,10 +197,11 @@ impl Scan {
         let inner = &self.gateway.0;
         let some = &keys[..keys.len().min(ROWS_MAX)];
         let read = async {
-            let rows = inner.store.rows(inner.record.id, some, PAGE_BYTES_TARGET).await?;
+            let rows = inner.store.rows(inner.record.id, some, self.page_bytes()).await?;
             self.gateway.settle().await?;
             Ok::<_, StoreError>(rows)
         };
+        let read = inner.flight.in_turn(read);
         let Some(rows) = self.out.unless_ended(read).await? else { return Ok(None) };
         let rows = rows?;
         let answered;
@@ -235,40 +236,35 @@ impl Scan {
     /// Sends rows in chunks of one table near a page's size. False if the reader has gone.
     async fn send_due(
         &mut self,
+        mut room: Room,
         held: Option<&Held>,
         instance: Instance,
         due: Vec<Due>,
     ) -> Result<bool, ReadError> {
         let since = held.map_or_else(Default::default, Held::fingerprint);
         for rows in due.chunk_by(|one, next| one.table == next.table && one.held == next.held) {
-            let mut rows = rows;
-            while let Some(last) = rows.last() {
-                let mut count = rows.len();
-                let mut sent = self.encode(&rows[..count]);
-                while PAGE_BYTES_TARGET < sent.encoded_len() && 1 < count {
-                    count /= 2;
-                    sent = self.encode(&rows[..count]);
-                }
-                let last = rows.get(count - 1).unwrap_or(last);
-                let after = last.key.to_vec();
+            let mut sent = 0;
+            for (count, chunk) in in_chunks(rows, self.page_bytes(), &|rows| self.encode_due(rows))
+            {
+                sent += count;
                 self.rows_done += count as u64;
+                let after = rows[sent - 1].key.to_vec();
                 let place = Place::Entry(Entry { since, instance, after });
-                if !self.send_rows(sent, place, 0).await? {
-                    return Ok(false);
-                }
-                rows = &rows[count..];
+                self.send_rows(room, chunk, place, 0);
+                let Some(more) = self.room().await? else { return Ok(false) };
+                room = more;
             }
         }
         Ok(true)
     }
 
     /// Rows of one table, all of them held or none.
-    fn encode(&self, rows: &[Due]) -> TableChanges {
+    fn encode_due(&self, rows: &[Due]) -> TableChanges {
         let Some(Due { table, held, .. }) = rows.first() else { return TableChanges::default() };
         if *held {
             return wire::encode_unchanged(table, rows.iter().map(|due| &due.row_id));
         }
         let version = self.gateway.schema().table(table).map_or(0, |table| table.version);
-        wire::encode_rows(table, version, rows.iter().map(|due| (&due.row_id, &due.row)))
+        self.encode(table, version, rows.iter().map(|due| (&due.row_id, &due.row)))
     }
 }

@@ -98,11 +98,11 @@ impl Gateway {
         if let Some(chain) = self.0.tail.chain(at) {
             return Ok(chain);
         }
-        let found = recover::chain(&*self.0.store, self.0.record.id, at).await?;
-        // Asked afterwards: a trim under way may have taken it.
+        let found = recover::chain(&*self.0.store, self.0.record.id, at).await;
+        // Asked after the reading, whatever came of it: a trim under way may have taken the commit.
         self.check_held(at)?;
         let lost = || StoreError::Corrupt(format!("the log has no commit after {at}"));
-        Ok(found.ok_or_else(lost)?)
+        Ok(found?.ok_or_else(lost)?)
     }
 
     /// Refuses a position whose successors the log no longer holds, or never gave out.

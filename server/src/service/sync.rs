@@ -77,7 +77,7 @@ impl SyncService for Services {
         let options = pull_options(request).map_err(refuse)?;
         let answers = gateway.pull(&Self::caller(&caller), options, self.stopped(&caller)).await;
         let answers = answers.map_err(refuse)?;
-        Ok(Response::new(streamed(answers)))
+        Ok(streamed(answers))
     }
 
     async fn checkpoint(
@@ -88,16 +88,26 @@ impl SyncService for Services {
         let request = request.into_inner();
         let gateway = self.gateway(&caller, &request.gateway).await?;
         let tables = table_names(&request.tables).map_err(refuse)?;
-        let (resume, since) = (request.resume, request.since);
-        let options = CheckpointOptions { tables, resume, since };
+        let options = CheckpointOptions {
+            tables,
+            resume: request.resume,
+            since: request.since,
+            bytes_max: request.max_bytes as usize,
+            whole_rows: request.whole_rows,
+        };
         let (who, stopped) = (Self::caller(&caller), self.stopped(&caller));
         let answers = gateway.checkpoint(&who, options, stopped).await.map_err(refuse)?;
-        Ok(Response::new(streamed(answers)))
+        Ok(streamed(answers))
     }
 }
 
-fn streamed<T: Send + 'static>(answers: Answers<T>) -> Streamed<T> {
-    Box::pin(answers.map(|answer| answer.map_err(refuse)))
+/// The answers, and what is to be told when bytes of them leave.
+fn streamed<T: Send + 'static>(answers: Answers<T>) -> Response<Streamed<T>> {
+    let sending = answers.sending();
+    let answers = answers.map(|answer| answer.map_err(refuse));
+    let mut response = Response::new(Box::pin(answers) as Streamed<T>);
+    response.extensions_mut().insert(sending);
+    response
 }
 
 fn pull_options(request: PullRequest) -> Result<PullOptions, WireError> {
@@ -117,6 +127,8 @@ fn pull_options(request: PullRequest) -> Result<PullOptions, WireError> {
         follow: request.follow,
         rows_max: request.max_rows,
         skip: request.skip_positions.into_iter().map(Position).collect(),
+        bytes_max: request.max_bytes as usize,
+        whole_rows: request.whole_rows,
     })
 }
 

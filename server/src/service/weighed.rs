@@ -22,7 +22,7 @@ use tonic::server::{Grpc, NamedService};
 use tower::{Service, service_fn};
 
 use super::requests::Reservation;
-use super::{Services, refuse};
+use super::{Services, refuse, sending};
 
 /// The methods whose requests may be large, by their path.
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
@@ -95,7 +95,8 @@ where
                     async move { services.pull(request).await }
                 });
                 let pull = |message: &[u8]| weigh(message, &wire::PULL);
-                Ok(grpc(pull, held).server_streaming(call, request).await)
+                let answer = grpc(pull, held).server_streaming(call, request).await;
+                Ok(sending::in_pieces(answer))
             }),
             CHECKPOINT => Box::pin(async move {
                 let call = service_fn(move |request| {
@@ -103,7 +104,8 @@ where
                     async move { services.checkpoint(request).await }
                 });
                 let checkpoint = |message: &[u8]| weigh(message, &wire::CHECKPOINT);
-                Ok(grpc(checkpoint, held).server_streaming(call, request).await)
+                let answer = grpc(checkpoint, held).server_streaming(call, request).await;
+                Ok(sending::in_pieces(answer))
             }),
             PUT_SCHEMA => Box::pin(async move {
                 let call = service_fn(move |request| {

@@ -59,6 +59,18 @@ pub(crate) struct Checkpointed {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, id: &str, token: &str) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        Self::connect_to(endpoint, id, token).await
+    }
+
+    /// A connection whose streams take no more than 64 KiB each before somebody reads them.
+    pub(crate) async fn connect_narrow(address: SocketAddr, id: &str, token: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let narrow =
+            endpoint.initial_stream_window_size(64 << 10).initial_connection_window_size(16 << 20);
+        Self::connect_to(narrow, id, token).await
+    }
+
+    async fn connect_to(endpoint: Endpoint, id: &str, token: &str) -> Self {
         let channel = within(endpoint.connect()).await.expect("a server that listens");
         let bearer = Bearer(format!("Bearer {token}").parse().expect("ASCII"));
         Self {

@@ -68,7 +68,7 @@ async fn what_waits_for_a_reader_keeps_its_gateway_open_and_is_not_sent_after_a_
 #[tokio::test]
 async fn what_waits_when_its_gateway_is_closed_is_not_sent() {
     let bench = Bench::new(Settings::default()).await;
-    bench.push("ann", &[change("a", "ann@1 title=milk")]).await.expect("pushed");
+    // It has caught up, and says so: the reader's task is done, and its last answer waits.
     let mut answers = bench.pull(PullOptions::default()).await.expect("begun");
     settled().await;
     bench.gateways.close().await;
