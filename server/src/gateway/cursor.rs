@@ -15,10 +15,10 @@ mod seal;
 
 pub(super) use seal::Seal;
 
-const CURSOR: u8 = 5;
-const RESUME: u8 = 6;
-const SCOPED_CURSOR: u8 = 7;
-const SCOPED_RESUME: u8 = 8;
+const CURSOR: u8 = 1;
+const RESUME: u8 = 2;
+const SCOPED_CURSOR: u8 = 3;
+const SCOPED_RESUME: u8 = 4;
 /// How many bucket instances a cursor lists. Of a wider scope only the fingerprint stands there, and
 /// its next checkpoint is a full one.
 const HELD_MAX: usize = 32;

@@ -14,8 +14,6 @@ use sha2::Sha256;
 use super::CursorError;
 use crate::store::{GatewayRecord, LogSecret};
 
-/// Up to here versions had no seal.
-const UNSEALED_MAX: u8 = 4;
 const CRC_BYTES: usize = 4;
 const TAG_BYTES: usize = 16;
 
@@ -54,10 +52,6 @@ impl Seal {
         };
         let (version, rest) = bytes.split_first().ok_or(malformed.clone())?;
         let ours = rest.starts_with(&self.log_id.0);
-        if (1..=UNSEALED_MAX).contains(version) {
-            let earlier = CursorError::Expired("an earlier version of the server gave it out");
-            return Err(if ours { earlier } else { CursorError::OtherLog });
-        }
         if !versions.contains(version)
             || ours && self.digest(bytes).verify_truncated_left(tag).is_err()
         {
