@@ -50,7 +50,8 @@ pub enum Event {
     },
     /// A checkpoint ended.
     CheckpointEnded {
-        /// Rows that left their tables: the gateway has them no longer.
+        /// Rows that were removed from their tables here. The gateway has deleted them, or the token
+        /// does not open them any more; a checkpoint does not tell which.
         removed: usize,
         /// Rows that are sent again: the gateway, restored or made anew, had lost them.
         restored: usize,

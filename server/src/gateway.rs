@@ -328,6 +328,13 @@ impl Gateway {
         self.change(Message::PutRules { draft, reply }, answer).await
     }
 
+    /// Takes the sync rules out of force, and returns once that is durable: every caller may then see
+    /// and write every row again. Rules that were on their way are given up.
+    pub async fn delete_rules(&self) -> Result<(), RulesChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.change(Message::DeleteRules { reply }, answer).await
+    }
+
     /// Ends the streams of `subject`, and refuses its tokens that were issued before now.
     pub async fn revoke(&self, subject: &str) -> Result<(), RulesChangeError> {
         let (subject, before_ms) = (subject.to_owned(), self.0.clock.now_ms());

@@ -1,5 +1,6 @@
 //! The real binary as its users run it: how it starts, how it stops, and how it dies.
 
+mod admin;
 mod bomb;
 mod descriptors;
 mod dev;

@@ -15,7 +15,8 @@ pub struct Round {
     pub pulled: usize,
     /// Whether every row was received anew: on first contact, or after a long absence.
     pub checkpoint: bool,
-    /// Rows that left their tables because the gateway has them no longer, as a checkpoint showed.
+    /// Rows that a checkpoint did not contain, and that were removed from their tables here. The
+    /// gateway has deleted them, or the token does not open them any more.
     pub removed: usize,
     /// Rows that were sent again because the gateway, restored or made anew, had lost them.
     pub restored: usize,

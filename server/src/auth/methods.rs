@@ -30,6 +30,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/lakesync.admin.v1.AdminService/PutSchema", Access::Admin),
     ("/lakesync.admin.v1.AdminService/PutSyncRules", Access::Admin),
     ("/lakesync.admin.v1.AdminService/GetSyncRules", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/DeleteSyncRules", Access::Admin),
     ("/lakesync.admin.v1.AdminService/ExplainAccess", Access::Admin),
     ("/lakesync.admin.v1.AdminService/RevokeSubject", Access::Admin),
     ("/lakesync.admin.v1.AdminService/Flush", Access::Admin),

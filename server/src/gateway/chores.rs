@@ -92,6 +92,30 @@ impl Writer {
         }
     }
 
+    /// Takes the rules out of force. `reply` hears when that is durable and readers are shown it.
+    pub(super) async fn delete_rules(
+        &mut self,
+        reply: oneshot::Sender<RulesAnswer>,
+    ) -> Result<(), StoreError> {
+        let next = self.ruling.lift();
+        let meta = vec![(keys::RULES.into(), Some(next.encode()))];
+        let receipt = match self.store.commit(self.id, Group { meta, ..Group::default() }).await {
+            Ok(receipt) => Some(receipt),
+            Err(error @ StoreError::Full(_)) => {
+                // A caller that hung up learns nothing, and nothing happened.
+                let _ = reply.send(Err(error.into()));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.ruling = next;
+        for waiting in self.awaiting.drain(..) {
+            let _ = waiting.send(Err(RulesChangeError::Replaced));
+        }
+        let (in_force, rules) = (Some(self.ruling.in_force.clone()), vec![reply]);
+        self.publish(InFlight { receipt, in_force, rules, ..InFlight::default() }).await
+    }
+
     /// Hands over a new state of the rules, with index entries.
     async fn keep(
         &mut self,

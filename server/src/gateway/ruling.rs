@@ -107,6 +107,18 @@ impl Ruling {
         next
     }
 
+    /// Takes the rules out of force, and gives up those that were being built. The ones that were in
+    /// force are remembered: a replica's next checkpoint moves only the rows that it lacks.
+    pub(super) fn lift(&self) -> Self {
+        let mut next = self.clone();
+        next.outdated.extend(next.building.take().map(|building| building.index.generation));
+        if let Some(lifted) = next.in_force.index.take() {
+            next.outdated.push(lifted.generation);
+            next.in_force.previous = Some(lifted);
+        }
+        next
+    }
+
     /// Refuses tables under which a type changes that rules compare by.
     pub(super) fn allows(&self, before: &Schema, after: &Schema) -> Result<(), SchemaChangeError> {
         let (indexes, _) = self.indexes();
@@ -241,6 +253,20 @@ mod tests {
         assert_eq!(seen, expected);
         let index = ruling.in_force.index.expect("in force");
         assert_eq!(index.rules.draft(), &draft("d"));
+    }
+
+    #[test]
+    fn rules_that_are_lifted_leave_no_rules_in_force_and_none_on_their_way() {
+        let schema = Schema::default();
+        let none = Ruling::default().lift();
+        assert_eq!(numbers(&none), (0, 0, 0, vec![]), "there is nothing to lift");
+        let built = none.begin(&draft("a"), &schema).expect("legal");
+        assert_eq!(numbers(&built.lift()), (0, 0, 0, vec![1]), "those on their way are given up");
+        let both = built.enforce(&schema).begin(&draft("b"), &schema).expect("legal");
+        let lifted = Ruling::decode(&both.lift().encode(), &schema).expect("whole");
+        assert_eq!(numbers(&lifted), (0, 1, 0, vec![2, 1]));
+        let next = lifted.begin(&draft("c"), &schema).expect("legal");
+        assert_eq!(numbers(&next), (0, 1, 3, vec![2, 1]), "a generation is given once");
     }
 
     /// The table `docs`, with one column `owner`.

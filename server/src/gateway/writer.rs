@@ -67,6 +67,9 @@ pub(super) enum Message {
         draft: Draft,
         reply: oneshot::Sender<RulesAnswer>,
     },
+    DeleteRules {
+        reply: oneshot::Sender<RulesAnswer>,
+    },
     Revoke {
         subject: String,
         before_ms: u64,
@@ -186,6 +189,10 @@ impl Writer {
                 Message::PutRules { draft, reply } => {
                     self.commit(std::mem::take(&mut pushes)).await?;
                     self.put_rules(&draft, reply).await?;
+                }
+                Message::DeleteRules { reply } => {
+                    self.commit(std::mem::take(&mut pushes)).await?;
+                    self.delete_rules(reply).await?;
                 }
                 Message::Revoke { subject, before_ms, reply } => {
                     self.commit(std::mem::take(&mut pushes)).await?;

@@ -44,6 +44,17 @@ impl Services {
         Ok(proto::GetSyncRulesResponse { rules })
     }
 
+    pub(super) async fn delete_rules(
+        &self,
+        caller: &Principal,
+        request: proto::DeleteSyncRulesRequest,
+    ) -> Result<proto::DeleteSyncRulesResponse, Status> {
+        let gateway = self.gateway(caller, &request.gateway).await?;
+        gateway.delete_rules().await.map_err(refuse)?;
+        tracing::info!(gateway = request.gateway, by = caller.subject(), "sync rules deleted");
+        Ok(proto::DeleteSyncRulesResponse {})
+    }
+
     pub(super) async fn explain(
         &self,
         caller: &Principal,

@@ -115,6 +115,14 @@ impl AdminService for Services {
         Ok(Response::new(self.get_rules(&caller, request.into_inner()).await?))
     }
 
+    async fn delete_sync_rules(
+        &self,
+        request: Request<proto::DeleteSyncRulesRequest>,
+    ) -> Result<Response<proto::DeleteSyncRulesResponse>, Status> {
+        let caller = principal(request.extensions())?;
+        Ok(Response::new(self.delete_rules(&caller, request.into_inner()).await?))
+    }
+
     async fn explain_access(
         &self,
         request: Request<proto::ExplainAccessRequest>,

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::exit::Exit;
-use crate::rules::operator::{self, Caller, Operator};
+use crate::operator::{self, Operator};
 
 /// Pieces that wait for the disk.
 const PIECES_MAX: usize = 4;
@@ -69,10 +69,10 @@ async fn stopped(data: &Path, to: &Path) -> Result<(), Exit> {
 
 /// Copies what a running server holds.
 async fn running(url: String, token: Option<String>, to: PathBuf) -> Result<(), Exit> {
-    let mut operator = Operator::connect(url, Caller::of_server(token)).await?;
+    let mut operator = Operator::connect(url, token).await?;
     let request = operator.request(BackupRequest {});
     let answer = operator.admin.backup(request).await;
-    let mut answers = answer.map_err(|status| operator::told(&status))?.into_inner();
+    let mut answers = answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?.into_inner();
     let (sender, mut pieces) = mpsc::channel::<Result<Bytes, StoreError>>(PIECES_MAX);
     let written = tokio::task::spawn_blocking(move || {
         EmbeddedStore::write_copy(&to, std::iter::from_fn(move || pieces.blocking_recv()))
@@ -81,7 +81,7 @@ async fn running(url: String, token: Option<String>, to: PathBuf) -> Result<(), 
     drop(sender);
     let written = written.await.map_err(Exit::software)?;
     match broken {
-        Some(status) => Err(operator::told(&status)),
+        Some(status) => Err(operator::refused(&status, |what| Exit::usage(what))),
         None => written.map_err(Exit::input_output),
     }
 }

@@ -7,13 +7,19 @@ mod backup;
 mod bench;
 mod demo;
 mod exit;
+mod flush;
+mod gateways;
 mod import;
 mod migrate;
+mod operator;
 mod place;
 mod restore;
+mod revoke;
 mod rules;
+mod schema;
 mod serve;
 mod show;
+mod status;
 mod sync;
 mod token;
 
@@ -39,16 +45,26 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the main job, start to end, on a copy of a real database.
     Demo(demo::Arguments),
+    /// Hand everything durable so far to a gateway's backends, and wait until they have it.
+    Flush(flush::Arguments),
+    /// List a server's gateways, make one, or delete one.
+    Gateways(gateways::Arguments),
     /// Seed a gateway with tables that a Postgres or MySQL database has already.
     Import(import::Arguments),
     /// Copy all of one backend to another of any kind, and prove that both hold the same.
     Migrate(migrate::Arguments),
     /// Make a gateway anew from a backend, where its data directory is gone.
     Restore(restore::Arguments),
+    /// End a subject's streams at a gateway, and refuse its tokens of before now.
+    Revoke(revoke::Arguments),
     /// Check sync rules kept in a file, put them into force, or ask what they mean for a token.
     Rules(rules::Arguments),
+    /// Show a gateway's tables, or declare and evolve them.
+    Schema(schema::Arguments),
     /// Run a gateway server.
     Serve(serve::Arguments),
+    /// Show what a gateway holds, who follows it, and how far its backends have come.
+    Status(status::Arguments),
     /// Keep any SQLite file in step with a gateway.
     Sync(sync::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
@@ -71,11 +87,16 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Backup(arguments) => backup::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Flush(arguments) => flush::run(arguments),
+        Command::Gateways(arguments) => gateways::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Migrate(arguments) => migrate::run(arguments),
         Command::Restore(arguments) => restore::run(arguments),
+        Command::Revoke(arguments) => revoke::run(arguments),
         Command::Rules(arguments) => rules::run(arguments),
+        Command::Schema(arguments) => schema::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),
         Command::Token(arguments) => token::run(arguments),
     }

@@ -19,6 +19,11 @@ pub(crate) fn line(text: impl Display) -> Result<(), Exit> {
     writeln!(std::io::stdout(), "{text}").map_err(Exit::input_output)
 }
 
+/// A time as RFC 3339 writes it, in UTC.
+pub(crate) fn time(time: &prost_types::Timestamp) -> String {
+    time.to_string()
+}
+
 /// A bar that says what is being done.
 pub(crate) fn bar() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
@@ -130,7 +135,7 @@ fn summary(round: &Round, before: Traffic, after: Traffic) -> String {
     for (number, what) in [
         (round.superseded, "lost to newer writes"),
         (round.rejected, "refused"),
-        (round.removed, "rows removed that the gateway has no longer"),
+        (round.removed, "rows removed here that this token no longer sees at the gateway"),
         (round.restored, "rows sent again that the gateway had lost"),
     ] {
         if 0 < number {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use lakesync::rules::{BucketDraft, Draft, FilterDraft, Operator};
 use serde::Deserialize;
+use serde_json::json;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +96,29 @@ fn filter(filter: Filter) -> FilterDraft {
     FilterDraft { column: filter.column, operator, values }
 }
 
+/// The rules as a file in JSON, which [`parse`] takes.
+pub(super) fn print(draft: &Draft) -> String {
+    let operator = |operator| match operator {
+        Operator::Eq => "eq",
+        Operator::In => "in",
+    };
+    let filter = |filter: &FilterDraft| {
+        let FilterDraft { column, operator: op, values } = filter;
+        json!({ "column": column, "op": operator(*op), "values": values })
+    };
+    let bucket = |bucket: &BucketDraft| {
+        json!({
+            "name": bucket.name,
+            "tables": bucket.tables,
+            "filters": bucket.filters.iter().map(filter).collect::<Vec<_>>(),
+            "read_only": bucket.read_only,
+            "when": bucket.when,
+        })
+    };
+    let buckets: Vec<_> = draft.buckets.iter().map(bucket).collect();
+    format!("{:#}", json!({ "version": draft.version, "buckets": buckets }))
+}
+
 /// Errors show the place in the file over several lines; ours are one.
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
@@ -124,6 +148,11 @@ mod tests {
             ..BucketDraft::default()
         };
         Draft { version: 1, buckets: vec![mine, open] }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_put_again() {
+        assert_eq!(parse(&print(&draft())), Ok(draft()));
     }
 
     #[test]

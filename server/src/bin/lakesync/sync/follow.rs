@@ -61,8 +61,8 @@ fn tell(event: Event) -> Result<(), Exit> {
         Event::Pushed { rows, .. } => line(format_args!("  sent {rows} changes")),
         Event::CheckpointEnded { removed, restored } if 0 < removed + restored => {
             line(format_args!(
-                "  received every row: {removed} removed that the gateway has no longer, {restored} \
-                 sent again that it had lost"
+                "  received every row: {removed} removed here that this token no longer sees at the \
+                 gateway, {restored} sent again that it had lost"
             ))
         }
         Event::Superseded(lost) => {
