@@ -13,6 +13,7 @@ use lakesync::stamp::Stamp;
 use lakesync::value::Value;
 use proptest::prelude::*;
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 #[test]
 fn deltas_have_the_ids_of_the_model() {
@@ -20,6 +21,23 @@ fn deltas_have_the_ids_of_the_model() {
         for wanted in items(&case["deltas"]) {
             assert_eq!(delta(wanted).id().to_string(), text(&wanted["id"]), "case {at}: {wanted}");
         }
+    }
+}
+
+#[test]
+fn values_and_deltas_have_the_canonical_bytes_of_the_model() {
+    let vectors = read("delta_id.json");
+    let (values, deltas) = (items(&vectors["values"]), items(&vectors["deltas"]));
+    assert!(20 <= values.len() && 5 <= deltas.len(), "vectors are missing");
+    for wanted in values {
+        let mut canonical = Vec::new();
+        value(wanted).encode(&mut canonical);
+        assert_eq!(hex(&canonical), text(&wanted["canonical"]), "{wanted}");
+    }
+    for wanted in deltas {
+        let id = delta(wanted).id();
+        assert_eq!(id.to_string(), text(&wanted["id"]), "{wanted}");
+        assert_eq!(Sha256::digest(unhex(text(&wanted["canonical"])))[..], id.0, "{wanted}");
     }
 }
 
@@ -140,9 +158,16 @@ fn delta(json: &Json) -> Delta {
 }
 
 fn cell(json: &Json) -> Cell {
+    Cell { column: parsed(&json["name"]), value: value(json) }
+}
+
+/// The value that stands under the name of its kind, whatever stands beside it.
+fn value(json: &Json) -> Value {
     let fields = json.as_object().expect("a cell");
-    let (kind, data) = fields.iter().find(|(kind, _)| *kind != "name").expect("a value");
-    let value = match kind.as_str() {
+    let beside = ["name", "canonical"];
+    let mut found = fields.iter().filter(|(kind, _)| !beside.contains(&kind.as_str()));
+    let (kind, data) = found.next().expect("a value");
+    match kind.as_str() {
         "null" => Value::Null,
         "bool" => Value::Bool(data.as_bool().expect("a truth value")),
         "int64" => Value::Int64(parsed(data)),
@@ -157,14 +182,17 @@ fn cell(json: &Json) -> Cell {
         "date" => Value::Date(parsed(data)),
         "uuid" => Value::Uuid(unhex(text(data)).try_into().expect("16 bytes")),
         other => panic!("an unknown kind: {other}"),
-    };
-    Cell { column: parsed(&json["name"]), value }
+    }
+}
+
+fn read(name: &str) -> Json {
+    let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+    let vectors = fs::read(path).expect("a file of vectors");
+    serde_json::from_slice(&vectors).expect("JSON")
 }
 
 fn load(name: &str) -> Vec<Json> {
-    let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
-    let cases = fs::read(path).expect("a file of vectors");
-    let cases: Vec<Json> = serde_json::from_slice(&cases).expect("a list of cases");
+    let Json::Array(cases) = read(name) else { panic!("{name} holds no list of cases") };
     assert!(100 <= cases.len(), "{name} holds {} cases only", cases.len());
     cases
 }

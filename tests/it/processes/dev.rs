@@ -118,6 +118,26 @@ macro_rules! services_by {
 }
 
 #[tokio::test]
+async fn reflection_knows_the_details_of_refusals() {
+    use v1::server_reflection_client::ServerReflectionClient;
+    use v1::server_reflection_request::MessageRequest;
+    use v1::server_reflection_response::MessageResponse;
+    let (_place, served, _) = start_dev("--scope \"sync admin\"").await;
+    let channel = served.client("anybody").await.channel;
+    for name in ["google.rpc.ErrorInfo", "google.rpc.RetryInfo", "google.rpc.BadRequest"] {
+        let message_request = Some(MessageRequest::FileContainingSymbol(name.to_owned()));
+        let request = v1::ServerReflectionRequest { message_request, ..Default::default() };
+        let mut client = ServerReflectionClient::new(channel.clone());
+        let answer = within(client.server_reflection_info(once(request))).await.expect("answered");
+        let answer = within(answer.into_inner().message()).await.expect("open").expect("one");
+        match answer.message_response {
+            Some(MessageResponse::FileDescriptorResponse(_)) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn reflection_speaks_both_versions() {
     let (_place, served, _) = start_dev("--scope \"sync admin\"").await;
     for services in [services_by!(v1, served), services_by!(v1alpha, served)] {

@@ -72,7 +72,8 @@ async fn running(url: String, token: Option<String>, to: PathBuf) -> Result<(), 
     let mut operator = Operator::connect(url, token).await?;
     let request = operator.request(BackupRequest {});
     let answer = operator.admin.backup(request).await;
-    let mut answers = answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?.into_inner();
+    let mut answers =
+        answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?.into_inner();
     let (sender, mut pieces) = mpsc::channel::<Result<Bytes, StoreError>>(PIECES_MAX);
     let written = tokio::task::spawn_blocking(move || {
         EmbeddedStore::write_copy(&to, std::iter::from_fn(move || pieces.blocking_recv()))
