@@ -4,7 +4,7 @@
 //! SERVING only while calls can succeed.
 
 mod descriptors;
-mod listener;
+pub mod listener;
 mod ops;
 mod settings;
 

@@ -27,6 +27,10 @@ use places::Crowded;
 
 /// How long to wait after the system could not give us a connection.
 const BACK_OFF: Duration = Duration::from_millis(200);
+/// The real server's defaults.
+const BARE_PING_INTERVAL: Duration = Duration::from_secs(60);
+/// See [`BARE_PING_INTERVAL`].
+const BARE_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often one kind of trouble is logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
@@ -91,6 +95,23 @@ pub(super) async fn serve<S, B>(
     // Whoever connects from now on is refused by the system, and goes elsewhere.
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Serves `service` for ever, on a listener that is set up as the real server's and accepts any number
+/// of connections: what a yardstick of the same work needs.
+pub async fn serve_bare<S>(listener: TcpListener, service: S)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let places = Places::new(Bounds { all: usize::MAX, each_address: usize::MAX });
+    // It is never told to stop, and says so as long as it is held.
+    let going_on = watch::Sender::new(false);
+    let liveness = Liveness { ping_interval: BARE_PING_INTERVAL, ping_timeout: BARE_PING_TIMEOUT };
+    serve(listener, service, Arc::new(places), liveness, going_on.subscribe()).await;
 }
 
 /// Resolves when the server stops.

@@ -21,7 +21,7 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService};
+use tonic::server::Grpc;
 use tower::Service;
 
 use self::disk::Disk;
@@ -58,10 +58,8 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), Exit> {
     let address = socket.local_addr().map_err(Exit::unavailable)?;
     writeln!(std::io::stdout(), "{READY}{address}").map_err(Exit::input_output)?;
     let gone = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let serving =
-        listener::settings().add_service(yardstick).serve_with_incoming(listener::incoming(socket));
     tokio::select! {
-        served = serving => served.map_err(Exit::unavailable),
+        () = listener::serve_bare(socket, yardstick) => Err(Exit::unavailable("it ended by itself")),
         _ = gone => Ok(()),
     }
 }
@@ -70,10 +68,6 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), Exit> {
 struct Yardstick {
     disk: Disk,
     answers: Arc<[Bytes]>,
-}
-
-impl NamedService for Yardstick {
-    const NAME: &'static str = "lakesync.v1.SyncService";
 }
 
 impl Service<Request<Body>> for Yardstick {
