@@ -74,6 +74,7 @@ unsupported! {
     delete_gateway(DeleteGatewayRequest) -> DeleteGatewayResponse;
     put_sync_rules(PutSyncRulesRequest) -> PutSyncRulesResponse;
     get_sync_rules(GetSyncRulesRequest) -> GetSyncRulesResponse;
+    delete_sync_rules(DeleteSyncRulesRequest) -> DeleteSyncRulesResponse;
     explain_access(ExplainAccessRequest) -> ExplainAccessResponse;
     revoke_subject(RevokeSubjectRequest) -> RevokeSubjectResponse;
     flush(FlushRequest) -> FlushResponse;
