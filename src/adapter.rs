@@ -19,7 +19,7 @@ pub mod conformance;
 mod history;
 
 pub use batch::{BadBatch, Batch, Commit};
-pub use capacity::{Capacity, JsonCapacity, Shortage, has_small_numbers};
+pub use capacity::{Capacity, JsonCapacity, Reserved, Shortage, has_small_numbers};
 pub use history::{Change, Place};
 
 /// A backend that keeps the rows of one gateway.
@@ -125,6 +125,10 @@ pub enum AdapterError {
     /// The backend is away or failed. Whether a write landed is unknown: back off, then repeat it.
     #[error("the backend is unavailable: {0}")]
     Unavailable(String),
+    /// Somebody else holds what is to be written or altered, or the backend needs longer than it was
+    /// given. Nothing was done, or it is undone: repeat it, and leave others room meanwhile.
+    #[error("the backend is busy: {0}")]
+    Busy(String),
     /// The batch begins beyond the watermark, as it does for a backend put back to an older state.
     /// Read the watermark and resume from there.
     #[error("the batch begins at {first}, but the backend's watermark is {watermark}")]
@@ -145,8 +149,8 @@ pub enum AdapterError {
         /// The column.
         column: ColumnName,
     },
-    /// A value of another kind than its column's.
-    #[error("table {table}, row {row_id}: column {column} is {wanted} and can't hold {found}")]
+    /// A value of another kind than its column's. Which row it is, is not for a log.
+    #[error("table {table}: column {column} is {wanted} and can't hold {found}")]
     Unfit {
         /// The table.
         table: TableName,
@@ -170,7 +174,7 @@ pub enum AdapterError {
 impl Classify for AdapterError {
     fn reason(&self) -> Reason {
         match self {
-            Self::Unavailable(_) | Self::Gap { .. } => Reason::StoreUnavailable,
+            Self::Unavailable(_) | Self::Busy(_) | Self::Gap { .. } => Reason::StoreUnavailable,
             Self::UnknownTable(_)
             | Self::UnknownColumn { .. }
             | Self::Unfit { .. }

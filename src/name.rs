@@ -11,6 +11,8 @@ use crate::limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX, ROW_ID_BYTES_MAX};
 
 /// The prefix of names LakeSync keeps for itself, in any case.
 pub const RESERVED_PREFIX: &str = "_lakesync";
+/// The prefix of names that SQLite keeps for its own tables, in any case: no replica could have one.
+const SQLITE_PREFIX: &str = "sqlite_";
 
 /// A text that is no legal identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +88,7 @@ names! {
     /// The name of a gateway: one log with one sequence of positions, and the unit of isolation.
     Gateway, "gateway name", "[a-z][a-z0-9-]{0,62}", legal_gateway;
     /// The name of a table. Names that differ only in case are the same table.
-    TableName, "table name", "[A-Za-z_][A-Za-z0-9_]{0,62}, not beginning with _lakesync", legal_name;
+    TableName, "table name", "[A-Za-z_][A-Za-z0-9_]{0,62}, beginning neither with _lakesync nor with sqlite_", legal_table;
     /// The name of a column. Names that differ only in case are the same column.
     ColumnName, "column name", "[A-Za-z_][A-Za-z0-9_]{0,62}, not beginning with _lakesync", legal_name;
     /// A row's primary key as text, unique in its table and compared bytewise.
@@ -101,12 +103,20 @@ fn legal_gateway(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+fn legal_table(text: &str) -> bool {
+    legal_name(text) && !begins_with(text, SQLITE_PREFIX)
+}
+
 fn legal_name(text: &str) -> bool {
-    let reserved = text.get(..RESERVED_PREFIX.len());
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && !reserved.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX))
+        && !begins_with(text, RESERVED_PREFIX)
+}
+
+/// Whether `text` begins so, in any case.
+fn begins_with(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 fn legal_row_id(text: &str) -> bool {
@@ -168,6 +178,10 @@ mod tests {
         ] {
             assert_eq!(TableName::parse(text).is_ok(), legal, "table {text:?}");
             assert_eq!(ColumnName::parse(text).is_ok(), legal, "column {text:?}");
+        }
+        for text in ["sqlite_stat1", "SQLite_x", "sqlite_"] {
+            assert!(TableName::parse(text).is_err(), "table {text:?}");
+            assert!(ColumnName::parse(text).is_ok(), "column {text:?}");
         }
         for (text, legal) in [
             ("main", true),

@@ -76,6 +76,11 @@ impl ColumnType {
         })
     }
 
+    /// Whether every value of this type is, or has an exact form as, a value of `wider`.
+    pub fn widens_to(self, wider: Self) -> bool {
+        evolve::widens(self, wider)
+    }
+
     /// Whether `value` may stand in a column of this type.
     pub fn fits(self, value: &Value) -> bool {
         match (self, value) {

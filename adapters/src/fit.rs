@@ -76,7 +76,7 @@ pub(crate) fn grown(held: &Schema, newer: &[&TableSchema]) -> Schema {
 }
 
 /// Somebody's column in the place of one that is new.
-pub(crate) fn taken(table: &TableSchema, column: &ColumnName) -> AdapterError {
+pub(crate) fn taken(table: &TableSchema, column: &str) -> AdapterError {
     AdapterError::Mismatch(format!(
         "table {} has a column {column} that was not synced and holds values; rename it, or empty it",
         table.table

@@ -12,6 +12,7 @@ mod fit;
 mod sql;
 
 pub mod pace;
+pub use sql::render as shown;
 
 pub mod memory;
 pub mod mysql;

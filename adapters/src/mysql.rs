@@ -18,6 +18,7 @@ use sqlx::mysql::MySqlConnection;
 
 mod alter;
 mod engine;
+mod errors;
 mod history;
 mod inspect;
 mod install;
@@ -32,10 +33,17 @@ mod version;
 mod write;
 
 pub use crate::sql::server::Options;
-pub use options::BadOptions;
+pub use options::{BadOptions, check_url};
 
 /// One MySQL or MariaDB server, whose connections the adapters of its databases share.
 pub type Server = crate::sql::server::Server<MySqlConnection>;
 
 /// One gateway's rows in one database of a MySQL or MariaDB server.
 pub type MySql = crate::sql::adapter::SqlAdapter<engine::MySqlEngine>;
+
+impl MySql {
+    /// What is not shown as it was declared and pushed, for people; nothing if all is.
+    pub fn troubles(&self) -> Vec<String> {
+        self.backend().troubles()
+    }
+}

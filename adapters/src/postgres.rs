@@ -12,6 +12,7 @@
 use sqlx::postgres::PgConnection;
 
 mod alter;
+mod check;
 mod copy;
 mod engine;
 mod history;
@@ -27,10 +28,17 @@ mod upsert;
 mod write;
 
 pub use crate::sql::server::Options;
-pub use options::BadOptions;
+pub use options::{BadOptions, check_url};
 
 /// One Postgres database, whose connections the adapters of its schemas share.
 pub type Server = crate::sql::server::Server<PgConnection>;
 
 /// One gateway's rows in one schema of a Postgres database.
 pub type Postgres = crate::sql::adapter::SqlAdapter<engine::PostgresEngine>;
+
+impl Postgres {
+    /// What is not shown as it was declared and pushed, for people; nothing if all is.
+    pub fn troubles(&self) -> Vec<String> {
+        self.backend().troubles()
+    }
+}

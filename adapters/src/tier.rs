@@ -217,7 +217,7 @@ impl Adapter for Tier {
     async fn prepare(&self, schema: &Schema) -> Result<(), AdapterError> {
         let is_new = !fit::newer(&self.hot.schema().await?, schema)?.is_empty();
         match self.prepare_cold(schema).await {
-            Err(AdapterError::Unavailable(_)) if !is_new => {}
+            Err(AdapterError::Unavailable(_) | AdapterError::Busy(_)) if !is_new => {}
             prepared => prepared?,
         }
         self.hot.prepare(schema).await

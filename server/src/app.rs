@@ -10,7 +10,6 @@ mod settings;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,14 +166,13 @@ impl App {
         let backends = backends::build(&config.backends, &clock)?;
         let sockets = Sockets::bind(&config).await?;
         Secret::load(&config.data)?;
-        let data: PathBuf = config.data.clone();
+        let data = config.data.clone();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data, options));
         let store = opened.await.expect("BUG: opening the store panicked")?;
-        Self::build(
-            config,
-            sockets,
-            Parts { store: Arc::new(store), clock, backends, planted: None },
-        )
+        let parts = Parts { store: Arc::new(store), clock, backends, planted: None };
+        let app = Self::build(config, sockets, parts)?;
+        app.flush.greet().await;
+        Ok(app)
     }
 
     /// Like [`start`](App::start), of parts of the caller's.

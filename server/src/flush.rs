@@ -18,12 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use lakesync::adapter::{Adapter, AdapterError, Capacity};
 use lakesync::clock::WallClock;
 use lakesync::error::{Classify, Reason};
 use lakesync::name::{self, Position};
 use lakesync::schema::{Schema, TableSchema};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +34,11 @@ pub use policy::Policy;
 use crate::gateway::{Gateway, Gateways, Progress};
 use crate::store::StoreError;
 use flusher::Flusher;
+
+/// How long a server that starts waits for its backends to say whether they will do.
+const GREET_MAX: Duration = Duration::from_secs(2);
+/// What is said of one that will not, or not yet.
+const UNUSABLE: &str = "a backend can't be used now; pushes are taken, and flushed once it can";
 
 /// How many gateways write to one backend at the same time. Each holds a batch in memory.
 const WRITERS_MAX: usize = 4;
@@ -105,6 +112,20 @@ impl Backend {
     /// Its name, as in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Asks whether it answers, takes us and will do, and tells the log if not. What is wrong with a
+    /// URL is known so before the first row waits for it.
+    async fn greet(&self) {
+        let any = name::Gateway::parse("a").expect("BUG: an illegal name");
+        // What no gateway of this name may have, another may.
+        let Ok(adapter) = (self.open)(&any, &mut Vec::new()) else { return };
+        let backend = &self.name;
+        match timeout(GREET_MAX, adapter.health()).await {
+            Ok(Ok(())) => tracing::debug!(%backend, "it answers"),
+            Ok(Err(error)) => tracing::warn!(%backend, %error, "{UNUSABLE}"),
+            Err(_) => tracing::warn!(%backend, error = "no answer yet", "{UNUSABLE}"),
+        }
     }
 
     /// What it can hold.
@@ -217,6 +238,11 @@ impl Flush {
             let (gateway, name) = (gateway.clone(), Arc::clone(&backend.name));
             opened.map_err(|what| NoPlace { gateway, name, what })
         })
+    }
+
+    /// Tells the log of backends that can't be used now. Returns soon, whether they answer or not.
+    pub async fn greet(&self) {
+        join_all(self.backends.iter().map(Backend::greet)).await;
     }
 
     /// From now on every gateway that opens is flushed.
@@ -335,7 +361,18 @@ enum Failure {
     Store(#[from] StoreError),
 }
 
+/// How long to leave alone what somebody else holds: whoever waits behind us passes meanwhile.
+const REST: Duration = Duration::from_secs(3);
+
 impl Failure {
+    /// How long to pause at least before it is tried again.
+    fn rest(&self) -> Duration {
+        match self {
+            Self::Backend(AdapterError::Busy(_)) => REST,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether what the backend holds may be somebody else's: then nothing is to be changed there.
     fn is_foreign(&self) -> bool {
         matches!(self, Self::Foreign | Self::Ahead(_) | Self::Unusable(_))

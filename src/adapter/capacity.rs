@@ -2,6 +2,7 @@
 //! hold, before it is in any log.
 
 use crate::limits::COLUMNS_MAX;
+use crate::name::ColumnName;
 use crate::schema::{ColumnType, TableSchema};
 use crate::value::Value;
 
@@ -20,6 +21,15 @@ pub struct Capacity {
     pub json: Option<JsonCapacity>,
     /// How many columns a table may have beside its key, for every row to fit.
     pub columns_max: usize,
+    /// The names that no column may have there.
+    pub reserved: Reserved,
+}
+
+/// Names of columns that kinds of databases keep for themselves, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    postgres: bool,
+    mysql: bool,
 }
 
 /// What a backend that looks into JSON documents can hold: numbers that a double holds, strings of
@@ -56,6 +66,9 @@ pub enum Shortage {
     /// A table of too many columns.
     #[error("more than {0} columns in a table")]
     Columns(usize),
+    /// A column's name that a database keeps for itself.
+    #[error("a column of the name {0}, which the database keeps for itself; choose another name")]
+    Reserved(&'static str),
 }
 
 impl Capacity {
@@ -67,6 +80,7 @@ impl Capacity {
         dates: (i32::MIN, i32::MAX),
         json: None,
         columns_max: COLUMNS_MAX,
+        reserved: Reserved::NONE,
     };
 
     /// What both of two backends can hold.
@@ -89,6 +103,7 @@ impl Capacity {
             dates: (self.dates.0.max(other.dates.0), self.dates.1.min(other.dates.1)),
             json,
             columns_max: self.columns_max.min(other.columns_max),
+            reserved: self.reserved.with(other.reserved),
         }
     }
 
@@ -116,39 +131,81 @@ impl Capacity {
         }
     }
 
-    /// Whether every row of a table fits.
-    pub fn check_table(&self, table: &TableSchema) -> Result<(), Shortage> {
-        match table.columns.len() <= self.columns_max {
-            true => Ok(()),
-            false => Err(Shortage::Columns(self.columns_max)),
+    /// Whether every row of a table can be shown whole. What was there `before` the backend was
+    /// configured is refused no more.
+    pub fn check_table(
+        &self,
+        table: &TableSchema,
+        before: Option<&TableSchema>,
+    ) -> Result<(), Shortage> {
+        let count = before.map_or(0, |before| before.columns.len());
+        if self.columns_max.max(count) < table.columns.len() {
+            return Err(Shortage::Columns(self.columns_max));
         }
+        let is_new = |name: &&ColumnName| {
+            before.is_none_or(|before| before.key != **name && before.column(name).is_none())
+        };
+        let names = table.columns.iter().map(|column| &column.name).chain([&table.key]);
+        match names.filter(is_new).find_map(|name| self.reserved.find(name.as_str())) {
+            Some(name) => Err(Shortage::Reserved(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Reserved {
+    /// No name.
+    pub const NONE: Self = Self { postgres: false, mysql: false };
+    /// The system columns of every table in Postgres.
+    pub const POSTGRES: Self = Self { postgres: true, mysql: false };
+    /// The hidden columns of InnoDB, which are those of tables in MySQL and MariaDB. The last one is
+    /// of older servers.
+    pub const MYSQL: Self = Self { postgres: false, mysql: true };
+
+    const NAMES_OF_POSTGRES: [&str; 6] = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
+    const NAMES_OF_MYSQL: [&str; 5] =
+        ["db_row_id", "db_trx_id", "db_roll_ptr", "fts_doc_id", "db_mix_id"];
+
+    /// The names of both.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self { postgres: self.postgres || other.postgres, mysql: self.mysql || other.mysql }
+    }
+
+    /// The name as it is reserved, if it is.
+    pub fn find(self, name: &str) -> Option<&'static str> {
+        let of = |is_kept: bool, names: &'static [&'static str]| if is_kept { names } else { &[] };
+        let postgres = of(self.postgres, &Self::NAMES_OF_POSTGRES);
+        let mut names = postgres.iter().chain(of(self.mysql, &Self::NAMES_OF_MYSQL));
+        names.find(|reserved| reserved.eq_ignore_ascii_case(name)).copied()
     }
 }
 
 impl JsonCapacity {
     fn check(self, text: &str) -> Result<(), Shortage> {
+        // Before it is parsed, which ends at a depth of its own.
+        if self.depth_max < depth(text) {
+            return Err(Shortage::Depth(self.depth_max));
+        }
         let document = serde_json::from_str(text).map_err(|_| Shortage::Json)?;
         if !has_small_numbers(text) {
             return Err(Shortage::Json);
         }
-        self.walk(&document, 0)
+        self.walk(&document)
     }
 
-    fn walk(self, value: &serde_json::Value, depth: usize) -> Result<(), Shortage> {
+    fn walk(self, value: &serde_json::Value) -> Result<(), Shortage> {
         use serde_json::Value::{Array, Object, String};
         let text = |text: &str| match self.nul || !text.contains('\0') {
             true => Ok(()),
             false => Err(Shortage::Nul),
         };
-        if matches!(value, Array(_) | Object(_)) && self.depth_max <= depth {
-            return Err(Shortage::Depth(self.depth_max));
-        }
         match value {
             String(held) => text(held),
-            Array(items) => items.iter().try_for_each(|item| self.walk(item, depth + 1)),
+            Array(items) => items.iter().try_for_each(|item| self.walk(item)),
             Object(members) => members.iter().try_for_each(|(name, member)| {
                 text(name)?;
-                self.walk(member, depth + 1)
+                self.walk(member)
             }),
             _ => Ok(()),
         }
@@ -180,6 +237,28 @@ pub fn has_small_numbers(text: &str) -> bool {
     true
 }
 
+/// How many arrays and objects stand in each other in a JSON document.
+fn depth(text: &str) -> usize {
+    let (mut now, mut most, mut rest) = (0_usize, 0, text);
+    while let Some(at) = rest.find(['"', '[', ']', '{', '}']) {
+        rest = &rest[at..];
+        let token = match rest.as_bytes()[0] {
+            b'"' => string_len(rest),
+            b'[' | b'{' => {
+                now += 1;
+                most = most.max(now);
+                1
+            }
+            _ => {
+                now = now.saturating_sub(1);
+                1
+            }
+        };
+        rest = &rest[token..];
+    }
+    most
+}
+
 /// The length of the JSON string that `text` begins with, quotes included.
 fn string_len(text: &str) -> usize {
     let mut is_escaped = false;
@@ -202,7 +281,47 @@ mod tests {
         dates: (-7, 7),
         json: Some(JsonCapacity { nul: false, depth_max: 2 }),
         columns_max: 1,
+        reserved: Reserved::POSTGRES,
     };
+
+    fn table(key: &str, columns: &[&str]) -> TableSchema {
+        let proposal = crate::schema::Proposal {
+            table: "t".parse().expect("legal"),
+            key: key.parse().expect("legal"),
+            columns: columns
+                .iter()
+                .map(|name| (name.parse().expect("legal"), ColumnType::Int64))
+                .collect(),
+            primary_key: Vec::new(),
+        };
+        let schema = crate::schema::Schema::default().evolve(&[proposal]).expect("a table");
+        schema.tables().next().map(|table| (**table).clone()).expect("a table")
+    }
+
+    #[test]
+    fn tables_that_can_t_be_shown_whole_are_refused_when_they_are_declared() {
+        let (legal, wide) = (table("id", &["a"]), table("id", &["a", "b"]));
+        let (named, keyed) = (table("id", &["XMin"]), table("ctid", &["a"]));
+        let three = table("id", &["a", "b", "c"]);
+        for (wanted, before, told) in [
+            (&legal, None, None),
+            (&wide, None, Some(Shortage::Columns(1))),
+            (&named, None, Some(Shortage::Reserved("xmin"))),
+            (&keyed, None, Some(Shortage::Reserved("ctid"))),
+            (&named, Some(&legal), Some(Shortage::Reserved("xmin"))),
+            (&three, Some(&wide), Some(Shortage::Columns(1))),
+            // What was there before the backend was.
+            (&wide, Some(&wide), None),
+            (&named, Some(&named), None),
+            (&keyed, Some(&keyed), None),
+        ] {
+            assert_eq!(NARROW.check_table(wanted, before).err(), told, "{wanted:?}");
+            assert_eq!(Capacity::ALL.check_table(wanted, before), Ok(()), "{wanted:?}");
+        }
+        let both = Reserved::MYSQL.with(Reserved::POSTGRES);
+        assert_eq!(both.find("DB_Row_Id"), Some("db_row_id"));
+        assert_eq!((Reserved::MYSQL.find("xmin"), both.find("oid")), (None, None));
+    }
 
     #[test]
     fn what_does_not_fit_is_named() {
@@ -222,6 +341,12 @@ mod tests {
             (ColumnType::Date, Value::Date(7), None),
             (ColumnType::Json, json(r#"{"a":[1]}"#), None),
             (ColumnType::Json, json(r#"{"a":[[1]]}"#), Some(Shortage::Depth(2))),
+            (ColumnType::Json, json(r#"["[[[", {"{": "]\"["}]"#), None),
+            (
+                ColumnType::Json,
+                json(&("[".repeat(500) + &"]".repeat(500))),
+                Some(Shortage::Depth(2)),
+            ),
             (ColumnType::Json, json(r#"["\u0000"]"#), Some(Shortage::Nul)),
             (ColumnType::Json, json(r#"{"\u0000":1}"#), Some(Shortage::Nul)),
             (ColumnType::Json, json(r#""\ud800""#), Some(Shortage::Json)),

@@ -4,6 +4,7 @@
 mod cells;
 mod configured;
 mod faults;
+mod guests;
 mod history;
 mod imported;
 mod killed;

@@ -1,11 +1,12 @@
 //! How MySQL and MariaDB make and alter tables.
 
-use lakesync::schema::{Column, ColumnType, TableSchema};
+use lakesync::schema::ColumnType;
 
 use super::names::quoted;
 use super::types::Flavour;
 use crate::sql::alter::{Found, Relation, Step, Tables};
 use crate::sql::names::Names;
+use crate::sql::shown::{Shown, ShownColumn};
 
 /// The tables of one database.
 pub(super) struct MySqlTables<'n> {
@@ -56,25 +57,24 @@ impl Tables for MySqlTables<'_> {
         Ok(())
     }
 
-    fn create(&self, wanted: &TableSchema) -> String {
-        let key =
-            format!("{} {} NOT NULL PRIMARY KEY", quoted(wanted.key.as_str()), self.flavour.key());
-        let column = |column: &Column| {
-            format!(", {} {} NULL", quoted(column.name.as_str()), self.flavour.sql(column.kind))
+    fn create(&self, wanted: &Shown<'_>) -> String {
+        let key = format!("{} {} NOT NULL PRIMARY KEY", quoted(&wanted.key), self.flavour.key());
+        let column = |column: &ShownColumn<'_>| {
+            format!(", {} {} NULL", quoted(&column.name), self.flavour.sql(column.kind))
         };
         let columns: String = wanted.columns.iter().map(column).collect();
-        let table = self.names.synced(&wanted.table);
+        let table = self.names.synced(wanted.table);
         let collation = self.flavour.collation();
         format!(
             "CREATE TABLE {table} ({key}{columns}) ENGINE = InnoDB ROW_FORMAT = DYNAMIC COLLATE {collation}"
         )
     }
 
-    fn alter(&self, wanted: &TableSchema, found: &Relation, steps: &[Step<'_>]) -> Vec<String> {
+    fn alter(&self, wanted: &Shown<'_>, found: &Relation, steps: &[Step<'_>]) -> Vec<String> {
         let (mut actions, mut added, mut filled) = (Vec::new(), Vec::new(), Vec::new());
         for (nth, step) in steps.iter().enumerate() {
             let (Step::Add(column) | Step::Widen(column, _)) = step;
-            let (name, kind) = (quoted(column.name.as_str()), self.flavour.sql(column.kind));
+            let (name, kind) = (quoted(&column.name), self.flavour.sql(column.kind));
             let converted = match step {
                 Step::Add(_) => {
                     actions.push(format!("ADD COLUMN {name} {kind} NULL"));
@@ -92,7 +92,7 @@ impl Tables for MySqlTables<'_> {
             actions.push(format!("DROP COLUMN {name}"));
             actions.push(format!("CHANGE COLUMN {new} {name} {kind} NULL"));
         }
-        let table = self.names.synced(&wanted.table);
+        let table = self.names.synced(wanted.table);
         // Left by one that failed.
         let stale = found.columns.iter().filter(|found| found.name.starts_with(FILLED));
         let stale = stale.map(|found| format!("DROP COLUMN {}", quoted(&found.name))).collect();

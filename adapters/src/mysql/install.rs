@@ -10,6 +10,7 @@ use super::engine::MySqlEngine;
 use super::statement::Statement;
 use super::types::Flavour;
 use super::version::flavour;
+use crate::sql::busy::LOCK_WAIT;
 use crate::sql::error::Failure;
 use crate::sql::install::Installs;
 use crate::sql::names::{COLUMNS, HISTORY, META, ROWS, TABLES, WATERMARKS};
@@ -45,6 +46,8 @@ impl Installs for MySqlEngine {
         let meta = self.names.own(META);
         let sql = format!("SELECT format, generation FROM {meta} WHERE one = 1 FOR UPDATE");
         let Some(row) = Statement::kept(sql).row(connection).await? else { return Ok(None) };
+        // Whoever else wrote here was one of us. From now on it may be anybody.
+        self.wait_for_rows(connection, LOCK_WAIT).await?;
         Ok(Some((row.try_get(0)?, row.try_get(1)?)))
     }
 }

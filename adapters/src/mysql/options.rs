@@ -6,6 +6,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use super::engine::MySqlEngine;
 use super::names::names;
 use super::{MySql, Options, Server};
+use crate::sql::url;
 
 /// What makes no adapter. Says nothing of the URL, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,19 +14,39 @@ pub enum BadOptions {
     /// A URL that can't be read.
     #[error("the url is none of MySQL: mysql://user:password@host:port")]
     Url,
+    /// A way to encrypt that the driver does not know.
+    #[error("ssl-mode in the url must be one of: {}", SSL_MODES.join(", "))]
+    SslMode,
     /// A name that MySQL would refuse, or has for itself.
     #[error("{0:?} is no name for a database of ours: 1 to 64 characters, none of MySQL's own")]
     Database(String),
 }
 
+const SCHEMES: [&str; 2] = ["mysql://", "mariadb://"];
+/// How a connection may be encrypted.
+const SSL_MODES: [&str; 5] = ["disabled", "preferred", "required", "verify_ca", "verify_identity"];
+
+/// Whether a URL can be read, and else what is wrong with it.
+pub fn check_url(url: &str) -> Result<(), BadOptions> {
+    parsed(url).map(drop)
+}
+
+fn parsed(url: &str) -> Result<MySqlConnectOptions, BadOptions> {
+    let is_ours = SCHEMES.iter().any(|scheme| url.starts_with(scheme));
+    if !is_ours {
+        return Err(BadOptions::Url);
+    }
+    url.parse().map_err(|_| match url::has_legal(url, &["sslmode", "ssl-mode"], &SSL_MODES) {
+        true => BadOptions::Url,
+        false => BadOptions::SslMode,
+    })
+}
+
 impl Server {
     /// The server that `options` name. Nothing connects before there is something to ask.
     pub fn new(options: Options) -> Result<Self, BadOptions> {
-        let is_ours =
-            ["mysql://", "mariadb://"].iter().any(|scheme| options.url.starts_with(scheme));
-        let parsed = options.url.parse::<MySqlConnectOptions>().ok().filter(|_| is_ours);
+        let parsed = parsed(&options.url)?;
         // Modes are set where they matter; statements are ours to log, not the driver's.
-        let parsed = parsed.ok_or(BadOptions::Url)?;
         let parsed = parsed.pipes_as_concat(false).no_engine_substitution(false).timezone(None);
         let parsed = parsed.disable_statement_logging();
         let name = match parsed.get_socket() {
@@ -61,6 +82,10 @@ mod tests {
             let error = Server::new(Options::new(url)).expect_err("no url");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+        let url = "mysql://ann:s3cret@db.example/site?ssl-mode=on";
+        let error = Server::new(Options::new(url)).expect_err("no mode").to_string();
+        assert!(error.contains("disabled, preferred, required"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
 
     #[test]

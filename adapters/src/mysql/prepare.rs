@@ -12,15 +12,18 @@ use super::engine::MySqlEngine;
 use super::install::ALONE;
 use super::read::text;
 use super::statement::{Insert, Parameter, Statement};
+use super::types::CAPACITY;
 use super::version::flavour;
 use crate::fit;
 use crate::sql::alter::{Alteration, alteration};
 use crate::sql::backend::Backend;
+use crate::sql::busy::{ALTER_WAIT, LOCK_WAIT};
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, TABLES};
 use crate::sql::prepare::Prepares;
 use crate::sql::script::Script;
+use crate::sql::shown::Shown;
 use crate::sql::watch::{Worker, WorkerName};
 
 /// The server that is connected to.
@@ -45,7 +48,9 @@ impl Prepares for MySqlEngine {
         let alterations = backend.plan(&mut session, &catalogue, &newer).await?;
         // Each of these commits. Whoever writes meanwhile writes what was prepared before, which
         // the tables keep.
-        backend.alter(&mut session, &alterations).await?;
+        backend.engine.wait_for_tables(&mut session, ALTER_WAIT).await?;
+        backend.alter(&mut session, &newer, &alterations).await?;
+        backend.engine.wait_for_tables(&mut session, LOCK_WAIT).await?;
         session.script("START TRANSACTION").await?;
         backend.lock(&mut session).await?;
         backend.conclude(&mut session, &catalogue, &newer, &alterations).await?;
@@ -77,7 +82,8 @@ impl Prepares for MySqlEngine {
         let found = self.inspect(connection).await?;
         let plan = |wanted: &&TableSchema| {
             let held = held.table(&wanted.table).map(Arc::as_ref);
-            Ok(alteration(&tables, wanted, held, found.of(&wanted.table))?)
+            let shown = Shown::of(wanted, &CAPACITY);
+            Ok(alteration(&tables, &shown, held, found.of(&wanted.table))?)
         };
         newer.iter().map(plan).collect()
     }

@@ -5,7 +5,6 @@ use lakesync::adapter::Place;
 use lakesync::delta::Delta;
 use lakesync::name::RowId;
 use lakesync::row::Row;
-use lakesync::schema::TableSchema;
 use sqlx::mysql::MySqlConnection;
 
 use super::names::quoted;
@@ -17,6 +16,7 @@ use crate::sql::exact;
 use crate::sql::merge::Changed;
 use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::render;
+use crate::sql::shown::Shown;
 
 /// How long a row may be where people look, since a statement must carry it whole. Escapes make some
 /// values several times as long as they are: those that do not fit are NULL.
@@ -26,16 +26,16 @@ const SHOWN_BYTES_MAX: usize = 4 << 20;
 pub(super) async fn rows(
     connection: &mut MySqlConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
     rows: &[(&RowId, &Row)],
     is_new: bool,
 ) -> Result<(), Failure> {
-    let key = quoted(table.key.as_str());
-    let columns: Vec<_> = table.columns.iter().map(|column| quoted(column.name.as_str())).collect();
+    let key = quoted(&table.key);
+    let columns: Vec<_> = table.columns.iter().map(|column| quoted(&column.name)).collect();
     let listed: String = columns.iter().map(|name| format!(", {name}")).collect();
     let sets: String = columns.iter().map(|name| format!(", {name} = VALUES({name})")).collect();
     let insert = Insert {
-        head: format!("INSERT INTO {} ({key}{listed})", names.synced(&table.table)),
+        head: format!("INSERT INTO {} ({key}{listed})", names.synced(table.table)),
         // A unique index that somebody added may find another row instead, which would be written
         // over in silence. A key can't be NULL, so that is an error.
         tail: unless(is_new, || {
@@ -47,10 +47,10 @@ pub(super) async fn rows(
     Ok(insert.run(connection, shown).await?)
 }
 
-fn shown<'r>(table: &'r TableSchema, row_id: &'r RowId, row: &'r Row) -> Vec<Parameter<'r>> {
+fn shown<'r>(table: &Shown<'_>, row_id: &'r RowId, row: &'r Row) -> Vec<Parameter<'r>> {
     let mut bytes = 0;
     let cells = table.columns.iter().map(|column| {
-        let value = row.cell(&column.name).map(|cell| &cell.value);
+        let value = row.cell(column.column).map(|cell| &cell.value);
         let value = value.and_then(|value| render(&DIALECT, column.kind, value));
         let shown = Parameter::shown(value);
         if SHOWN_BYTES_MAX < bytes + shown.size() {
@@ -66,11 +66,11 @@ fn shown<'r>(table: &'r TableSchema, row_id: &'r RowId, row: &'r Row) -> Vec<Par
 pub(super) async fn delete(
     connection: &mut MySqlConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
     row_ids: &[&RowId],
 ) -> Result<(), Failure> {
-    let key = quoted(table.key.as_str());
-    let head = format!("DELETE FROM {} WHERE {key} IN (", names.synced(&table.table));
+    let key = quoted(&table.key);
+    let head = format!("DELETE FROM {} WHERE {key} IN (", names.synced(table.table));
     for statement in over(&head, &[], &ids(row_ids)) {
         statement.run(connection).await?;
     }

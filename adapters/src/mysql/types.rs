@@ -1,6 +1,6 @@
 //! Natural types: what each of our types is in MySQL and in MariaDB, and what that holds.
 
-use lakesync::adapter::{Capacity, JsonCapacity};
+use lakesync::adapter::{Capacity, JsonCapacity, Reserved};
 use lakesync::schema::ColumnType;
 
 use crate::sql::render::{self, Dialect};
@@ -19,6 +19,7 @@ pub(super) const CAPACITY: Capacity = Capacity {
     // MariaDB's functions stop at 32 levels, MySQL's at 100.
     json: Some(JsonCapacity { nul: true, depth_max: 31 }),
     columns_max: 180,
+    reserved: Reserved::MYSQL,
 };
 
 /// How both servers write values.

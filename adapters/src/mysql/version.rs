@@ -18,11 +18,25 @@ pub(super) async fn flavour(connection: &mut MySqlConnection) -> Result<Flavour,
     let bytes: u64 = row.try_get(1)?;
     if bytes < PACKET_BYTES_MIN {
         return Err(AdapterError::Mismatch(format!(
-            "max_allowed_packet is {bytes} bytes, and {PACKET_BYTES_MIN} are needed"
+            "max_allowed_packet is {bytes} bytes, and {PACKET_BYTES_MIN} are needed; set it so"
         ))
         .into());
     }
-    Ok(flavour_of(row.try_get_unchecked(0)?)?)
+    let flavour = flavour_of(row.try_get_unchecked(0)?)?;
+    check_log(connection).await?;
+    Ok(flavour)
+}
+
+/// Refuses a server that would write our transactions to its log as statements: it takes none of them.
+async fn check_log(connection: &mut MySqlConnection) -> Result<(), Failure> {
+    let sql = "SHOW VARIABLES WHERE Variable_name = 'log_bin' AND Value = 'ON' \
+               OR Variable_name = 'binlog_format' AND Value = 'STATEMENT'";
+    if Statement::new(sql).rows(connection).await?.len() < 2 {
+        return Ok(());
+    }
+    let what = "binlog_format is STATEMENT, and the server logs no transaction of LakeSync's so; set \
+                it to MIXED or ROW, as SET GLOBAL binlog_format = 'MIXED', and in its file of settings";
+    Err(AdapterError::Mismatch(what.to_owned()).into())
 }
 
 fn flavour_of(version: &str) -> Result<Flavour, AdapterError> {

@@ -5,7 +5,6 @@ use lakesync::adapter::Place;
 use lakesync::delta::Delta;
 use lakesync::name::{LogId, Position, RowId};
 use lakesync::row::Row;
-use lakesync::schema::TableSchema;
 use sqlx::mysql::MySqlConnection;
 
 use super::engine::MySqlEngine;
@@ -14,6 +13,7 @@ use super::statement::Statement;
 use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
 use crate::sql::names::WATERMARKS;
+use crate::sql::shown::Shown;
 use crate::sql::write::Writes;
 
 #[async_trait]
@@ -21,7 +21,7 @@ impl Writes for MySqlEngine {
     async fn put_rows(
         &self,
         connection: &mut MySqlConnection,
-        table: &TableSchema,
+        table: &Shown<'_>,
         rows: &[(&RowId, &Row)],
         is_new: bool,
     ) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ impl Writes for MySqlEngine {
     async fn delete_rows(
         &self,
         connection: &mut MySqlConnection,
-        table: &TableSchema,
+        table: &Shown<'_>,
         row_ids: &[&RowId],
     ) -> Result<(), Failure> {
         put::delete(connection, &self.names, table, row_ids).await

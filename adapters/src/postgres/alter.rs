@@ -1,11 +1,12 @@
 //! How Postgres makes and alters tables.
 
-use lakesync::schema::{Column, ColumnType, TableSchema};
+use lakesync::schema::ColumnType;
 
 use super::names::quoted;
 use super::types;
 use crate::sql::alter::{Found, Relation, Step, Tables};
 use crate::sql::names::Names;
+use crate::sql::shown::{Shown, ShownColumn};
 
 /// The tables of one schema.
 pub(super) struct PostgresTables<'n> {
@@ -43,32 +44,32 @@ impl Tables for PostgresTables<'_> {
         Ok(())
     }
 
-    fn create(&self, wanted: &TableSchema) -> String {
+    fn create(&self, wanted: &Shown<'_>) -> String {
         // An index has a name among those of tables: one of ours, so that it is in no table's way.
         let constraint = quoted(&format!("_lakesync_key_{:016x}", fnv(wanted.table.as_str())));
-        let key = quoted(wanted.key.as_str());
+        let key = quoted(&wanted.key);
         let key = format!("{key} text COLLATE \"C\" CONSTRAINT {constraint} PRIMARY KEY");
-        let column = |column: &Column| {
-            format!(", {} {}", quoted(column.name.as_str()), types::name(column.kind))
+        let column = |column: &ShownColumn<'_>| {
+            format!(", {} {}", quoted(&column.name), types::name(column.kind))
         };
         let columns: String = wanted.columns.iter().map(column).collect();
-        format!("CREATE TABLE {} ({key}{columns})", self.names.synced(&wanted.table))
+        format!("CREATE TABLE {} ({key}{columns})", self.names.synced(wanted.table))
     }
 
-    fn alter(&self, wanted: &TableSchema, _: &Relation, steps: &[Step<'_>]) -> Vec<String> {
+    fn alter(&self, wanted: &Shown<'_>, _: &Relation, steps: &[Step<'_>]) -> Vec<String> {
         let actions: Vec<_> = steps.iter().map(action).collect();
         if actions.is_empty() {
             return Vec::new();
         }
         // One statement writes the table anew once at most.
-        let table = self.names.synced(&wanted.table);
+        let table = self.names.synced(wanted.table);
         vec![format!("ALTER TABLE {table} {}", actions.join(", "))]
     }
 }
 
 fn action(step: &Step<'_>) -> String {
     let (Step::Add(column) | Step::Widen(column, _)) = step;
-    let (name, kind) = (quoted(column.name.as_str()), types::name(column.kind));
+    let (name, kind) = (quoted(&column.name), types::name(column.kind));
     match step {
         Step::Add(_) => format!("ADD COLUMN {name} {kind}"),
         Step::Widen(_, from) => {

@@ -4,7 +4,7 @@ use lakesync::adapter::AdapterError;
 use lakesync::calendar::DAY_MICROS;
 use lakesync::name::RowId;
 use lakesync::row::Row;
-use lakesync::schema::{Column, ColumnType, TableSchema};
+use lakesync::schema::ColumnType;
 use lakesync::value::Value;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgCopyIn};
@@ -17,6 +17,7 @@ use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
 use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::{Rendered, render};
+use crate::sql::shown::{Shown, ShownColumn};
 
 /// A buffer of this size is sent.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -34,16 +35,16 @@ struct Copy<'c> {
 pub(super) async fn rows(
     connection: &mut PgConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
     rows: &[(&RowId, &Row)],
 ) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
-    let columns = table.columns.iter().map(|column| column.name.as_str());
-    let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).map(quoted).collect();
-    let sql = format!("COPY {} ({}) FROM STDIN", names.synced(&table.table), columns.join(", "));
-    let is_decimal = |column: &Column| matches!(column.kind, ColumnType::Decimal { .. });
+    let columns = table.columns.iter().map(|column| &*column.name);
+    let columns: Vec<_> = [&*table.key].into_iter().chain(columns).map(quoted).collect();
+    let sql = format!("COPY {} ({}) FROM STDIN", names.synced(table.table), columns.join(", "));
+    let is_decimal = |column: &ShownColumn<'_>| matches!(column.kind, ColumnType::Decimal { .. });
     match rows.len() < BINARY_ROWS_MIN || table.columns.iter().any(is_decimal) {
         true => rows_as_text(connection, &sql, table, rows).await,
         false => {
@@ -58,7 +59,7 @@ pub(super) async fn rows(
 async fn check_types(
     connection: &mut PgConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
 ) -> Result<(), Failure> {
     const SQL: &str = "
 SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), u.kind
@@ -67,16 +68,16 @@ JOIN pg_catalog.pg_attribute a
     ON a.attrelid = $1::regclass AND a.attname = u.name AND NOT a.attisdropped
 WHERE pg_catalog.format_type(a.atttypid, a.atttypmod) <> u.kind
 LIMIT 1";
-    let columns = table.columns.iter().map(|column| column.name.as_str());
-    let columns: Vec<_> = [table.key.as_str()].into_iter().chain(columns).collect();
+    let columns = table.columns.iter().map(|column| &*column.name);
+    let columns: Vec<_> = [&*table.key].into_iter().chain(columns).collect();
     let kinds = table.columns.iter().map(|column| types::name(column.kind));
     let kinds: Vec<_> = ["text".to_owned()].into_iter().chain(kinds).collect();
-    let name = names.synced(&table.table);
+    let name = names.synced(table.table);
     let statement = Statement::new(SQL).bind(name).bind(columns).bind(kinds);
     let Some(row) = statement.row(connection).await? else { return Ok(()) };
     let [column, found, wanted] = [0, 1, 2].map(|at| row.try_get::<&str, _>(at));
     let (column, found, wanted) = (column?, found?, wanted?);
-    let table = &table.table;
+    let table = table.table;
     Err(AdapterError::Mismatch(format!(
         "table {table} has the column {column} as {found}, where {wanted} is wanted; put it back"
     ))
@@ -87,7 +88,7 @@ LIMIT 1";
 async fn rows_as_binary(
     connection: &mut PgConnection,
     sql: &str,
-    table: &TableSchema,
+    table: &Shown<'_>,
     rows: &[(&RowId, &Row)],
 ) -> Result<(), Failure> {
     let mut copy = Copy::begin_binary(connection, &format!("{sql} (FORMAT binary)")).await?;
@@ -96,7 +97,7 @@ async fn rows_as_binary(
         copy.put_fields(fields);
         copy.put(row_id.as_str().as_bytes());
         for column in &table.columns {
-            match row.cell(&column.name) {
+            match row.cell(column.column) {
                 None => copy.put_null(),
                 Some(cell) => copy.put_shown(column.kind, &cell.value),
             }
@@ -110,7 +111,7 @@ async fn rows_as_binary(
 async fn rows_as_text(
     connection: &mut PgConnection,
     sql: &str,
-    table: &TableSchema,
+    table: &Shown<'_>,
     rows: &[(&RowId, &Row)],
 ) -> Result<(), Failure> {
     let mut copy = Copy::begin(connection, sql).await?;
@@ -118,7 +119,7 @@ async fn rows_as_text(
         put_escaped(row_id.as_str(), &mut copy.buffer);
         for column in &table.columns {
             copy.buffer.push(b'\t');
-            let cell = row.cell(&column.name);
+            let cell = row.cell(column.column);
             match cell.and_then(|cell| render(&DIALECT, column.kind, &cell.value)) {
                 None => copy.buffer.extend(b"\\N"),
                 Some(Rendered::Text(text)) => put_escaped(&text, &mut copy.buffer),

@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnection;
 
 use super::engine::PostgresEngine;
 use super::statement::Statement;
+use crate::sql::busy::LOCK_WAIT;
 use crate::sql::engine::Engine;
 use crate::sql::error::Failure;
 use crate::sql::install::Installs;
@@ -35,6 +36,8 @@ impl Installs for PostgresEngine {
     async fn lock(&self, connection: &mut PgConnection) -> Result<Option<(i32, i64)>, Failure> {
         let sql = format!("SELECT format, generation FROM {} FOR UPDATE", self.names.own(META));
         let Some(row) = Statement::new(sql).row(connection).await? else { return Ok(None) };
+        // Whoever else wrote here was one of us. From now on it may be anybody.
+        self.wait_for_locks(connection, LOCK_WAIT).await?;
         Ok(Some((row.try_get(0)?, row.try_get(1)?)))
     }
 }

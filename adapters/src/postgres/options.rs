@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::engine::PostgresEngine;
 use super::names::names;
 use super::{Options, Postgres, Server};
+use crate::sql::url;
 
 /// What makes no adapter. Says nothing of the URL, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,18 +14,38 @@ pub enum BadOptions {
     /// A URL that can't be read.
     #[error("the url is none of Postgres: postgres://user:password@host:port/database")]
     Url,
+    /// A way to encrypt that the driver does not know.
+    #[error("sslmode in the url must be one of: {}", SSL_MODES.join(", "))]
+    SslMode,
     /// A name that Postgres would cut short or refuse.
     #[error("{0:?} is no name for a Postgres schema: 1 to 63 bytes, not beginning with pg_")]
     Schema(String),
 }
 
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+/// How a connection may be encrypted.
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+/// Whether a URL can be read, and else what is wrong with it.
+pub fn check_url(url: &str) -> Result<(), BadOptions> {
+    parsed(url).map(drop)
+}
+
+fn parsed(url: &str) -> Result<PgConnectOptions, BadOptions> {
+    let is_ours = SCHEMES.iter().any(|scheme| url.starts_with(scheme));
+    if !is_ours {
+        return Err(BadOptions::Url);
+    }
+    url.parse().map_err(|_| match url::has_legal(url, &["sslmode", "ssl-mode"], &SSL_MODES) {
+        true => BadOptions::Url,
+        false => BadOptions::SslMode,
+    })
+}
+
 impl Server {
     /// The database that `options` name. Nothing connects before there is something to ask.
     pub fn new(options: Options) -> Result<Self, BadOptions> {
-        let is_ours =
-            ["postgres://", "postgresql://"].iter().any(|scheme| options.url.starts_with(scheme));
-        let parsed = options.url.parse::<PgConnectOptions>().ok().filter(|_| is_ours);
-        let parsed = parsed.ok_or(BadOptions::Url)?;
+        let parsed = parsed(&options.url)?;
         // Poolers in between know few settings; statements are ours to log, not the driver's.
         let parsed = parsed.extra_float_digits(None).disable_statement_logging();
         let parsed = match parsed.get_application_name() {
@@ -64,6 +85,10 @@ mod tests {
             let error = Server::new(Options::new(url)).expect_err("no url");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+        let url = "postgres://ann:s3cret@db.example/site?sslmode=on";
+        let error = Server::new(Options::new(url)).expect_err("no mode").to_string();
+        assert!(error.contains("disable, allow, prefer, require"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
 
     #[test]

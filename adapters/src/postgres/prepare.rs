@@ -10,14 +10,17 @@ use sqlx::postgres::PgConnection;
 use super::alter::PostgresTables;
 use super::engine::PostgresEngine;
 use super::statement::Statement;
+use super::types::CAPACITY;
 use crate::fit;
 use crate::sql::alter::{Alteration, alteration};
 use crate::sql::backend::Backend;
+use crate::sql::busy::{ALTER_WAIT, LOCK_WAIT};
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::engine::Engine;
 use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, META, TABLES};
 use crate::sql::prepare::Prepares;
+use crate::sql::shown::Shown;
 use crate::sql::watch::{Worker, WorkerName};
 
 /// The server that is connected to, and its life.
@@ -43,7 +46,9 @@ impl Prepares for PostgresEngine {
             return session.roll_back().await;
         }
         let alterations = backend.plan(&mut session, &catalogue, &newer).await?;
-        backend.alter(&mut session, &alterations).await?;
+        engine.wait_for_locks(&mut session, ALTER_WAIT).await?;
+        backend.alter(&mut session, &newer, &alterations).await?;
+        engine.wait_for_locks(&mut session, LOCK_WAIT).await?;
         backend.conclude(&mut session, &catalogue, &newer, &alterations).await?;
         session.commit().await
     }
@@ -75,7 +80,8 @@ impl Prepares for PostgresEngine {
         let tables = PostgresTables { names: &self.names };
         let plan = |wanted: &&TableSchema| {
             let held = held.table(&wanted.table).map(Arc::as_ref);
-            Ok(alteration(&tables, wanted, held, found.get(wanted.table.as_str()))?)
+            let shown = Shown::of(wanted, &CAPACITY);
+            Ok(alteration(&tables, &shown, held, found.get(wanted.table.as_str()))?)
         };
         newer.iter().map(plan).collect()
     }

@@ -13,6 +13,7 @@ use super::engine::PostgresEngine;
 use super::history;
 use super::statement::Statement;
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
+use crate::sql::engine::Engine;
 use crate::sql::error::{Failure, corrupt};
 use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
@@ -27,6 +28,7 @@ impl Reads for PostgresEngine {
     const SNAPSHOT: &'static str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
     async fn format(&self, connection: &mut PgConnection) -> Result<Option<i32>, Failure> {
+        self.check(connection).await?;
         let sql = format!("SELECT format FROM {}", self.names.own(META));
         let row = Statement::new(sql).row(connection).await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)

@@ -1,6 +1,6 @@
 //! Natural types: what each of our types is in Postgres, what that holds, and how columns widen.
 
-use lakesync::adapter::{Capacity, JsonCapacity};
+use lakesync::adapter::{Capacity, JsonCapacity, Reserved};
 use lakesync::schema::ColumnType;
 
 use crate::sql::render::{self, Dialect};
@@ -18,6 +18,7 @@ pub(super) const CAPACITY: Capacity = Capacity {
     dates: (-2_440_588, 2_145_042_905),
     json: Some(JsonCapacity { nul: false, depth_max: 100 }),
     columns_max: 300,
+    reserved: Reserved::POSTGRES,
 };
 
 /// How Postgres writes values.

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use lakesync::name::RowId;
 use lakesync::row::Row;
-use lakesync::schema::TableSchema;
 use sqlx::postgres::PgConnection;
 
 use super::copy::put_hex;
@@ -16,6 +15,7 @@ use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
 use crate::sql::names::{HISTORY, Names, ROWS};
 use crate::sql::render::{Rendered, render};
+use crate::sql::shown::Shown;
 
 /// About how much one statement carries.
 const STATEMENT_BYTES: usize = 4 << 20;
@@ -43,7 +43,7 @@ pub(super) struct HistoryRecord<'d> {
 pub(super) async fn rows(
     connection: &mut PgConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
     rows: &[(&RowId, &Row)],
 ) -> Result<(), Failure> {
     let sql = upsert_sql(names, table);
@@ -52,7 +52,7 @@ pub(super) async fn rows(
         let mut statement = Statement::new(&sql).bind(ids);
         for column in &table.columns {
             let cells = chunk.iter().map(|(_, row)| {
-                let value = &row.cell(&column.name)?.value;
+                let value = &row.cell(column.column)?.value;
                 render(&DIALECT, column.kind, value).map(text)
             });
             statement = statement.bind(cells.collect::<Vec<Option<Cow<'_, str>>>>());
@@ -62,13 +62,13 @@ pub(super) async fn rows(
     Ok(())
 }
 
-fn upsert_sql(names: &Names, table: &TableSchema) -> String {
-    let key = quoted(table.key.as_str());
+fn upsert_sql(names: &Names, table: &Shown<'_>) -> String {
+    let key = quoted(&table.key);
     let (mut columns, mut values) = (key.clone(), "u.k".to_owned());
     let (mut arrays, mut aliases) = ("$1::text[]".to_owned(), "k".to_owned());
     let mut sets = Vec::new();
     for (at, column) in table.columns.iter().enumerate() {
-        let (name, kind) = (quoted(column.name.as_str()), types::name(column.kind));
+        let (name, kind) = (quoted(&column.name), types::name(column.kind));
         columns += &format!(", {name}");
         values += &format!(", u.c{at}::{kind}");
         arrays += &format!(", ${}::text[]", at + 2);
@@ -82,7 +82,7 @@ fn upsert_sql(names: &Names, table: &TableSchema) -> String {
     format!(
         "INSERT INTO {} ({columns}) SELECT {values} FROM unnest({arrays}) AS u ({aliases}) \
          ON CONFLICT ({key}) DO {conflict}",
-        names.synced(&table.table)
+        names.synced(table.table)
     )
 }
 
@@ -90,11 +90,11 @@ fn upsert_sql(names: &Names, table: &TableSchema) -> String {
 pub(super) async fn delete(
     connection: &mut PgConnection,
     names: &Names,
-    table: &TableSchema,
+    table: &Shown<'_>,
     row_ids: &[&RowId],
 ) -> Result<(), Failure> {
-    let key = quoted(table.key.as_str());
-    let sql = format!("DELETE FROM {} WHERE {key} = ANY($1)", names.synced(&table.table));
+    let key = quoted(&table.key);
+    let sql = format!("DELETE FROM {} WHERE {key} = ANY($1)", names.synced(table.table));
     for chunk in row_ids.chunks(STATEMENT_ROWS) {
         let ids: Vec<_> = chunk.iter().map(|row_id| row_id.as_str()).collect();
         Statement::new(&sql).bind(ids).run(connection).await?;

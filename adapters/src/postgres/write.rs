@@ -5,7 +5,6 @@ use lakesync::adapter::Place;
 use lakesync::delta::Delta;
 use lakesync::name::{LogId, Position, RowId};
 use lakesync::row::Row;
-use lakesync::schema::TableSchema;
 use sqlx::postgres::PgConnection;
 
 use super::engine::PostgresEngine;
@@ -15,6 +14,7 @@ use super::{copy, upsert};
 use crate::sql::error::Failure;
 use crate::sql::merge::Changed;
 use crate::sql::names::WATERMARKS;
+use crate::sql::shown::Shown;
 use crate::sql::write::Writes;
 
 #[async_trait]
@@ -22,7 +22,7 @@ impl Writes for PostgresEngine {
     async fn put_rows(
         &self,
         connection: &mut PgConnection,
-        table: &TableSchema,
+        table: &Shown<'_>,
         rows: &[(&RowId, &Row)],
         is_new: bool,
     ) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ impl Writes for PostgresEngine {
     async fn delete_rows(
         &self,
         connection: &mut PgConnection,
-        table: &TableSchema,
+        table: &Shown<'_>,
         row_ids: &[&RowId],
     ) -> Result<(), Failure> {
         upsert::delete(connection, &self.names, table, row_ids).await

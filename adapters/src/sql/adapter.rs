@@ -18,6 +18,10 @@ impl<E> SqlAdapter<E> {
     pub(crate) fn new(engine: E, keeps_history: bool) -> Self {
         Self(Backend::new(engine, keeps_history))
     }
+
+    pub(crate) fn backend(&self) -> &Backend<E> {
+        &self.0
+    }
 }
 
 #[async_trait]
@@ -36,7 +40,7 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), AdapterError> {
-        self.0.call(self.0.write_batch(batch)).await
+        self.0.call_of_rows(self.0.write_batch(batch)).await
     }
 
     async fn watermark(&self, log: LogId) -> Result<Position, AdapterError> {
@@ -48,7 +52,7 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
     }
 
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.0.call(self.0.join_rows(table, rows)).await
+        self.0.call_of_rows(self.0.join_rows(table, rows)).await
     }
 
     async fn rows(
@@ -69,7 +73,7 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
     }
 
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-        self.0.call(self.0.forget_rows(table, rows)).await
+        self.0.call_of_rows(self.0.forget_rows(table, rows)).await
     }
 
     async fn history(
@@ -81,7 +85,7 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
     }
 
     async fn record(&self, changes: &[Change]) -> Result<(), AdapterError> {
-        self.0.call(self.0.record_changes(changes)).await
+        self.0.call_of_rows(self.0.record_changes(changes)).await
     }
 
     async fn health(&self) -> Result<(), AdapterError> {

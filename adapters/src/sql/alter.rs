@@ -6,7 +6,9 @@
 
 use lakesync::adapter::AdapterError;
 use lakesync::name::ColumnName;
-use lakesync::schema::{Column, ColumnType, TableSchema};
+use lakesync::schema::{ColumnType, TableSchema};
+
+use super::shown::{Shown, ShownColumn};
 
 /// How a database makes tables, and tells them.
 pub(crate) trait Tables {
@@ -26,10 +28,10 @@ pub(crate) trait Tables {
     fn check_widening(&self, there: &Found, kind: &str) -> Result<(), String>;
 
     /// The statement that makes the table.
-    fn create(&self, wanted: &TableSchema) -> String;
+    fn create(&self, wanted: &Shown<'_>) -> String;
 
     /// The statements that alter the table so.
-    fn alter(&self, wanted: &TableSchema, found: &Relation, steps: &[Step<'_>]) -> Vec<String>;
+    fn alter(&self, wanted: &Shown<'_>, found: &Relation, steps: &[Step<'_>]) -> Vec<String>;
 }
 
 /// Statements that make a table fit.
@@ -46,9 +48,9 @@ pub(crate) struct Alteration {
 /// What is done to one column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step<'c> {
-    Add(&'c Column),
+    Add(&'c ShownColumn<'c>),
     /// From this type.
-    Widen(&'c Column, ColumnType),
+    Widen(&'c ShownColumn<'c>, ColumnType),
 }
 
 /// A table, or whatever else has its name.
@@ -81,7 +83,7 @@ pub(crate) struct Found {
 /// What makes `wanted` fit, of which `held` was prepared before and `found` is there.
 pub(crate) fn alteration(
     tables: &impl Tables,
-    wanted: &TableSchema,
+    wanted: &Shown<'_>,
     held: Option<&TableSchema>,
     found: Option<&Relation>,
 ) -> Result<Alteration, AdapterError> {
@@ -91,7 +93,7 @@ pub(crate) fn alteration(
 
 fn plan(
     tables: &impl Tables,
-    wanted: &TableSchema,
+    wanted: &Shown<'_>,
     held: Option<&TableSchema>,
     found: Option<&Relation>,
 ) -> Result<Alteration, String> {
@@ -108,14 +110,14 @@ fn plan(
     check_strangers(tables, wanted, found)?;
     let mut steps = Vec::new();
     for column in &wanted.columns {
-        let before = held.and_then(|held| held.column(&column.name)).map(|held| held.kind);
-        let there = find(tables, found, column.name.as_str());
+        let before = held.and_then(|held| held.column(column.column)).map(|held| held.kind);
+        let there = find(tables, found, &column.name);
         let (name, kind) = (&column.name, tables.kind(column.kind));
         match (there, before) {
             (Some(there), _) if there.kind == kind => {
                 check_writable(there)?;
                 if held.is_some() && before.is_none() {
-                    alteration.adopted.push(name.clone());
+                    alteration.adopted.push(column.column.clone());
                 }
             }
             (Some(there), Some(from)) if there.kind == tables.kind(from) => {
@@ -135,9 +137,9 @@ fn plan(
     Ok(alteration)
 }
 
-fn check_key(tables: &impl Tables, wanted: &TableSchema, found: &Relation) -> Result<(), String> {
+fn check_key(tables: &impl Tables, wanted: &Shown<'_>, found: &Relation) -> Result<(), String> {
     let key = &wanted.key;
-    let there = find(tables, found, key.as_str());
+    let there = find(tables, found, key);
     let there = there.ok_or_else(|| format!("exists without its key column {key}"))?;
     tables.check_key(there)?;
     check_not_computed(there)
@@ -146,11 +148,11 @@ fn check_key(tables: &impl Tables, wanted: &TableSchema, found: &Relation) -> Re
 /// Columns that people added are theirs, as long as rows can be inserted without them.
 fn check_strangers(
     tables: &impl Tables,
-    wanted: &TableSchema,
+    wanted: &Shown<'_>,
     found: &Relation,
 ) -> Result<(), String> {
     let names = || wanted.columns.iter().map(|column| &column.name).chain([&wanted.key]);
-    let is_ours = |name: &str| names().any(|ours| tables.is_same(ours.as_str(), name));
+    let is_ours = |name: &str| names().any(|ours| tables.is_same(ours, name));
     let is_needed = |found: &&Found| found.not_null && !found.filled && !found.generated;
     let mut needed = found.columns.iter().filter(is_needed);
     match needed.find(|found| !is_ours(&found.name)) {

@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lakesync::adapter::{AdapterError, Capacity};
+use lakesync::adapter::Capacity;
+use lakesync::name::TableName;
 use sqlx::error::DatabaseError;
 
-use super::error::Failure;
+use super::error::{Failure, Said};
 use super::names::Names;
 use super::pool::Session;
 use super::script::Script;
@@ -31,11 +32,30 @@ pub(crate) trait Engine: fmt::Debug + fmt::Display + Send + Sized + Sync + 'stat
     /// a call may take: a server that hangs must not keep its successor from writing.
     async fn begin(&self, limit: Duration) -> Result<Session<Self::Connection>, Failure>;
 
+    /// Refuses a server or database that will not do, whatever is written to it.
+    async fn check(&self, connection: &mut Self::Connection) -> Result<(), Failure>;
+
     /// Whether what was asked for is not there.
     fn is_absence(error: &dyn DatabaseError) -> bool;
 
-    /// What an error of the database's means to whoever flushes.
-    fn told(error: &dyn DatabaseError) -> AdapterError;
+    /// What an error of the database's says, without any value.
+    fn said(error: &dyn DatabaseError) -> Said;
+
+    /// Whether a value or a row does not fit where it is shown.
+    fn is_misfit(error: &dyn DatabaseError) -> bool;
+
+    /// Whether somebody else's lock was waited for in vain.
+    fn is_locked_out(error: &dyn DatabaseError) -> bool;
+
+    /// Whether the statement was ended because it took too long.
+    fn is_too_slow(error: &dyn DatabaseError) -> bool;
+
+    /// Who else has open transactions that may hold `table`, as far as our user may know, for people.
+    async fn holders(
+        &self,
+        connection: &mut Self::Connection,
+        table: &TableName,
+    ) -> Result<Vec<String>, Failure>;
 
     /// A connection, outside of any transaction.
     async fn session(&self) -> Result<Session<Self::Connection>, Failure> {

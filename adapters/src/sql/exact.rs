@@ -30,10 +30,12 @@ pub(crate) struct Stored<'r> {
 impl Stored<'_> {
     /// The change.
     pub(crate) fn delta(&self) -> Result<Delta, AdapterError> {
+        // What is no name there may be anybody's value.
+        let no_name = |_| corrupt("a table, row id or client in the history is none");
         Ok(Delta {
-            table: self.table.parse().map_err(corrupt)?,
-            row_id: self.row_id.parse().map_err(corrupt)?,
-            stamp: Stamp { hlc: Hlc(self.hlc), client: self.client.parse().map_err(corrupt)? },
+            table: self.table.parse().map_err(no_name)?,
+            row_id: self.row_id.parse().map_err(no_name)?,
+            stamp: Stamp { hlc: Hlc(self.hlc), client: self.client.parse().map_err(no_name)? },
             op: decode(self.exact).map_err(corrupt)?,
         })
     }

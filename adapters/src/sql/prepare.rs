@@ -1,7 +1,6 @@
 //! Preparing: what has to be altered, or why it can't be; then what was altered is written down.
 
 use async_trait::async_trait;
-use lakesync::adapter::AdapterError;
 use lakesync::schema::{Schema, TableSchema};
 
 use super::alter::Alteration;
@@ -10,6 +9,7 @@ use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
 use super::error::Failure;
 use super::names::META;
 use super::script::Script;
+use super::shown::Shown;
 use super::watch::{Worker, WorkerName};
 use super::write::Writes;
 use crate::fit;
@@ -74,19 +74,15 @@ impl<E: Prepares> Backend<E> {
         catalogue: &Catalogue,
         newer: &[&TableSchema],
     ) -> Result<Vec<Alteration>, Failure> {
-        for wanted in newer {
-            E::CAPACITY.check_table(wanted).map_err(|shortage| {
-                AdapterError::Mismatch(format!("table {}: {shortage}", wanted.table))
-            })?;
-        }
         let alterations = self.engine.alterations(connection, &catalogue.schema, newer).await?;
         let names = self.engine.names();
         for (table, alteration) in newer.iter().zip(&alterations) {
-            for column in &alteration.adopted {
-                let (name, from) = (names.quoted(column.as_str()), names.synced(&table.table));
+            let shown = Shown::of(table, &E::CAPACITY);
+            for column in alteration.adopted.iter().filter_map(|column| shown.column(column)) {
+                let (name, from) = (names.quoted(&column.name), names.synced(&table.table));
                 let sql = format!("SELECT 1 FROM {from} WHERE {name} IS NOT NULL LIMIT 1");
                 if connection.has_row(&sql).await? {
-                    return Err(fit::taken(table, column).into());
+                    return Err(fit::taken(table, &column.name).into());
                 }
             }
         }
@@ -97,10 +93,14 @@ impl<E: Prepares> Backend<E> {
     pub(crate) async fn alter(
         &self,
         connection: &mut E::Connection,
+        newer: &[&TableSchema],
         alterations: &[Alteration],
     ) -> Result<(), Failure> {
-        for statement in alterations.iter().flat_map(|alteration| &alteration.statements) {
-            connection.script(statement).await?;
+        for (table, alteration) in newer.iter().zip(alterations) {
+            for statement in &alteration.statements {
+                let altered = connection.script(statement).await;
+                altered.map_err(|error| Failure::from(error).of(&table.table))?;
+            }
         }
         Ok(())
     }
@@ -134,15 +134,20 @@ impl<E: Prepares> Backend<E> {
         table: &TableSchema,
     ) -> Result<(), Failure> {
         let id = catalogue.id(&table.table)?;
-        let (mut after, mut pace) = (None, Pace::default());
+        let (mut after, mut pace, mut hidden) = (None, Pace::default(), Vec::new());
+        let shown = Shown::of(table, &E::CAPACITY);
         loop {
             let page = self.engine.page(connection, id, after.as_ref(), pace.count()).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else {
+                self.hide(hidden);
+                return Ok(());
+            };
             pace.took(page.len(), page.iter().map(|(_, row)| row.size()).sum());
             after = Some(last.clone());
             let live = page.iter().filter(|(_, row)| row.is_live());
             let live: Vec<_> = live.map(|(row_id, row)| (row_id, row)).collect();
-            self.engine.put_rows(connection, table, &live, false).await?;
+            let put = self.put_carefully(connection, &shown, &live, &mut hidden).await;
+            put.map_err(|failure| failure.of(&table.table))?;
         }
     }
 }

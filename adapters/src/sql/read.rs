@@ -236,6 +236,6 @@ pub(crate) fn log_id(bytes: &[u8]) -> Result<LogId, Failure> {
 
 /// The row that these bytes are.
 pub(crate) fn state(row_id: &str, state: &[u8]) -> Result<(RowId, Row), Failure> {
-    let state = Row::decode(state).map_err(|error| corrupt(format!("row {row_id}: {error}")))?;
-    Ok((row_id.parse().map_err(corrupt)?, state))
+    let state = Row::decode(state).map_err(|error| corrupt(format!("a row's state: {error}")))?;
+    Ok((row_id.parse().map_err(|_| corrupt("a row id is none"))?, state))
 }

@@ -65,7 +65,7 @@ pub(crate) fn render<'v>(
 }
 
 /// A value of any kind as JSON, unless it is JSON with numbers that no database takes.
-pub(crate) fn json(value: &Value) -> Option<Cow<'_, str>> {
+pub fn json(value: &Value) -> Option<Cow<'_, str>> {
     Some(match value {
         Value::Json(text) if has_small_numbers(text) => text.into(),
         Value::Json(_) => return None,
@@ -77,7 +77,7 @@ pub(crate) fn json(value: &Value) -> Option<Cow<'_, str>> {
 }
 
 /// A value of any kind as text; NULL has none.
-pub(crate) fn plain(value: &Value) -> Option<Cow<'_, str>> {
+pub fn plain(value: &Value) -> Option<Cow<'_, str>> {
     Some(match value {
         Value::Null => return None,
         Value::Bool(truth) => if *truth { "true" } else { "false" }.into(),

@@ -29,6 +29,11 @@ impl MariaDb {
 
     /// A server that keeps what it commits as `durability` says.
     pub async fn start_with(durability: Durability) -> Option<Self> {
+        Self::start_set(durability, &[]).await
+    }
+
+    /// A server with more settings, as `name=value`.
+    pub async fn start_set(durability: Durability, settings: &[&str]) -> Option<Self> {
         let [Some(install), Some(mariadbd), Some(_)] =
             ["mariadb-install-db", "mariadbd", "mariadb"].map(|name| find_program(name, &[]))
         else {
@@ -63,6 +68,7 @@ impl MariaDb {
             set("innodb-flush-method=nosync");
             set("innodb-doublewrite=0");
         }
+        settings.iter().for_each(|setting| arguments.push(format!("--{setting}")));
         server.start(&mariadbd, &arguments);
         let mariadb = Self { server };
         mariadb.ready().await;

@@ -8,9 +8,11 @@ use lakesync_adapters::mysql::{MySql, Options, Server};
 use lakesync_adapters::testing::{MariaDb, PASSWORD, USER};
 
 mod faults;
+mod guests;
 mod people;
 mod shown;
 mod speed;
+mod unshown;
 
 mod with_history {
     lakesync::adapter_conformance!(super::empty_with_history);

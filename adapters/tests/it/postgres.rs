@@ -8,9 +8,11 @@ use lakesync_adapters::postgres::{Options, Postgres, Server};
 use lakesync_adapters::testing::{PASSWORD, Postgres as Testing, USER};
 
 mod faults;
+mod guests;
 mod people;
 mod shown;
 mod speed;
+mod unshown;
 
 mod with_history {
     lakesync::adapter_conformance!(super::empty_with_history);

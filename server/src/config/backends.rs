@@ -21,6 +21,9 @@ const BACKENDS_MAX: usize = 100;
 const SCHEMA_BYTES_MAX: usize = 63;
 
 const AGE: Bounds = Bounds { min: "0s", max: "1d" };
+/// How long a call may take at first, unless it is set.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL: Bounds = Bounds { min: "5s", max: "1h" };
 /// One commit may hold 4 MiB; much more than this and a retry costs more than it saves.
 const SIZE: Bounds = Bounds { min: "64KiB", max: "64MiB" };
 
@@ -87,6 +90,8 @@ pub struct Sql {
     pub schema: String,
     /// Whether the changes are kept as well as the rows.
     pub history: bool,
+    /// How long a call may take at first. It doubles after each that took longer.
+    pub call_timeout: Duration,
 }
 
 /// A URL that may hold a password: it is never printed.
@@ -108,7 +113,12 @@ impl Backend {
 impl Kind {
     /// What a URL names, with a gateway's tables in this schema.
     fn of_url(url: &str, schema: &str) -> Result<Self, String> {
-        let sql = Sql { url: Url(url.to_owned()), schema: schema.to_owned(), history: true };
+        let sql = Sql {
+            url: Url(url.to_owned()),
+            schema: schema.to_owned(),
+            history: true,
+            call_timeout: CALL_TIMEOUT,
+        };
         match url.split_once("://").map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => Ok(Self::Postgres(sql)),
             Some("mysql" | "mariadb") => Ok(Self::MySql(sql)),
@@ -300,7 +310,11 @@ fn sql(fields: &mut Fields) -> Result<Sql, String> {
     check_schema(&schema)?;
     let history = fields.optional_text("history")?.unwrap_or_else(|| "true".to_owned());
     let history = parse::truth(&history).map_err(|what| format!("history: {what}"))?;
-    Ok(Sql { url: Url(url), schema, history })
+    let call_timeout = match fields.optional_text("call_timeout")? {
+        Some(text) => CALL.duration(&text).map_err(|what| format!("call_timeout: {what}"))?,
+        None => CALL_TIMEOUT,
+    };
+    Ok(Sql { url: Url(url), schema, history, call_timeout })
 }
 
 fn check_schema(schema: &str) -> Result<(), String> {

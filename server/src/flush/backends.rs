@@ -108,13 +108,19 @@ impl Plan {
             let bad =
                 |what: &dyn ToString| BadBackend { name: name.clone(), what: what.to_string() };
             match &backend.kind {
-                Kind::Postgres(Sql { url, .. }) => {
-                    let options = postgres::Options::new(url.0.as_str());
+                Kind::Postgres(Sql { url, call_timeout, .. }) => {
+                    let options = postgres::Options {
+                        call_timeout: *call_timeout,
+                        ..postgres::Options::new(url.0.as_str())
+                    };
                     let server = postgres::Server::new(options).map_err(|error| bad(&error))?;
                     postgres.insert(name.clone(), server);
                 }
-                Kind::MySql(Sql { url, .. }) => {
-                    let options = mysql::Options::new(url.0.as_str());
+                Kind::MySql(Sql { url, call_timeout, .. }) => {
+                    let options = mysql::Options {
+                        call_timeout: *call_timeout,
+                        ..mysql::Options::new(url.0.as_str())
+                    };
                     let server = mysql::Server::new(options).map_err(|error| bad(&error))?;
                     mysql.insert(name.clone(), server);
                 }
@@ -138,12 +144,16 @@ impl Plan {
             Kind::Postgres(sql) => {
                 let schema = sql.schema.replace(GATEWAY, gateway.as_str());
                 let adapter = self.postgres[name].adapter(&schema, sql.history);
-                Arc::new(adapter.map_err(|error| error.to_string())?)
+                let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
+                members.push(Arc::clone(&adapter) as _);
+                adapter
             }
             Kind::MySql(sql) => {
                 let schema = sql.schema.replace(GATEWAY, gateway.as_str());
                 let adapter = self.mysql[name].adapter(&schema, sql.history);
-                Arc::new(adapter.map_err(|error| error.to_string())?)
+                let adapter = Arc::new(adapter.map_err(|error| error.to_string())?);
+                members.push(Arc::clone(&adapter) as _);
+                adapter
             }
             Kind::Route { default, tables } => {
                 // A backend that several tables go to is opened once: it has one watermark.
@@ -178,6 +188,25 @@ impl Plan {
         };
         Ok(opened)
     }
+}
+
+#[async_trait]
+impl Member for postgres::Postgres {
+    fn trouble(&self) -> Option<String> {
+        joined(self, &self.troubles())
+    }
+}
+
+#[async_trait]
+impl Member for mysql::MySql {
+    fn trouble(&self) -> Option<String> {
+        joined(self, &self.troubles())
+    }
+}
+
+/// The troubles of one database, which says its name.
+fn joined(database: &dyn std::fmt::Display, troubles: &[String]) -> Option<String> {
+    (!troubles.is_empty()).then(|| format!("{database}: {}", troubles.join("; ")))
 }
 
 #[async_trait]

@@ -104,7 +104,7 @@ impl Flusher {
                     self.failed(&failure);
                     // What has nothing to give may be closed as idle meanwhile.
                     let _held = Some(gateway).filter(Gateway::is_behind);
-                    let wait = backoff.next(random());
+                    let wait = backoff.next(random()).max(failure.rest());
                     tokio::select! {
                         () = sleep(wait) => {}
                         () = self.is_asked(|now| asked.0 < now.asked.0) => {}

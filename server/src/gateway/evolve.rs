@@ -60,7 +60,8 @@ impl Writer {
         let evolved = self.schema.evolve(proposals)?;
         for table in evolved.tables().filter(|table| self.schema.table(&table.table) != Some(table))
         {
-            let fits = self.settings.capacity.check_table(table);
+            let before = self.schema.table(&table.table).map(Arc::as_ref);
+            let fits = self.settings.capacity.check_table(table, before);
             let table = &table.table;
             fits.map_err(|shortage| SchemaChangeError::Backend { table: table.clone(), shortage })?;
         }

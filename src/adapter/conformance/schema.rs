@@ -130,7 +130,7 @@ pub async fn what_was_not_prepared_is_refused(backend: &dyn Backend) {
         ),
         (
             upsert("numbers", "r", 1, &[("n", Value::String("1".to_owned()))]),
-            "table numbers, row r: column n is int64 and can't hold string",
+            "table numbers: column n is int64 and can't hold string",
         ),
     ] {
         let refused = adapter.write(&stretch(LOG, 1, 1, vec![(1, vec![delta])])).await;
@@ -152,7 +152,7 @@ pub async fn joined_rows_that_do_not_fit_are_refused(backend: &dyn Backend) {
         ),
         (
             upsert("numbers", "r", 1, &[("n", Value::String("1".to_owned()))]),
-            "table numbers, row r: column n is int64 and can't hold string",
+            "table numbers: column n is int64 and can't hold string",
         ),
     ] {
         let table = delta.table.clone();

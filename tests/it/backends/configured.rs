@@ -94,6 +94,27 @@ async fn a_gateway_that_could_never_be_flushed_is_not_created() {
     }
 }
 
+/// Who has mistyped a password reads so when the server starts, and not after the first row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_can_t_be_used_is_told_at_the_start() {
+    for database in Database::all().await {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        let data_text = data.to_str().expect("text");
+        let mut command = lakesync(["serve", "--data", data_text, "--listen", "127.0.0.1:0"]);
+        let url = database.url(database.address());
+        let url = url.replace(lakesync_adapters::testing::PASSWORD, "canary");
+        command.env("LAKESYNC_BACKEND_URL", url);
+        let served = Served::spawn(command, &data).await;
+        served.signal("TERM").await;
+        let ended = served.ended().await;
+        assert!(ended.status.success(), "it serves all the same: {ended:?}");
+        let said = ended.stdout + &ended.stderr;
+        assert!(said.contains("put the user and the password of the url right"), "{said}");
+        assert!(!said.contains("canary"), "{said}");
+    }
+}
+
 /// Old rows move by themselves, but none that may be somebody else's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tier_moves_no_rows_of_another_gateway() {

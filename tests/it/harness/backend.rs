@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, JsonCapacity, Place};
+use lakesync::adapter::{
+    Adapter, AdapterError, Batch, Capacity, Change, JsonCapacity, Place, Reserved,
+};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::Schema;
@@ -113,6 +115,7 @@ impl Adapter for Backend {
                 nan: false,
                 json: Some(JsonCapacity { nul: false, depth_max: 3 }),
                 columns_max: 5,
+                reserved: Reserved::NONE,
                 ..Capacity::ALL
             },
         }

@@ -1,6 +1,6 @@
 //! Values in columns, as people see them.
 
-use lakesync::adapter::JsonCapacity;
+use lakesync::adapter::{JsonCapacity, Reserved};
 use lakesync::testing;
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ const NARROW: Dialect = Dialect {
         dates: (-2_440_588, 2_145_042_905),
         json: Some(JsonCapacity { nul: false, depth_max: 9 }),
         columns_max: 9,
+        reserved: Reserved::NONE,
     },
     truths: ["0", "1"],
     timestamp,

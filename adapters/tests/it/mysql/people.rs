@@ -197,7 +197,7 @@ async fn what_is_put_in_the_way_later_says_what_to_do() {
             "CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW \
              SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not today'",
             "DROP TRIGGER no",
-            "not today",
+            "a trigger refuses a row",
         ),
     ] {
         let name = server.fresh();

@@ -227,10 +227,4 @@ async fn the_widest_rows_fit() {
         ..delta
     });
     adapter.write(&one_commit(2, again.collect())).await.expect("write");
-
-    let more: Vec<_> = (0..=width).map(|at| format!("c{at}")).collect();
-    let more: Vec<_> = more.iter().map(|name| (name.as_str(), ColumnType::Bool)).collect();
-    let refused = adapter.prepare(&Schema::from_stored([table("more", 1, &more)])).await;
-    let error = refused.expect_err("too wide").to_string();
-    assert!(error.contains("more than 300 columns"), "{error}");
 }

@@ -42,6 +42,11 @@ impl Exit {
         Self { code: 78, message: message.to_string() }
     }
 
+    /// Somebody stopped it, by Ctrl-C or SIGTERM (128 and SIGINT's number, as shells have it).
+    pub(crate) fn interrupted(message: impl Display) -> Self {
+        Self { code: 130, message: format!("interrupted; {message}") }
+    }
+
     /// The same, with more to say.
     pub(crate) fn with(self, more: &str) -> Self {
         Self { message: self.message + more, ..self }

@@ -15,6 +15,7 @@ mod refused;
 mod send;
 mod source;
 mod state;
+mod widen;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +35,9 @@ use self::refused::{Refused, Tally};
 use self::send::Sender;
 use self::source::{Source, Table, Wanted};
 use self::state::{Stamps, State};
+use self::widen::Target;
 use crate::exit::Exit;
+use crate::serve;
 use crate::show::{count, line};
 use crate::sync::failed;
 use crate::token::TOKEN_VARIABLE;
@@ -71,7 +74,13 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(Exit::input_output)?.block_on(import(arguments))
+    runtime.map_err(Exit::input_output)?.block_on(async {
+        let stop = serve::stop_signal().map_err(Exit::input_output)?;
+        tokio::select! {
+            done = import(arguments) => done,
+            () = stop => Err(Exit::interrupted("what was written stays, and the same command goes on")),
+        }
+    })
 }
 
 async fn import(arguments: Arguments) -> Result<(), Exit> {
@@ -213,8 +222,13 @@ async fn copy(
     let mut rows = source.rows(table);
     while let Some(row) = rows.next().await {
         let row = row.map_err(|error| source::failed(&error).with(AGAIN))?;
-        match read(table, &key, row) {
-            Ok((row_id, values)) => sender.add(row_id, send::cells(&columns, values)).await?,
+        let read = read(table, &key, row).and_then(|(row_id, values)| {
+            let cells = send::cells(&columns, values)
+                .map_err(|(column, why)| Refused::cell(row_id.to_string(), column.as_str(), why))?;
+            Ok((row_id, cells))
+        });
+        match read {
+            Ok((row_id, cells)) => sender.add(row_id, cells).await?,
             Err(refused) => sender.tally.refuse(refused),
         }
         bar.set_position(sender.tally.rows());
@@ -226,11 +240,11 @@ async fn copy(
 
 const AGAIN: &str = "; made again, the same command goes on";
 
-/// The column as the gateway spells it; none for the one that is the row id.
-fn named(schema: &TableSchema, name: &ColumnName) -> Option<ColumnName> {
+/// The column as the gateway has it; none for the one that is the row id.
+fn named(schema: &TableSchema, name: &ColumnName) -> Option<Target> {
     let same = |other: &ColumnName| other.as_str().eq_ignore_ascii_case(name.as_str());
     let found = schema.columns.iter().find(|column| same(&column.name));
-    found.map(|column| column.name.clone())
+    found.map(|column| Target { name: column.name.clone(), kind: column.kind })
 }
 
 /// The id and the values of a row, or why it is refused.
@@ -266,5 +280,18 @@ fn bar(table: &Table) -> ProgressBar {
 
 /// What the server said.
 fn told(problem: lakesync::status::Problem) -> Exit {
-    failed(problem.into())
+    let advice = advice(&problem);
+    failed(problem.into()).with(advice)
+}
+
+/// What to do where a token may not do all that an import does.
+fn advice(problem: &lakesync::status::Problem) -> &'static str {
+    match problem.reason {
+        Some(Reason::ScopeMissing) => {
+            "; an import declares tables and writes rows: `lakesync token --data DIR --sub NAME \
+             --scope \"sync admin\"` makes a token that may"
+        }
+        Some(Reason::OutOfScope) => "; use a token that opens this gateway",
+        _ => "",
+    }
 }

@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     state: Option<PathBuf>,
 }
 
+/// Where a migration is that was stopped before its first step.
+const NOTHING_YET: &str = "nothing was copied yet";
+
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(Exit::input_output)?.block_on(async {
@@ -63,8 +66,12 @@ async fn copy(arguments: Arguments, stop: impl Future<Output = ()>) -> Result<()
     let path = state.unwrap_or_else(|| format!("lakesync-migrate-{gateway}.state").into());
     let state = State::new(path, gateway.as_str(), names);
     let from = state.load()?;
+    let mut stop = std::pin::pin!(stop);
     if from.is_none() {
-        something(&*source).await?;
+        tokio::select! {
+            found = something(&*source) => found?,
+            () = &mut stop => return Err(Exit::interrupted(NOTHING_YET)),
+        }
     }
     let mut keeper = Keeper { state, bar: show::bar(), begun: from.is_some(), failed: None };
     let outcome = tokio::select! {
@@ -153,7 +160,11 @@ impl Keeper {
                  or begin again: remove {} and empty the target",
                 self.state.path().display()
             )),
-            MigrateError::Stopped => Exit::unavailable(message),
+            MigrateError::Stopped if self.begun => Exit::interrupted(format!(
+                "how far it has come is in {}: the same command goes on from there",
+                self.state.path().display()
+            )),
+            MigrateError::Stopped => Exit::interrupted(NOTHING_YET),
         }
     }
 }

@@ -65,7 +65,9 @@ impl Place<'_> {
 /// How a command ends whose backend failed: whether to come again, or to change something first.
 pub(crate) fn failed(error: &AdapterError, message: impl Display) -> Exit {
     match error {
-        AdapterError::Unavailable(_) | AdapterError::Gap { .. } => Exit::unavailable(message),
+        AdapterError::Unavailable(_) | AdapterError::Busy(_) | AdapterError::Gap { .. } => {
+            Exit::unavailable(message)
+        }
         AdapterError::Corrupt(_) => Exit::input_output(message),
         AdapterError::UnknownTable(_)
         | AdapterError::UnknownColumn { .. }

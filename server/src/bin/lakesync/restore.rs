@@ -12,7 +12,7 @@ use lakesync_server::store::embedded::{EmbeddedStore, Options};
 
 use crate::exit::Exit;
 use crate::place::{self, Place};
-use crate::{rules, show};
+use crate::{rules, serve, show};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("access").required(true))]
@@ -46,7 +46,15 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(Exit::input_output)?.block_on(restore(arguments))
+    runtime.map_err(Exit::input_output)?.block_on(async {
+        let stop = serve::stop_signal().map_err(Exit::input_output)?;
+        tokio::select! {
+            done = restore(arguments) => done,
+            () = stop => Err(Exit::interrupted(
+                "no part of the gateway is served; the same command begins again",
+            )),
+        }
+    })
 }
 
 async fn restore(arguments: Arguments) -> Result<(), Exit> {

@@ -66,7 +66,7 @@ fn is_own(kind: ColumnType) -> bool {
 }
 
 /// The proposal as the gateway can take it, which has the table perhaps: its columns stay, and so
-/// do the names it has given. A type stays that holds anything.
+/// do the names it has given. A type stays that is wider than the source's.
 pub(super) fn beside(known: Option<&TableSchema>, own: Proposal) -> Result<Proposal, String> {
     let Some(known) = known else { return Ok(own) };
     let words = |key: &ColumnName, columns: &[ColumnName]| {
@@ -89,7 +89,7 @@ pub(super) fn beside(known: Option<&TableSchema>, own: Proposal) -> Result<Propo
             known.as_str().eq_ignore_ascii_case(name.as_str())
         };
         match columns.iter_mut().find(same) {
-            Some((_, ColumnType::Any)) => {}
+            Some((_, known)) if kind.widens_to(*known) => {}
             Some((_, known)) => *known = kind,
             None => columns.push((name, kind)),
         }

@@ -79,11 +79,11 @@ pub(super) async fn describe(
                AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
     let keys = sqlx::query(sql).bind(schema).bind(table).fetch_all(&mut *connection).await?;
     let key = keys.iter().map(|row| text(row, 0)).collect::<Result<_, _>>()?;
-    let sql = "SELECT CAST(COALESCE(TABLE_ROWS, 0) AS CHAR) FROM information_schema.TABLES \
+    let sql = "SELECT CAST(COALESCE(TABLE_ROWS, 0) AS CHAR), TABLE_TYPE FROM information_schema.TABLES \
                WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let row = sqlx::query(sql).bind(schema).bind(table).fetch_one(connection).await?;
-    let rows = text(&row, 0)?.parse().unwrap_or(0);
-    Ok(Found { sql: format!("{}.{}", quoted(schema), quoted(table)), columns, key, rows })
+    let (rows, is_view) = (text(&row, 0)?.parse().unwrap_or(0), text(&row, 1)?.ends_with("VIEW"));
+    Ok(Found { sql: format!("{}.{}", quoted(schema), quoted(table)), columns, key, is_view, rows })
 }
 
 /// The columns that MariaDB keeps JSON in: texts with a check.

@@ -79,10 +79,11 @@ pub(super) async fn describe(
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
         WHERE i.indrelid = $1::regclass AND i.indisprimary AND k.at <= i.indnkeyatts ORDER BY k.at";
     let key = sqlx::query_scalar(key).bind(&sql).fetch_all(&mut *connection).await?;
-    let rows =
-        "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = $1::regclass";
-    let rows: i64 = sqlx::query_scalar(rows).bind(&sql).fetch_one(connection).await?;
-    Ok(Found { sql, columns, key, rows: u64::try_from(rows).unwrap_or(0) })
+    let rows = "SELECT greatest(reltuples, 0)::int8, relkind IN ('v', 'm', 'f') \
+                FROM pg_catalog.pg_class WHERE oid = $1::regclass";
+    let row = sqlx::query(rows).bind(&sql).fetch_one(connection).await?;
+    let (rows, is_view): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Found { sql, columns, key, is_view, rows: u64::try_from(rows).unwrap_or(0) })
 }
 
 /// What a column becomes. `kind` is empty for a type that is not Postgres' own.

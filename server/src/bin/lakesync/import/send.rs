@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::refused::{Refused, Tally};
 use super::state::Stamps;
+use super::widen::Target;
 use crate::exit::Exit;
 use crate::sync::failed;
 
@@ -172,6 +173,7 @@ impl<'a> Sender<'a> {
                     self.client
                 )
             }
+            Some(Reason::ScopeMissing | Reason::OutOfScope) => super::advice(&problem).to_owned(),
             _ => "; made again, the same command goes on".to_owned(),
         };
         failed(problem.into()).with(&way_out)
@@ -199,11 +201,16 @@ fn only(mut delta: Delta, columns: &[String]) -> Delta {
     delta
 }
 
-/// A row's cells.
-pub(super) fn cells(columns: &[Option<ColumnName>], values: Vec<Value>) -> Vec<Cell> {
+/// A row's cells; or the column that can't take its value, and why.
+pub(super) fn cells(
+    columns: &[Option<Target>],
+    values: Vec<Value>,
+) -> Result<Vec<Cell>, (ColumnName, String)> {
     let named = columns.iter().zip(values);
-    let cell = |(column, value): (&Option<ColumnName>, Value)| {
-        column.clone().map(|column| Cell { column, value })
+    let cell = |(target, value): (&Option<Target>, Value)| {
+        let target = target.as_ref()?;
+        let value = target.value(value).map_err(|why| (target.name.clone(), why));
+        Some(value.map(|value| Cell { column: target.name.clone(), value }))
     };
     named.filter_map(cell).collect()
 }

@@ -85,7 +85,7 @@ impl Source {
             return Err(Exit::unavailable(text));
         };
         opened?.map_err(|error| match error {
-            sqlx::Error::Configuration(_) => Exit::usage("--from: the URL can't be read"),
+            sqlx::Error::Configuration(_) => Exit::usage(unreadable(url)),
             error => failed(&error),
         })
     }
@@ -142,18 +142,38 @@ impl Source {
     }
 }
 
+/// What is wrong with a URL, which may hold a password.
+fn unreadable(url: &str) -> String {
+    let is_postgres = url.starts_with("postgres");
+    let why = match is_postgres {
+        true => lakesync_adapters::postgres::check_url(url).err().map(|error| error.to_string()),
+        false => lakesync_adapters::mysql::check_url(url).err().map(|error| error.to_string()),
+    };
+    format!("--from: {}", why.unwrap_or_else(|| "the url can't be read".to_owned()))
+}
+
 /// What the catalogue says of a table.
 pub(super) struct Found {
     pub(super) sql: String,
     pub(super) columns: Vec<Described>,
     /// The names of the primary key's columns, in order.
     pub(super) key: Vec<String>,
+    /// Whether it is a view, which has no key of its own.
+    pub(super) is_view: bool,
     pub(super) rows: u64,
 }
 
 impl Found {
     fn judged(self, name: &str) -> Result<Table, String> {
         let target = name.parse::<TableName>().map_err(|error| format!("{error}; rename it"))?;
+        if self.is_view {
+            return Err(
+                "it is a view, and has no primary key that tells which of its rows is which; \
+                 import the tables that it shows, or a copy of it, such as CREATE TABLE … AS SELECT \
+                 … with a primary key"
+                    .to_owned(),
+            );
+        }
         if self.key.is_empty() {
             return Err(
                 "it has no primary key, so nothing tells which row is which; add one, such \
@@ -185,7 +205,12 @@ impl Found {
 /// must change something. The driver's errors tell no password.
 pub(super) fn failed(error: &sqlx::Error) -> Exit {
     let state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    let text = format!("the database that is imported: {error}");
+    let mut text = format!("the database that is imported: {error}");
+    // A standby ends what reads for longer than it may hold its own log back.
+    if text.contains("conflict with recovery") {
+        text += "; it is a standby, and ends long reads: import from the primary, or set \
+                 max_standby_streaming_delay = -1 on the standby meanwhile";
+    }
     // By their classes, which both databases take from the standard: who may connect, which database
     // and schema there is, and what may be read.
     match state.get(..2) {
