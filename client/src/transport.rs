@@ -151,6 +151,8 @@ pub struct Pull<'a> {
     pub skip: &'a [Position],
     /// Where pages are to be closed; a server may send larger ones.
     pub bytes_max: usize,
+    /// Whether the answers are worth compressing.
+    pub compress: bool,
 }
 
 /// What a pull sends.

@@ -10,6 +10,7 @@ pub(crate) mod counting;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod replica;
+pub(crate) mod slow;
 pub(crate) mod state;
 
 use std::net::SocketAddr;

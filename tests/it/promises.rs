@@ -23,3 +23,4 @@ mod p15_bounded;
 mod p15_readers;
 mod p15_requests;
 mod p16_live;
+mod p22_progress;

@@ -87,7 +87,10 @@ impl Core {
         follow: bool,
     ) -> Pull<'a> {
         let (gateway, client) = (&self.gateway, self.db.client_id());
-        Pull { gateway, client, cursor, follow, skip, bytes_max: self.sizing.page_bytes() }
+        let bytes_max = self.sizing.page_bytes();
+        // What is followed is small, most often, and a server compresses for each follower.
+        let compress = !follow || self.sizing.is_slow();
+        Pull { gateway, client, cursor, follow, skip, bytes_max, compress }
     }
 
     /// Applies a page. How many changes it held.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lakesync::limits::{HEARTBEAT, OFFLINE_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PUSH_ROWS_MAX};
 use lakesync::schema::TableSchema;
+use tokio::time::Instant;
 
 use super::{Core, SyncError};
 use crate::db::Migration;
@@ -40,7 +41,9 @@ impl Core {
         if self.session().info.is_some() {
             return Ok(());
         }
+        let began = Instant::now();
         let info = self.transport.server_info().await?;
+        self.sizing.greeted(began.elapsed());
         let (server_min, server_max) = info.protocol;
         if PROTOCOL_MAX < server_min || server_max < PROTOCOL_MIN {
             return Err(SyncError::Protocol { server_min, server_max });

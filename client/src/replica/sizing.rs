@@ -1,6 +1,6 @@
-//! How large pushes and pages are: as large as the line carries in about two seconds, so that a
-//! break costs little on a slow line and a fast one is not asked too often. Starts anew with the
-//! process.
+//! Whether a line is slow, and how large pushes and pages are: as large as the line carries in about
+//! two seconds, so that a break costs little on a slow line and a fast one is not asked too often.
+//! Starts anew with the process.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use crate::db::PUSH_BYTES_MAX;
 
 /// What takes longer than this is not made larger.
 const GOOD: Duration = Duration::from_secs(2);
+/// A line over which the first answer takes so long is slow until it has shown otherwise.
+const SLOW_GREETING: Duration = Duration::from_millis(500);
 const PUSH_BYTES_START: usize = 256 << 10;
 const PUSH_BYTES_MIN: usize = 16 << 10;
 const PAGE_BYTES_MAX: usize = 256 << 10;
@@ -22,11 +24,12 @@ pub(super) struct Sizing(Mutex<Sizes>);
 struct Sizes {
     push: usize,
     page: usize,
+    is_slow: bool,
 }
 
 impl Default for Sizing {
     fn default() -> Self {
-        Self(Mutex::new(Sizes { push: PUSH_BYTES_START, page: PAGE_BYTES_MAX }))
+        Self(Mutex::new(Sizes { push: PUSH_BYTES_START, page: PAGE_BYTES_MAX, is_slow: false }))
     }
 }
 
@@ -41,12 +44,27 @@ impl Sizing {
         self.sizes().page
     }
 
+    /// Whether bytes cost more than the work of compressing them.
+    pub(super) fn is_slow(&self) -> bool {
+        self.sizes().is_slow
+    }
+
+    /// The server has answered for the first time.
+    pub(super) fn greeted(&self, took: Duration) {
+        if SLOW_GREETING <= took {
+            self.sizes().is_slow = true;
+        }
+    }
+
     /// A push was answered.
     pub(super) fn pushed(&self, bytes: usize, took: Duration) {
         let mut sizes = self.sizes();
         // One that was much smaller than it might have been says nothing of larger ones.
-        if took < GOOD && sizes.push / 2 < bytes {
+        if GOOD <= took {
+            sizes.is_slow = true;
+        } else if sizes.push / 2 < bytes {
             sizes.push = (sizes.push * 2).min(PUSH_BYTES_MAX);
+            sizes.is_slow = false;
         }
     }
 
@@ -61,8 +79,10 @@ impl Sizing {
         let mut sizes = self.sizes();
         if GOOD <= waited {
             sizes.page = (sizes.page / 2).max(PAGE_BYTES_MIN);
+            sizes.is_slow = true;
         } else if sizes.page as u64 / 2 < bytes {
             sizes.page = (sizes.page * 2).min(PAGE_BYTES_MAX);
+            sizes.is_slow = false;
         }
     }
 
@@ -102,6 +122,21 @@ mod tests {
         assert_eq!(sizing.push_bytes(), 1_792 << 10);
         (0..20).for_each(|_| sizing.push_failed());
         assert_eq!(sizing.push_bytes(), PUSH_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_line_is_slow_from_its_first_late_answer_to_its_first_quick_one_of_some_size() {
+        let sizing = Sizing::default();
+        sizing.greeted(Duration::from_millis(499));
+        assert!(!sizing.is_slow());
+        sizing.greeted(SLOW_GREETING);
+        sizing.received(300, QUICK);
+        sizing.pushed(300, QUICK);
+        assert!(sizing.is_slow(), "small messages say nothing");
+        sizing.received(256 << 10, QUICK);
+        assert!(!sizing.is_slow());
+        sizing.pushed(300, GOOD);
+        assert!(sizing.is_slow());
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub async fn pull_brings_commits_in_order(server: &dyn Server) {
         follow: false,
         skip: &[],
         bytes_max: 0,
+        compress: true,
     };
     let mut events = transport.pull(pull).await.expect("pull");
     let mut titles = Vec::new();
@@ -124,6 +125,7 @@ pub async fn follow_brings_what_happens(server: &dyn Server) {
         follow: true,
         skip: &[],
         bytes_max: 0,
+        compress: true,
     };
     let mut events = transport.pull(pull).await.expect("pull");
     while !matches!(events.next().await, Some(Ok(PullEvent::CaughtUp { .. }))) {}
@@ -168,6 +170,7 @@ pub async fn refusals_carry_their_reason(server: &dyn Server) {
         follow: false,
         skip: &[],
         bytes_max: 0,
+        compress: true,
     };
     let problem = match transport.pull(pull).await {
         Err(problem) => problem,
@@ -313,7 +316,15 @@ async fn checkpoint(
 /// How many changes follow a cursor.
 async fn head_from(transport: &dyn Transport, gateway: &Gateway, cursor: &str) -> usize {
     let client = id("eve");
-    let pull = Pull { gateway, client: &client, cursor, follow: false, skip: &[], bytes_max: 0 };
+    let pull = Pull {
+        gateway,
+        client: &client,
+        cursor,
+        follow: false,
+        skip: &[],
+        bytes_max: 0,
+        compress: true,
+    };
     let events = transport.pull(pull).await.expect("pull");
     let sizes = events.map(|event| match event.expect("no error") {
         PullEvent::Page(page) => page.arrivals.len(),

@@ -16,10 +16,10 @@ use super::{Remote, Token};
 /// A PING that has no answer is judged by the socket, by the bytes that arrive meanwhile. The
 /// library's own limit counts none, and must never be the first to end a connection.
 const PONG_MAX: Duration = Duration::from_secs(60 * 60);
-/// Four pages, so that a line with a long way is never idle. What is under way when a connection
-/// breaks is sent again.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// Two pages: one on its way while the other is applied. The answer to a push waits behind what is on
+/// its way, and that is sent again when a connection breaks.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
 
 /// A URL that no gateway can be reached under.
@@ -88,7 +88,7 @@ pub fn connect_with(
     let sockets = Sockets::new(Arc::clone(&meter), patience.connect, patience.lifeless);
     let endpoint = endpoint(url)?.http2_keep_alive_interval(patience.ping_every);
     let line = Line::new(endpoint.connect_with_connector_lazy(sockets));
-    Ok(Remote::new(url, line, meter, patience.silent, token))
+    Ok(Remote::new(url, line, meter, patience.silent, token).packing())
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {

@@ -19,6 +19,7 @@ use lakesync::schema::{Column, Proposal, TableSchema};
 use lakesync::status::{Problem, from_status};
 use lakesync::wire::{decode_schema, encode_push, encode_schema};
 use prost::Message;
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use super::assembly::Assembly;
@@ -30,6 +31,8 @@ use super::{
     decode,
 };
 
+/// Smaller messages hardly gain by being compressed.
+const PACKED_BYTES_MIN: usize = 1 << 10;
 /// One commit may exceed a page, and each of its rows may be large.
 const RECEIVE_BYTES_MAX: usize = 16 << 20;
 
@@ -37,6 +40,8 @@ const RECEIVE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone)]
 pub struct Remote {
     sync: SyncServiceClient<Line>,
+    /// The same, with messages compressed both ways, where there is a line that gains by it.
+    packed: SyncServiceClient<Line>,
     admin: AdminServiceClient<Line>,
     bearers: Arc<Bearers>,
     /// What people call the server.
@@ -55,14 +60,24 @@ impl Remote {
         silence_max: Duration,
         token: Option<Token>,
     ) -> Self {
+        let sync =
+            SyncServiceClient::new(line.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX);
         Self {
             peer: peer.into(),
-            sync: SyncServiceClient::new(line.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX),
+            packed: sync.clone(),
+            sync,
             admin: AdminServiceClient::new(line).max_decoding_message_size(RECEIVE_BYTES_MAX),
             bearers: Arc::new(Bearers::new(token)),
             meter,
             silence_max,
         }
+    }
+
+    /// Compresses large messages, and has streams compressed.
+    pub(super) fn packing(mut self) -> Self {
+        let packed = self.packed.send_compressed(CompressionEncoding::Zstd);
+        self.packed = packed.accept_compressed(CompressionEncoding::Zstd);
+        self
     }
 
     /// Makes a call, and makes it again if a fresh token may help. Answers the token it was made
@@ -217,13 +232,14 @@ impl Transport for Remote {
             tables,
             atomic: false,
         };
-        let bytes = message.encoded_len() as u64;
+        let bytes = message.encoded_len();
+        let sync = if bytes < PACKED_BYTES_MIN { &self.sync } else { &self.packed };
         let call = |request| {
-            let mut sync = self.sync.clone();
+            let mut sync = sync.clone();
             async move { sync.push(request).await }
         };
         let (response, _) = self.call(|| message.clone(), call).await?;
-        decode::pushed(response, &groups, bytes)
+        decode::pushed(response, &groups, bytes as u64)
     }
 
     async fn pull(&self, pull: Pull<'_>) -> Result<PullStream, Problem> {
@@ -238,8 +254,9 @@ impl Transport for Remote {
             max_bytes: stated(pull.bytes_max),
             whole_rows: false,
         };
+        let sync = if pull.compress { &self.packed } else { &self.sync };
         let call = |request| {
-            let mut sync = self.sync.clone();
+            let mut sync = sync.clone();
             async move { sync.pull(request).await }
         };
         let (messages, bearer) = self.call(message, call).await?;
@@ -258,7 +275,7 @@ impl Transport for Remote {
             whole_rows: false,
         };
         let call = |request| {
-            let mut sync = self.sync.clone();
+            let mut sync = self.packed.clone();
             async move { sync.checkpoint(request).await }
         };
         let (messages, bearer) = self.call(message, call).await?;

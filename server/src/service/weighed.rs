@@ -17,12 +17,13 @@ use lakesync::wire::{self, Oversized, weigh, weigh_push};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, NamedService};
 use tower::{Service, service_fn};
 
 use super::requests::Reservation;
 use super::{Services, refuse, sending};
+use crate::auth::request_bounds;
 
 /// The methods whose requests may be large, by their path.
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
@@ -30,6 +31,9 @@ const PULL: &str = "/lakesync.v1.SyncService/Pull";
 const CHECKPOINT: &str = "/lakesync.v1.SyncService/Checkpoint";
 const PUT_SCHEMA: &str = "/lakesync.admin.v1.AdminService/PutSchema";
 const PUT_RULES: &str = "/lakesync.admin.v1.AdminService/PutSyncRules";
+/// A request of so many bytes takes some megabytes in memory at worst: what is not weighed may unpack
+/// to no more.
+const LIGHT_BYTES: usize = 64 << 10;
 /// All of them.
 #[cfg(test)]
 const WEIGHED: [&str; 5] = [PUSH, PULL, CHECKPOINT, PUT_SCHEMA, PUT_RULES];
@@ -46,7 +50,11 @@ pub(super) struct Weighed<S> {
 impl Weighed<SyncServiceServer<Services>> {
     pub(super) fn sync(services: &Arc<Services>) -> Self {
         let others = SyncServiceServer::from_arc(Arc::clone(services))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(LIGHT_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Self { services: Arc::clone(services), others }
     }
@@ -55,7 +63,11 @@ impl Weighed<SyncServiceServer<Services>> {
 impl Weighed<AdminServiceServer<Services>> {
     pub(super) fn admin(services: &Arc<Services>) -> Self {
         let others = AdminServiceServer::from_arc(Arc::clone(services))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(LIGHT_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Self { services: Arc::clone(services), others }
     }
@@ -87,7 +99,7 @@ where
                     let services = Arc::clone(&services);
                     async move { services.push(request).await }
                 });
-                Ok(grpc(weigh_push, held).unary(call, request).await)
+                Ok(grpc(PUSH, weigh_push, held).unary(call, request).await)
             }),
             PULL => Box::pin(async move {
                 let call = service_fn(move |request| {
@@ -95,7 +107,7 @@ where
                     async move { services.pull(request).await }
                 });
                 let pull = |message: &[u8]| weigh(message, &wire::PULL);
-                let answer = grpc(pull, held).server_streaming(call, request).await;
+                let answer = grpc(PULL, pull, held).server_streaming(call, request).await;
                 Ok(sending::in_pieces(answer))
             }),
             CHECKPOINT => Box::pin(async move {
@@ -104,7 +116,8 @@ where
                     async move { services.checkpoint(request).await }
                 });
                 let checkpoint = |message: &[u8]| weigh(message, &wire::CHECKPOINT);
-                let answer = grpc(checkpoint, held).server_streaming(call, request).await;
+                let answer =
+                    grpc(CHECKPOINT, checkpoint, held).server_streaming(call, request).await;
                 Ok(sending::in_pieces(answer))
             }),
             PUT_SCHEMA => Box::pin(async move {
@@ -113,7 +126,7 @@ where
                     async move { services.put_schema(request).await }
                 });
                 let schema = |message: &[u8]| weigh(message, &wire::PUT_SCHEMA);
-                Ok(grpc(schema, held).unary(call, request).await)
+                Ok(grpc(PUT_SCHEMA, schema, held).unary(call, request).await)
             }),
             PUT_RULES => Box::pin(async move {
                 let call = service_fn(move |request| {
@@ -121,7 +134,7 @@ where
                     async move { services.put_sync_rules(request).await }
                 });
                 let rules = |message: &[u8]| weigh(message, &wire::PUT_RULES);
-                Ok(grpc(rules, held).unary(call, request).await)
+                Ok(grpc(PUT_RULES, rules, held).unary(call, request).await)
             }),
             _ => Box::pin(self.others.call(request)),
         }
@@ -131,13 +144,20 @@ where
 /// How a message is weighed.
 type Weigh = fn(&[u8]) -> Result<usize, Oversized>;
 
-fn grpc<Q, A>(weigh: Weigh, held: Option<Arc<Reservation>>) -> Grpc<Weighing<Q, A>>
+/// The call at `path`. What its method takes bounds what a compressed message unpacks to as well:
+/// nothing is unpacked beyond that.
+fn grpc<Q, A>(path: &str, weigh: Weigh, held: Option<Arc<Reservation>>) -> Grpc<Weighing<Q, A>>
 where
     Q: Message + Default + Send + 'static,
     A: Message + Send + 'static,
 {
+    let (bytes_max, _) = request_bounds(path);
     Grpc::new(Weighing { weigh, held, messages: PhantomData })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -203,10 +223,7 @@ impl<Q: Message + Default, A> Decoder for Weighing<Q, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{METHODS, request_bounds};
-
-    /// A request of so many bytes takes some megabytes in memory at worst.
-    const LIGHT_BYTES: usize = 64 << 10;
+    use crate::auth::METHODS;
 
     #[test]
     fn every_large_request_is_weighed() {

@@ -2,14 +2,17 @@
 
 use bytes::Bytes;
 use http::{Method, Request};
+use lakesync::error::Reason;
 use lakesync::proto::v1::{Cell, PushRequest, RowChange, TableChanges};
+use lakesync::status::from_status;
 use prost::Message;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 use tower::{Service, ServiceExt};
 
 use super::{Target, assert_told, bearer, call, methods};
-use crate::harness::{MAIN, grant, within};
+use crate::harness::{MAIN, grant, raw, within};
 
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
 /// Methods whose requests have no gateway in field 1.
@@ -89,6 +92,42 @@ async fn a_message_too_large_is_told_so_at_every_method() {
     // Who is not known is told that, and nothing of limits.
     let answer = call(&target.ann, PUSH, None, large).await;
     assert_told("without a token", answer, Code::Unauthenticated, "TOKEN_INVALID");
+    target.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn a_message_that_unpacks_to_more_than_its_limit_is_refused() {
+    let target = Target::new().await;
+    let token = bearer(&target.server.token(&grant("ann", "sync admin")));
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let send = async |path: &str, bytes: usize| {
+            let bomb = Bytes::from(vec![0; bytes]);
+            let packed = raw::call_packed(&target.ann.channel, path, Some(&token), bomb, encoding);
+            packed.await.map(drop)
+        };
+        for path in methods() {
+            let answer = send(&path, (4 << 20) + 1).await;
+            assert_told(&path, answer, Code::ResourceExhausted, "TOO_LARGE");
+        }
+        let answer = send(PUSH, 64 << 20).await;
+        assert_told("64 MiB of nothing", answer, Code::ResourceExhausted, "TOO_LARGE");
+    }
+    target.assert_untouched().await;
+}
+
+#[tokio::test]
+async fn what_is_said_to_be_compressed_and_is_not_is_refused() {
+    let target = Target::new().await;
+    for (encoding, body, reason) in [
+        ("gzip", "\x01\0\0\0\x04nope", Reason::InvalidRequest),
+        ("zstd", "\x01\0\0\0\x04nope", Reason::InvalidRequest),
+        ("deflate", "\x01\0\0\0\x04nope", Reason::Unimplemented),
+    ] {
+        let mut request = request(&target, body);
+        request.headers_mut().insert("grpc-encoding", encoding.parse().expect("a value"));
+        let status = send(&target, request).await.expect("a status");
+        assert_eq!(from_status(&status).reason, Some(reason), "{encoding}: {status:?}");
+    }
     target.assert_untouched().await;
 }
 

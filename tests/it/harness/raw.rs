@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
 use http_body::Frame;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tower::ServiceExt;
@@ -61,12 +61,32 @@ pub(crate) async fn call(
     authorization: Option<&str>,
     message: Bytes,
 ) -> Result<Vec<Bytes>, Status> {
+    call_through(tonic::client::Grpc::new(channel.clone()), path, authorization, message).await
+}
+
+/// The same, with a message that is compressed.
+pub(crate) async fn call_packed(
+    channel: &Channel,
+    path: &str,
+    authorization: Option<&str>,
+    message: Bytes,
+    encoding: CompressionEncoding,
+) -> Result<Vec<Bytes>, Status> {
+    let client = tonic::client::Grpc::new(channel.clone()).send_compressed(encoding);
+    call_through(client, path, authorization, message).await
+}
+
+async fn call_through(
+    mut client: tonic::client::Grpc<Channel>,
+    path: &str,
+    authorization: Option<&str>,
+    message: Bytes,
+) -> Result<Vec<Bytes>, Status> {
     let mut request = Request::new(message);
     if let Some(text) = authorization {
         request.metadata_mut().insert("authorization", text.parse().expect("ASCII"));
     }
     let path = PathAndQuery::from_str(path).expect("a path");
-    let mut client = tonic::client::Grpc::new(channel.clone());
     within(client.ready()).await.expect("a connection");
     let answer = within(client.server_streaming(request, path, RawCodec)).await?;
     let (mut stream, mut messages) = (answer.into_inner(), Vec::new());

@@ -30,6 +30,9 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(2);
 /// How long an answer has to leave that was finished after that.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How much of a request may be on its way. A push over a line with a long delay is no faster than this
+/// for each round trip; and on a slow line a client hears nothing for as long as half of it takes.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 /// How long the HTTP/2 library waits for the answer to its PING. We judge by bytes, and sooner.
 const PONG_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -91,7 +94,7 @@ fn settings(liveness: Liveness) -> http2::Builder<TokioExecutor> {
     settings
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
-        .initial_stream_window_size(64 << 10)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(1 << 20)
         .max_header_list_size(16 << 10)
         .keep_alive_interval(liveness.ping_interval)

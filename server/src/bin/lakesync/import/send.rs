@@ -145,7 +145,8 @@ impl<'a> Sender<'a> {
 
     /// What the gateway says, once it says anything.
     async fn answer(&self, deltas: &[Delta]) -> Result<Answer, Exit> {
-        let began = Instant::now();
+        // A push that takes long is no failure: only what follows one counts.
+        let mut failing_since = None;
         let mut wait = WAIT_FIRST;
         loop {
             let push = Push { gateway: self.gateway, client: &self.client, deltas };
@@ -156,7 +157,8 @@ impl<'a> Sender<'a> {
             if is_too_large(&problem) {
                 return Ok(Answer::TooLarge(problem));
             }
-            if !problem.kind.is_retryable() || PATIENCE < began.elapsed() {
+            let since = failing_since.get_or_insert_with(Instant::now);
+            if !problem.kind.is_retryable() || PATIENCE < since.elapsed() {
                 return Err(self.given_up(problem));
             }
             tracing::debug!(%problem, "the gateway takes nothing; trying again");
