@@ -23,6 +23,8 @@ pub mod stamp;
 
 pub mod schema;
 
+pub mod row_id;
+
 pub mod delta;
 pub mod row;
 

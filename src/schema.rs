@@ -13,6 +13,7 @@ mod evolve;
 mod text;
 
 pub use evolve::{EvolveError, Proposal};
+pub(crate) use text::{hex, hyphenated, shortest_decimal, unhex};
 
 #[cfg(test)]
 pub(crate) use evolve::size;
@@ -144,7 +145,7 @@ pub struct TableSchema {
     /// The columns beside the key, in the order they were declared.
     pub columns: Vec<Column>,
     /// Which of the columns make up the row id, in order; none where the row id is a value of its
-    /// own. One column makes its text the row id, several an RFC 8785 array.
+    /// own. See [`row_id`](crate::row_id).
     pub primary_key: Vec<ColumnName>,
 }
 
@@ -152,6 +153,11 @@ impl TableSchema {
     /// The column of exactly this name.
     pub fn column(&self, name: &ColumnName) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == *name)
+    }
+
+    /// The columns that make up the row id, in order; none where the row id is a value of its own.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.primary_key.iter().filter_map(|name| self.column(name))
     }
 }
 

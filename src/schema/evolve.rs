@@ -33,6 +33,12 @@ pub enum EvolveError {
         /// The second of the two.
         column: ColumnName,
     },
+    /// One table twice in one request: which of the two is meant can't be told.
+    #[error("table {table} stands twice in the request (names are compared ignoring case)")]
+    Repeated {
+        /// The second of the two.
+        table: TableName,
+    },
     /// Two tables that only case tells apart.
     #[error("table {table} exists as {existing} (names are compared ignoring case)")]
     DuplicateTable {
@@ -69,6 +75,21 @@ pub enum EvolveError {
         "table {table}, column {column}: {from} can't become {to}, which can't hold all of its values"
     )]
     Narrowed {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: ColumnName,
+        /// The type it has.
+        from: ColumnType,
+        /// The type that was asked for.
+        to: ColumnType,
+    },
+    /// A column of the primary key that would take another type. Row ids are made of its values.
+    #[error(
+        "table {table}, column {column}: it is part of the primary key, and as {to} instead of {from} \
+         some of its values would name other rows"
+    )]
+    IdsChanged {
         /// The table.
         table: TableName,
         /// The column.
@@ -125,8 +146,12 @@ impl Schema {
         let mut evolved = self.clone();
         let mut known: HashMap<String, TableName> =
             self.tables.keys().map(|name| (lower(name), name.clone())).collect();
+        let mut proposed = HashSet::new();
         for proposal in proposals {
             let name = &proposal.table;
+            if !proposed.insert(lower(name)) {
+                return Err(EvolveError::Repeated { table: name.clone() });
+            }
             match known.get(&lower(name)) {
                 Some(existing) if existing != name => {
                     let (table, existing) = (name.clone(), existing.clone());
@@ -187,6 +212,11 @@ fn evolve_table(old: Option<&TableSchema>, new: &Proposal) -> Result<TableSchema
             let (from, to) = (column.kind, kind);
             let column = column.name.clone();
             return Err(EvolveError::Narrowed { table: new.table.clone(), column, from, to });
+        }
+        let is_key = old.primary_key.contains(&column.name);
+        if is_key && !keeps_ids(column.kind, kind, old.primary_key.len() == 1) {
+            let (table, from, to) = (new.table.clone(), column.kind, kind);
+            return Err(EvolveError::IdsChanged { table, column: column.name.clone(), from, to });
         }
         column.kind = kind;
     }
@@ -256,6 +286,19 @@ pub(super) fn widens(from: ColumnType, to: ColumnType) -> bool {
         (Decimal { precision: p, scale: s }, Decimal { precision, scale }) => {
             s <= scale && p - s <= precision - scale.min(precision)
         }
+        _ => false,
+    }
+}
+
+/// Whether a column of a primary key may become `to`: every row id stays what it is, and names a
+/// value that the column can hold. `alone` if the column is the whole key.
+fn keeps_ids(from: ColumnType, to: ColumnType, alone: bool) -> bool {
+    use ColumnType::{Any, Decimal, Int64, Json, String, Uuid};
+    match (from, to) {
+        _ if from == to => true,
+        // Alone, a text is the row id by itself; in a column of any type it stands in an array.
+        (String | Json | Uuid | Decimal { .. }, Any) => !alone,
+        (_, Any) | (Int64 | Decimal { .. }, Decimal { .. }) | (Uuid, String) => true,
         _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use ColumnType::{
-    Bool, Bytes, Date, Decimal, Double, Int64, Json, String as Text, Timestamp, Uuid,
+    Any, Bool, Bytes, Date, Decimal, Double, Int64, Json, String as Text, Timestamp, Uuid,
 };
 
 fn name(text: &str) -> ColumnName {
@@ -46,6 +46,40 @@ fn types_widen_and_never_narrow() {
 }
 
 #[test]
+fn a_column_of_the_primary_key_widens_only_where_every_row_id_stays() {
+    for (from, to, alone, beside) in [
+        (Int64, decimal(38, 2), true, true),
+        (decimal(12, 2), decimal(38, 10), true, true),
+        (Int64, Any, true, true),
+        (Bytes, Any, true, true),
+        (Date, Any, true, true),
+        (Text, Any, false, true),
+        (decimal(12, 2), Any, false, true),
+        (Uuid, Any, false, true),
+        (Uuid, Text, true, true),
+        // Not every integer is a double, and `05` is a text but no integer.
+        (Int64, Double, false, false),
+        (Int64, Text, false, false),
+        (Date, Timestamp, false, false),
+        (Text, Json, false, false),
+        (Bytes, Text, false, false),
+    ] {
+        for (key, allowed) in [(&["a"][..], alone), (&["a", "b"], beside)] {
+            let keyed = |kind| Proposal {
+                primary_key: key.iter().map(|text| name(text)).collect(),
+                ..proposal("t", &[("a", kind), ("b", Int64)])
+            };
+            let old = Schema::default().evolve(&[keyed(from)]).expect("new table");
+            let got = old.evolve(&[keyed(to)]);
+            assert_eq!(got.is_ok(), allowed, "{from} to {to} in a key of {key:?}: {got:?}");
+            if let Err(error) = got {
+                assert!(error.to_string().contains("part of the primary key"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn ids_are_permanent_and_versions_grow_with_change_only() {
     let first =
         Schema::default().evolve(&[proposal("t", &[("a", Int64), ("b", Text)])]).expect("new");
@@ -62,6 +96,11 @@ fn ids_are_permanent_and_versions_grow_with_change_only() {
 #[test]
 fn what_would_break_is_refused() {
     let old = Schema::default().evolve(&[proposal("t", &[("a", Int64)])]).expect("new table");
+    for twice in ["u", "U"] {
+        let twice = [proposal("u", &[("x", Int64)]), proposal(twice, &[("y", Int64)])];
+        let error = old.evolve(&twice).expect_err("ambiguous").to_string();
+        assert!(error.contains("stands twice"), "{error}");
+    }
     for (refused, says) in [
         (proposal("t", &[]), "column a is missing"),
         (proposal("T", &[("a", Int64)]), "exists as t"),

@@ -20,7 +20,7 @@ impl ColumnType {
             Self::Json => is_json(text).then(|| text.to_owned()),
             Self::Decimal { precision, scale } => {
                 Decimal::parse(text).ok().filter(|decimal| decimal.fits(precision, scale))?;
-                Some(decimal(text))
+                Some(shortest_decimal(text))
             }
             Self::Timestamp => timestamp(text).map(|micros| micros.to_string()),
             Self::Date => date(text).map(|days| days.to_string()),
@@ -55,7 +55,7 @@ impl Value {
             Self::Double(value) => double(*value)?.into(),
             Self::String(text) | Self::Json(text) => text.into(),
             Self::Bytes(bytes) => hex(bytes).into(),
-            Self::Decimal(text) => decimal(text).into(),
+            Self::Decimal(text) => shortest_decimal(text).into(),
             Self::Timestamp(micros) => micros.to_string().into(),
             Self::Date(days) => days.to_string().into(),
             Self::Uuid(uuid) => hyphenated(uuid).into(),
@@ -68,8 +68,8 @@ fn double(value: f64) -> Option<String> {
     (!value.is_nan()).then(|| if value == 0.0 { "0".to_owned() } else { value.to_string() })
 }
 
-/// `-012.3400` and `-12.34` are one number, and so are `0.0` and `-0`.
-fn decimal(text: &str) -> String {
+/// The shortest text of a decimal: `-012.3400` and `-12.34` are one number, and so are `0.0` and `-0`.
+pub(crate) fn shortest_decimal(text: &str) -> String {
     let (sign, unsigned) = match text.strip_prefix('-') {
         Some(unsigned) => ("-", unsigned),
         None => ("", text),
@@ -79,6 +79,7 @@ fn decimal(text: &str) -> String {
     match (whole, fraction) {
         ("", "") => "0".to_owned(),
         (whole, "") => format!("{sign}{whole}"),
+        ("", fraction) => format!("{sign}0.{fraction}"),
         (whole, fraction) => format!("{sign}{whole}.{fraction}"),
     }
 }
@@ -113,7 +114,8 @@ fn uuid_literal(text: &str) -> Option<String> {
     Some(hyphenated(&bytes.try_into().ok()?))
 }
 
-fn hyphenated(uuid: &[u8; 16]) -> String {
+/// The one text of a UUID.
+pub(crate) fn hyphenated(uuid: &[u8; 16]) -> String {
     let digits = hex(uuid);
     let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     parts.join("-")
@@ -123,13 +125,15 @@ fn hex_literal(text: &str) -> Option<String> {
     unhex(text).map(|_| text.to_ascii_lowercase())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// The bytes that hexadecimal digits stand for.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text
         .chars()
         .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))

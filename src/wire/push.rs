@@ -2,6 +2,8 @@
 //!
 //! Each change is understood or refused for itself: one bad change never blocks the rest.
 
+use std::collections::HashMap;
+
 use crate::delta::{Cell, Delta, Op};
 use crate::error::Reason;
 use crate::hlc::Hlc;
@@ -93,7 +95,7 @@ impl Refusal {
 pub fn decode_push(tables: Vec<proto::TableChanges>, client: &ClientId) -> Vec<Offer> {
     let mut offers = Vec::with_capacity(tables.iter().map(|table| table.rows.len()).sum());
     for (at, changes) in (0..).zip(tables) {
-        let mut names = Names::parse(&changes);
+        let mut names = Names::parse(&changes, at);
         for (row, change) in (0..).zip(changes.rows) {
             let delta = names.decode(change, client);
             offers.push(Offer { table: at, row, delta });
@@ -112,12 +114,15 @@ struct Names {
 }
 
 impl Names {
-    fn parse(changes: &proto::TableChanges) -> Self {
+    /// `at` is the place in the request. A dictionary that names a column twice refuses every change
+    /// that comes with it.
+    fn parse(changes: &proto::TableChanges, at: u32) -> Self {
         let column = |text: &String| {
             ColumnName::parse(text).map_err(|error| Refusal::of_column(text, error))
         };
+        let table = TableName::parse(&changes.table).map_err(Refusal::malformed);
         Self {
-            table: TableName::parse(&changes.table).map_err(Refusal::malformed),
+            table: named_twice(changes, at).map_or(table, Err),
             columns: changes.columns.iter().map(column).collect(),
             named_by: vec![0; changes.columns.len()],
             change: 0,
@@ -173,6 +178,19 @@ impl Names {
             Err(what) => Err(Refusal::of_column(column.as_str(), what)),
         }
     }
+}
+
+/// A column that a dictionary names twice, ignoring case: which of the two a cell means can't be told.
+fn named_twice(changes: &proto::TableChanges, at: u32) -> Option<Refusal> {
+    let mut places = HashMap::with_capacity(changes.columns.len());
+    changes.columns.iter().enumerate().find_map(|(nth, text)| {
+        let first = places.insert(text.to_ascii_lowercase(), nth)?;
+        let message = format!(
+            "tables[{at}].columns[{nth}] is the same as columns[{first}]; a dictionary names each \
+             column once, ignoring case"
+        );
+        Some(Refusal::of_column(text, message))
+    })
 }
 
 /// Changes as a push carries them: in order, grouped while the table stays the same. All are

@@ -1,6 +1,7 @@
 //! What is malformed, too large, unknown or not allowed gets the status of the protocol's table, and
 //! leaves no trace: everything that can be seen of the gateway is the same afterwards.
 
+mod dictionaries;
 mod messages;
 mod names;
 mod tokens;

@@ -12,6 +12,7 @@ mod opening;
 mod processes;
 mod promises;
 mod replicas;
+mod row_ids;
 mod rules;
 mod transports;
 mod vectors;

@@ -1,5 +1,5 @@
-//! The vectors of the executable model in `tests/vectors`: whatever the language, the same deltas
-//! have the same ids and make the same rows, and the same clock readings follow each other.
+//! The vectors in `tests/vectors`: whatever the language, the same deltas have the same ids and make
+//! the same rows, the same clock readings follow each other, and the same keys have the same row ids.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +9,8 @@ use lakesync::delta::{Cell, Delta, Op};
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::limits::CLOCK_DRIFT_MAX;
 use lakesync::row::Row;
+use lakesync::row_id;
+use lakesync::schema::ColumnType;
 use lakesync::stamp::Stamp;
 use lakesync::value::Value;
 use proptest::prelude::*;
@@ -79,6 +81,65 @@ fn clocks_read_as_the_model_does() {
             let wanted = step["is"].as_str().map(|_| Hlc(number(&step["is"])));
             assert_eq!(read, wanted, "case {at}: {step}");
         }
+    }
+}
+
+#[test]
+fn keys_have_the_row_ids_of_the_rule() {
+    let (mut made, mut named) = (0, 0);
+    for case in load("row_id.json") {
+        let Some(key) = case["key"].as_array() else { continue };
+        let key: Vec<_> = key.iter().map(key_part).collect();
+        let typed: Vec<_> = key.iter().map(|(kind, value)| (*kind, value)).collect();
+        let row_id = row_id::of(&typed).ok();
+        assert_eq!(row_id.as_ref().map(AsRef::as_ref), case["row_id"].as_str(), "{case}");
+        made += 1;
+        let Some(row_id) = row_id.filter(|_| key.iter().all(|(kind, value)| kind.fits(value)))
+        else {
+            continue;
+        };
+        let kinds: Vec<_> = key.iter().map(|(kind, _)| *kind).collect();
+        let back = row_id::values(&kinds, &row_id).unwrap_or_else(|| panic!("no key: {case}"));
+        let back: Vec<_> = kinds.iter().copied().zip(&back).collect();
+        assert_eq!(row_id::of(&back), Ok(row_id), "{case}");
+        named += 1;
+    }
+    assert!(150 < made && 130 < named, "{made} keys, {named} of them read back");
+}
+
+#[test]
+fn texts_that_no_key_makes_are_no_row_ids() {
+    let cases = load("row_id.json");
+    let cases: Vec<_> = cases.iter().filter(|case| case["key"].is_null()).collect();
+    assert!(40 < cases.len(), "{} cases only", cases.len());
+    for case in cases {
+        let kinds: Vec<_> = items(&case["types"]).iter().map(|kind| key_type(text(kind))).collect();
+        assert_eq!(row_id::values(&kinds, &parsed(&case["row_id"])), None, "{case}");
+    }
+}
+
+/// A column of a key, and what it holds.
+fn key_part(json: &Json) -> (ColumnType, Value) {
+    let mut fields = json.as_object().expect("a part").clone();
+    let kind = fields.remove("type").expect("a type");
+    fields.insert("name".to_owned(), Json::from("k"));
+    (key_type(text(&kind)), cell(&Json::Object(fields)).value)
+}
+
+fn key_type(name: &str) -> ColumnType {
+    match name {
+        "bool" => ColumnType::Bool,
+        "int64" => ColumnType::Int64,
+        "double" => ColumnType::Double,
+        "string" => ColumnType::String,
+        "bytes" => ColumnType::Bytes,
+        "json" => ColumnType::Json,
+        "decimal" => ColumnType::Decimal { precision: 38, scale: 10 },
+        "timestamp" => ColumnType::Timestamp,
+        "date" => ColumnType::Date,
+        "uuid" => ColumnType::Uuid,
+        "any" => ColumnType::Any,
+        other => panic!("an unknown type: {other}"),
     }
 }
 

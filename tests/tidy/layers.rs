@@ -4,9 +4,9 @@
 use super::{File, check, files, head, hold, is_word};
 
 /// The modules of the root crate in reading order: each may use those before it.
-const LAYERS: [&str; 17] = [
-    "error", "limits", "calendar", "clock", "name", "value", "hlc", "stamp", "schema", "delta",
-    "row", "merge", "rules", "adapter", "proto", "wire", "status",
+const LAYERS: [&str; 18] = [
+    "error", "limits", "calendar", "clock", "name", "value", "hlc", "stamp", "schema", "row_id",
+    "delta", "row", "merge", "rules", "adapter", "proto", "wire", "status",
 ];
 
 /// The modules of the server, likewise. Its binary stands above them all.

@@ -82,7 +82,8 @@ fn uuid_text(uuid: &[u8; 16]) -> String {
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    if lengths != [8, 4, 4, 4, 12] {
+    // Another spelling would come back from the gateway as this one, and be another text.
+    if lengths != [8, 4, 4, 4, 12] || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;
     }
     parse_hex(&text.replace('-', ""))?.try_into().ok()
@@ -134,6 +135,8 @@ mod tests {
         }
     }
 
+    const UPPER: &str = "0190A7F0-0000-7000-8000-00000000000A";
+
     #[test]
     fn what_does_not_fit_is_sent_as_what_it_is() {
         for (kind, stored, expected) in [
@@ -144,6 +147,7 @@ mod tests {
             (ColumnType::Double, Stored::Integer(3), Value::Double(3.0)),
             (ColumnType::Json, Stored::Text("{".into()), Value::String("{".into())),
             (ColumnType::Uuid, Stored::Text("x-y".into()), Value::String("x-y".into())),
+            (ColumnType::Uuid, Stored::Text(UPPER.into()), Value::String(UPPER.into())),
             (ColumnType::Any, Stored::Real(0.5), Value::Double(0.5)),
         ] {
             assert_eq!(from_stored(kind, &stored), Some(expected), "{stored:?} as {kind}");

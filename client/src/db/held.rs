@@ -101,7 +101,8 @@ impl Held {
             if column.in_key {
                 let part = key.iter().position(|sql| *sql == column.sql);
                 let value = part.and_then(|part| self.key.as_ref()?.get(part)).cloned();
-                return value.map_or(Wish::Keep, Wish::Value);
+                let cell = visible.cell(&column.name).map(|cell| to_stored(&cell.value));
+                return value.map_or(Wish::Keep, |value| Wish::Value(as_written(value, cell)));
             }
             let Some(cell) = visible.cell(&column.name) else {
                 let written = self.image.is_some() && self.written.get(at) == Some(&true);
@@ -116,6 +117,19 @@ impl Held {
             Wish::Value(raw.unwrap_or_else(|| to_stored(&cell.value)))
         };
         Some(table.columns.iter().enumerate().map(wish).collect())
+    }
+}
+
+/// A value of the key as its cell was written. The id of a row tells 1 from 1.0 as little as SQLite
+/// does when it compares them, and yet they are two values.
+fn as_written(of_id: Stored, cell: Option<Stored>) -> Stored {
+    match (&of_id, cell) {
+        (Stored::Integer(integer), Some(Stored::Real(real)))
+            if real.fract() == 0.0 && real as i64 == *integer =>
+        {
+            Stored::Real(real)
+        }
+        _ => of_id,
     }
 }
 

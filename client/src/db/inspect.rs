@@ -164,7 +164,7 @@ impl<'a> Inspector<'a> {
         };
         if let (Key::Mapped { .. }, false) = (&key, shape.primary_key.is_empty()) {
             warnings.push(
-                "some of its primary keys are NULL, real or too long to name a row: its rows get \
+                "some of its primary keys are NULL, empty or too long to name a row: its rows get \
                  random ids instead"
                     .to_owned(),
             );
@@ -174,7 +174,7 @@ impl<'a> Inspector<'a> {
         });
         let mut columns: Vec<_> = columns.collect();
         let primary_key: Vec<ColumnName> = match &key {
-            Key::Integer(_) | Key::Array(_) => {
+            Key::Integer(_) | Key::Columns(_) => {
                 let named = |name: &String| ColumnName::parse(name).ok();
                 shape.primary_key.iter().filter_map(named).collect()
             }
@@ -233,17 +233,18 @@ impl<'a> Inspector<'a> {
         kinds: &[ColumnType],
     ) -> Result<Result<Key, String>, DbError> {
         let shape = self.shape;
+        let kind = |name: &String| {
+            let at = columns.iter().position(|column| column.name == *name);
+            at.and_then(|at| kinds.get(at)).copied().unwrap_or(ColumnType::Any)
+        };
         let declared = match shape.primary_key.as_slice() {
             [] => None,
-            [only] => {
-                let at = columns.iter().position(|column| column.name == *only);
-                Some(match at.and_then(|at| kinds.get(at)) {
-                    Some(ColumnType::String) => Key::Text(only.clone()),
-                    Some(ColumnType::Int64) => Key::Integer(only.clone()),
-                    _ => Key::Array(vec![only.clone()]),
-                })
+            [only] if kind(only) == ColumnType::String => Some(Key::Text(only.clone())),
+            [only] if kind(only) == ColumnType::Int64 => Some(Key::Integer(only.clone())),
+            columns => {
+                let typed = columns.iter().map(|name| (name.clone(), kind(name)));
+                Some(Key::Columns(typed.collect()))
             }
-            several => Some(Key::Array(several.to_vec())),
         };
         if let Some(key) = declared
             && self.names_every_row(&key).await?
@@ -253,7 +254,7 @@ impl<'a> Inspector<'a> {
         Ok(match shape.rowid() {
             Some(rowid) => Ok(Key::Mapped { ids: String::new(), rowid: rowid.to_owned() }),
             None if shape.without_rowid => {
-                Err("some of its primary keys are NULL, real or too long to name a row".to_owned())
+                Err("some of its primary keys are NULL, empty or too long to name a row".to_owned())
             }
             None => Err("it has no usable primary key, and columns hide its rowid".to_owned()),
         })

@@ -16,7 +16,7 @@ use super::error::DbError;
 use super::key::Key;
 use super::session::Work;
 use super::shape::Shape;
-use super::sql::{Statement, Stored, integer, quoted, script, stored, text};
+use super::sql::{RANDOM_UUID, Statement, Stored, integer, quoted, script, stored, text};
 use super::table::{Registry, Table};
 use super::triggers::{prefix, triggers};
 use super::{aside, echo, foreign, layout, probe, renumber, requeue, undeclared};
@@ -247,7 +247,7 @@ pub(super) async fn capture(
         let column = table.shape.columns.first().map_or("", |column| column.name.as_str());
         let sql = format!(
             "CREATE TABLE IF NOT EXISTS {0} (rowid INTEGER PRIMARY KEY, row_id TEXT NOT NULL UNIQUE);
-             INSERT INTO {0} (rowid, row_id) SELECT _t.{rowid}, lower(hex(randomblob(16)))
+             INSERT INTO {0} (rowid, row_id) SELECT _t.{rowid}, {RANDOM_UUID}
                FROM {1} _t WHERE NOT EXISTS (SELECT 1 FROM {0} _i WHERE _i.rowid = _t.{rowid});
              CREATE INDEX IF NOT EXISTS _lakesync_keep_{2} ON {1} ({3}) WHERE 0;",
             quoted(ids),
@@ -327,7 +327,7 @@ fn create_table(schema: &TableSchema) -> String {
     let mut parts = Vec::new();
     if schema.primary_key.is_empty() {
         let key = quoted(schema.key.as_str());
-        parts.push(format!("{key} TEXT PRIMARY KEY NOT NULL DEFAULT (lower(hex(randomblob(16))))"));
+        parts.push(format!("{key} TEXT PRIMARY KEY NOT NULL DEFAULT ({RANDOM_UUID})"));
     }
     for column in &schema.columns {
         let name = quoted(column.name.as_str());
@@ -335,6 +335,9 @@ fn create_table(schema: &TableSchema) -> String {
         parts.push(match column.kind {
             ColumnType::Int64 if in_key && single => {
                 format!("{name} INTEGER PRIMARY KEY AUTOINCREMENT")
+            }
+            ColumnType::Uuid if in_key && single => {
+                format!("{name} TEXT NOT NULL DEFAULT ({RANDOM_UUID})")
             }
             kind if in_key => format!("{name} {} NOT NULL", declared(kind)),
             kind => format!("{name} {}", declared(kind)),

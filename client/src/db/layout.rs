@@ -15,10 +15,11 @@
 //! | `_lakesync_unchecked` | rows of a checkpoint under way whose references are checked at its end |
 //! | `_lakesync_parked` | rows that a local constraint refuses |
 //! | `_lakesync_rejected`, `_lakesync_rejected_cells` | changes that the gateway refused |
+//! | `_lakesync_powers` | every power of two that is a double: triggers take reals in keys apart by them |
 
 use sqlx::SqliteConnection;
 
-use super::sql::{Statement, script, text};
+use super::sql::{Statement, Stored, insert_rows, script, text};
 
 /// The version of this layout. A file of a later one is not opened.
 pub(super) const FORMAT: i64 = 1;
@@ -61,7 +62,12 @@ CREATE TABLE IF NOT EXISTS _lakesync_touched (
 CREATE TABLE IF NOT EXISTS _lakesync_touched_cells (
   tbl INTEGER NOT NULL, row_id TEXT NOT NULL, col INTEGER NOT NULL, value,
   PRIMARY KEY (tbl, row_id, col)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _lakesync_powers (
+  power REAL PRIMARY KEY, exponent INTEGER NOT NULL) WITHOUT ROWID;
 ";
+
+/// The exponents of the powers of two that are doubles.
+const EXPONENTS: std::ops::RangeInclusive<i32> = -1_074..=1_023;
 
 const TABLES: &str = "
 CREATE TABLE _lakesync_meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -122,7 +128,25 @@ pub(super) async fn exists(connection: &mut SqliteConnection) -> Result<bool, sq
 
 /// Creates the tables that a file of an earlier version lacks.
 pub(super) async fn complete(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    script(connection, LATER_TABLES).await
+    script(connection, LATER_TABLES).await?;
+    let filled = Statement::new("SELECT 1 FROM _lakesync_powers LIMIT 1").row(connection).await?;
+    if filled.is_some() {
+        return Ok(());
+    }
+    // Bound, not written: how exactly SQLite reads a number depends on its version.
+    let row = |exponent| vec![Stored::Real(power(exponent)), Stored::Integer(exponent.into())];
+    let rows: Vec<Vec<Stored>> = EXPONENTS.map(row).collect();
+    insert_rows(connection, "INSERT INTO _lakesync_powers (power, exponent)", &rows).await?;
+    Ok(())
+}
+
+/// 2 to the power of an exponent that is one of [`EXPONENTS`].
+fn power(exponent: i32) -> f64 {
+    let bits = match u64::try_from(exponent + 1_023) {
+        Ok(biased @ 1..) => biased << 52,
+        _ => 1 << (exponent + 1_074),
+    };
+    f64::from_bits(bits)
 }
 
 /// Creates the tables and this replica's identity.

@@ -9,7 +9,7 @@ use super::install;
 use super::key::Key;
 use super::layout::{self, NOW_MS, OP_ADOPTED, OP_DELETE, OP_UPSERT};
 use super::session::Work;
-use super::sql::{Statement, integer, quoted, script};
+use super::sql::{RANDOM_UUID, Statement, integer, quoted, script};
 use super::table::{LocalColumn, Table};
 
 /// Takes up a table whose triggers were gone. Rows that nobody else knows are queued. What was
@@ -62,7 +62,7 @@ async fn map_anew(
 ) -> Result<(), DbError> {
     let sql = format!(
         "DELETE FROM {0}; INSERT INTO {0} (rowid, row_id) \
-         SELECT _t.{rowid}, lower(hex(randomblob(16))) FROM {1} _t;",
+         SELECT _t.{rowid}, {RANDOM_UUID} FROM {1} _t;",
         quoted(ids),
         table.sql()
     );

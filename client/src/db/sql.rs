@@ -102,6 +102,11 @@ pub(super) async fn script(
     Ok(())
 }
 
+/// A random UUID of version 4 as SQL: the id of a row that has no key of its own.
+pub(super) const RANDOM_UUID: &str = "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' \
+    || substr(hex(randomblob(2)), 2) || '-' || substr('89ab', 1 + (random() & 3), 1) \
+    || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))";
+
 /// A name as SQL, whatever characters it has.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

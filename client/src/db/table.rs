@@ -239,6 +239,9 @@ fn key_of(id: i64, schema: &TableSchema, shape: &Shape) -> Result<Key, String> {
     Ok(match (keys.as_slice(), kind(&declared[0])) {
         ([only], Some(ColumnType::Int64)) => Key::Integer(only.clone()),
         ([only], Some(ColumnType::String)) => Key::Text(only.clone()),
-        _ => Key::Array(keys.clone()),
+        _ => {
+            let kinds = schema.key_columns().map(|column| column.kind);
+            Key::Columns(keys.iter().cloned().zip(kinds).collect())
+        }
     })
 }

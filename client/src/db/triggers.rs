@@ -19,7 +19,7 @@
 
 use super::key::Key;
 use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT};
-use super::sql::quoted;
+use super::sql::{RANDOM_UUID, quoted};
 use super::table::{LocalColumn, Table};
 
 mod clash;
@@ -144,7 +144,7 @@ impl Writer<'_> {
         let Key::Mapped { ids, rowid } = &self.table.key else { return Vec::new() };
         let ids = quoted(ids);
         vec![format!(
-            "INSERT INTO {ids} (rowid, row_id) SELECT NEW.{rowid}, lower(hex(randomblob(16))) \
+            "INSERT INTO {ids} (rowid, row_id) SELECT NEW.{rowid}, {RANDOM_UUID} \
              WHERE NOT EXISTS (SELECT 1 FROM {ids} WHERE rowid = NEW.{rowid});"
         )]
     }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_map::{Entry, EntryRef};
 use lakesync::adapter::Capacity;
 use lakesync::delta::{Delta, Op};
 use lakesync::error::Reason;
 use lakesync::hlc::{Clock, Hlc};
+use lakesync::limits::KEY_CELLS_BYTES_MAX;
 use lakesync::merge::Effect;
 use lakesync::name::{ColumnName, Position, TableName};
 use lakesync::proto::v1::{Outcome, outcome};
 use lakesync::row::Row;
 use lakesync::schema::{ColumnType, Schema};
+use lakesync::value::Value;
 use lakesync::wire::{Offer, Refusal};
 
 use super::access::{self, Access, Grave, Spot};
@@ -22,8 +24,10 @@ use super::index::{Index, Moves};
 use super::keys;
 use super::stored::{self, Stored};
 
+mod keyed;
 mod touched;
 
+use keyed::Keyed;
 use touched::Touched;
 
 /// The reason of an outcome that tells of a change pushed before: it took effect then.
@@ -66,6 +70,8 @@ pub(super) struct Admitted {
     pub(super) newest: Hlc,
     /// How many more rows exist than before.
     pub(super) rows_gained: i64,
+    /// How much was added for key cells that rows took from their ids.
+    taken_bytes: usize,
     /// Rows that were deleted, and when.
     pub(super) deleted: Vec<(Hlc, Bytes)>,
     /// Where the rows that changed were before, for the indexes.
@@ -84,12 +90,12 @@ pub(super) fn admit(
     let mut columns = Columns::default();
     let mut undo = Undo::default();
     for Offer { table, row, delta } in offers {
-        let merged = delta.and_then(|delta| {
+        let merged = delta.and_then(|mut delta| {
             let key = keys::row(&delta.table, &delta.row_id);
             if atomic {
                 undo.keep(&key, rows);
             }
-            let effect = merge_one(rules, &mut columns, rows, key, &delta, &mut admitted)?;
+            let effect = merge_one(rules, &mut columns, rows, key, &mut delta, &mut admitted)?;
             Ok((delta, effect))
         });
         match merged {
@@ -115,15 +121,26 @@ fn merge_one<'a>(
     columns: &mut Columns<'a>,
     rows: &mut Rows,
     key: Bytes,
-    delta: &Delta,
+    delta: &mut Delta,
     admitted: &mut Admitted,
 ) -> Result<Effect, Refusal> {
-    columns.check(rules, delta)?;
+    let known = columns.of(rules, delta)?;
+    known.check(rules, delta)?;
     rules
         .clock
         .check(delta.stamp.hlc, rules.wall_ms)
         .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
     let touched = rows.0.entry_ref(&key).or_default();
+    let taken_bytes = known.key.judge(touched.row.is_live(), delta)?;
+    if 0 < taken_bytes {
+        admitted.taken_bytes += taken_bytes;
+        if KEY_CELLS_BYTES_MAX < admitted.taken_bytes {
+            let message = "too many new rows of this push lack their key's cells; send those";
+            return Err(Refusal::new(Reason::TooLarge, message));
+        }
+        known.check(rules, delta)?;
+    }
+    let delta = &*delta;
     let spot = |row: &Row| Spot::of(rules.indexes, delta, row);
     // Before anything is said of the row, which may not be the pusher's to know of.
     let before = spot(&touched.row);
@@ -226,25 +243,47 @@ impl Undo {
     }
 }
 
-/// The columns of the tables seen so far, so that wide tables are searched once a push.
+/// What is known of the tables seen so far, so that wide tables are searched once a push.
 #[derive(Debug, Default)]
-struct Columns<'a>(HashMap<TableName, HashMap<&'a str, ColumnType>>);
+struct Columns<'a>(HashMap<TableName, Known<'a>>);
+
+/// What is known of a table.
+#[derive(Debug)]
+struct Known<'a> {
+    columns: HashMap<&'a str, ColumnType>,
+    key: Keyed,
+}
 
 impl<'a> Columns<'a> {
-    fn check(&mut self, rules: &Rules<'a>, delta: &Delta) -> Result<(), Refusal> {
-        let Rules { schema, capacity, .. } = *rules;
-        let mismatch = |message: String| Refusal::new(Reason::SchemaMismatch, message);
-        if !self.0.contains_key(&delta.table) {
-            let table = schema.table(&delta.table);
-            let table = table.ok_or_else(|| mismatch(format!("unknown table {}", delta.table)))?;
-            let columns = table.columns.iter().map(|column| (column.name.as_str(), column.kind));
-            self.0.insert(delta.table.clone(), columns.collect());
+    /// What is known of the table that a change is of.
+    fn of(&mut self, rules: &Rules<'a>, delta: &Delta) -> Result<&Known<'a>, Refusal> {
+        match self.0.entry_ref(&delta.table) {
+            EntryRef::Occupied(known) => Ok(known.into_mut()),
+            EntryRef::Vacant(place) => {
+                let table = rules.schema.table(&delta.table).ok_or_else(|| {
+                    let message = format!("unknown table {}", delta.table);
+                    Refusal::new(Reason::SchemaMismatch, message)
+                })?;
+                let kinds = table.columns.iter().map(|column| (column.name.as_str(), column.kind));
+                let known = Known { columns: kinds.collect(), key: Keyed::of(table) };
+                Ok(place.insert(known))
+            }
         }
-        let (known, Op::Upsert(cells)) = (&self.0[&delta.table], &delta.op) else { return Ok(()) };
+    }
+}
+
+impl Known<'_> {
+    /// Refuses cells of columns that are not there, or that can't hold them.
+    fn check(&self, rules: &Rules<'_>, delta: &Delta) -> Result<(), Refusal> {
+        let Op::Upsert(cells) = &delta.op else { return Ok(()) };
         for cell in cells {
             let (column, value) = (cell.column.as_str(), &cell.value);
-            let message = match known.get(column) {
+            let message = match self.columns.get(column) {
                 None => format!("unknown column {column} of table {}", delta.table),
+                Some(ColumnType::Uuid) if matches!(value, Value::String(_)) => format!(
+                    "column {column} is uuid and can't hold this string; a UUID is written with 32 \
+                     digits, hyphens and lower-case letters"
+                ),
                 Some(kind) if !kind.fits(value) => {
                     let held = value.kind();
                     format!(
@@ -252,14 +291,15 @@ impl<'a> Columns<'a> {
                          once PutSchema has widened the column, to any if need be"
                     )
                 }
-                Some(kind) => match capacity.check(*kind, value) {
+                Some(kind) => match rules.capacity.check(*kind, value) {
                     Ok(()) => continue,
                     Err(shortage) => format!(
                         "column {column}: a backend that is configured can't hold {shortage}"
                     ),
                 },
             };
-            return Err(Refusal { columns: vec![column.to_owned()], ..mismatch(message) });
+            let columns = vec![column.to_owned()];
+            return Err(Refusal { reason: Reason::SchemaMismatch, message, columns });
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::processes::hlc_now;
 
 mod again;
 mod faults;
+mod keys;
 mod kinds;
 
 /// A server, and what is needed to import into its gateway `main`.

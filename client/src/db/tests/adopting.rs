@@ -42,7 +42,8 @@ async fn tables_are_proposed_as_what_they_are() {
             "CREATE TABLE t (id TEXT PRIMARY KEY, a INT); INSERT INTO t VALUES (NULL, 1)",
             "t row_id() id:string a:int64",
         ),
-        ("CREATE TABLE t (k REAL PRIMARY KEY); INSERT INTO t VALUES (0.5)", "t row_id() k:double"),
+        ("CREATE TABLE t (k REAL PRIMARY KEY); INSERT INTO t VALUES (0.5)", "t row_id(k) k:double"),
+        ("CREATE TABLE t (k REAL PRIMARY KEY); INSERT INTO t VALUES (NULL)", "t row_id() k:double"),
         (
             "CREATE TABLE t (k BLOB PRIMARY KEY NOT NULL); INSERT INTO t VALUES (x'00')",
             "t row_id(k) k:bytes",
@@ -64,7 +65,7 @@ async fn what_can_not_be_synced_is_named_with_its_reason() {
         ("CREATE TABLE \"my table\" (a)", "my table", "not a legal table name"),
         ("CREATE TABLE t (\"a b\" TEXT NOT NULL)", "t", "\"a b\" must have a value"),
         (
-            "CREATE TABLE t (k REAL PRIMARY KEY) WITHOUT ROWID; INSERT INTO t VALUES (0.5)",
+            "CREATE TABLE t (k TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO t VALUES ('')",
             "t",
             "primary keys",
         ),

@@ -127,7 +127,7 @@ fn keys_of_every_kind_name_their_rows() {
     check(composite, "UPDATE t SET a = 7", "[1,\"x\"] delete\n[7,\"x\"] 1=7 2='x' 3=0");
     check(composite, "REPLACE INTO t VALUES (1, 'x', 8)", "[1,\"x\"] 1=1 2='x' 3=8");
     let blob = "CREATE TABLE t (k BLOB PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES (x'0aFF', 1)";
-    check(blob, "UPDATE t SET v = 2", "[[\"0aff\"]] 2=2");
+    check(blob, "UPDATE t SET v = 2", "[{\"b\":\"0aff\"}] 2=2");
     let serial =
         "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO t VALUES (5, 1)";
     check(serial, "UPDATE t SET v = 2", "5 2=2");

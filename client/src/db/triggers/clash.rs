@@ -7,7 +7,7 @@ use super::{Trigger, Writer, tick};
 use crate::db::key::Key;
 use crate::db::layout::OP_DELETE;
 use crate::db::sql::quoted;
-use crate::db::table::{LocalColumn, Table};
+use crate::db::table::Table;
 
 /// The columns and collations of each unique index through which REPLACE may remove another row.
 pub(super) fn clashes(table: &Table) -> Vec<Vec<(String, String)>> {
@@ -105,14 +105,12 @@ impl Writer<'_> {
             Key::Mapped { ids, rowid } => {
                 format!("_t.{rowid} = (SELECT rowid FROM {} WHERE row_id = {row_id})", quoted(ids))
             }
-            Key::Array(columns) => {
+            Key::Columns(columns) => {
                 let mut terms = vec![format!("{} = {row_id}", self.row_id("_t"))];
-                for (at, column) in columns.iter().enumerate() {
-                    let sql = quoted(column);
-                    let plain = |c: &&LocalColumn| {
-                        c.sql == sql && matches!(c.kind, ColumnType::Int64 | ColumnType::String)
-                    };
-                    if self.table.columns.iter().find(plain).is_some() {
+                for (at, (column, kind)) in columns.iter().enumerate() {
+                    // An index helps to find the row where the value is in the id as it is.
+                    if 1 < columns.len() && matches!(kind, ColumnType::Int64 | ColumnType::String) {
+                        let sql = quoted(column);
                         terms.push(format!("_t.{sql} = json_extract({row_id}, '$[{at}]')"));
                     }
                 }

@@ -1,13 +1,12 @@
-//! Row ids: the ones that a replica gives the same rows when it adopts the table.
+//! Row ids of imported rows: by the one rule of [`row_id`], so that a replica which adopts the table
+//! gives the same rows the same ids.
 //!
-//! A single column of text names its row by itself, and so does a uuid's text; an integer does by
-//! its digits. Whatever else there is makes a JSON array: integers, texts, and bytes as an array of
-//! their hexadecimal digits. Truth values, times and dates stand as the integers that SQLite keeps.
+//! A single key column of text or UUIDs becomes the table's key, in place of a column.
 
 use lakesync::name::{ColumnName, RowId};
+use lakesync::row_id::{self, NoRowId};
 use lakesync::schema::{ColumnType, Proposal, TableSchema};
 use lakesync::value::Value;
-use serde_json::Value as Json;
 
 use super::source::Table;
 
@@ -19,23 +18,18 @@ const KEY_NAMES: [&str; 4] = ["row_id", "lakesync_id", "row_id_2", "row_id_3"];
 pub(super) enum Key {
     /// The text of a column, which is no column of the synced table.
     Own(usize),
-    /// The text of a column.
-    Single(usize),
-    /// An array of several, or of one.
-    Array(Vec<usize>),
+    /// Columns, and their types at the gateway.
+    Columns(Vec<(usize, ColumnType)>),
 }
 
 /// The table to be declared, or why it can't be.
 pub(super) fn proposal(table: &Table) -> Result<Proposal, String> {
     let key_columns = table.key.iter().map(|at| &table.columns[*at]);
-    if let Some(bad) = key_columns
-        .clone()
-        .find(|column| matches!(column.kind, ColumnType::Double | ColumnType::Json))
-    {
+    if let Some(bad) = key_columns.clone().find(|column| column.kind == ColumnType::Json) {
         return Err(format!(
-            "its primary key has the {} column {}, which can't name a row; give the table another \
-             primary key",
-            bad.kind, bad.name
+            "its primary key has the json column {}: one document has many texts, so it can't name \
+             a row; give the table another primary key",
+            bad.name
         ));
     }
     let own = match table.key.as_slice() {
@@ -102,55 +96,27 @@ impl Key {
     /// How a table that is declared so names the rows of its source.
     pub(super) fn of(schema: &TableSchema, table: &Table) -> Self {
         let kind = |at: usize| {
-            let same = |name: &ColumnName| {
-                name.as_str().eq_ignore_ascii_case(table.columns[at].name.as_str())
-            };
-            schema.columns.iter().find(|column| same(&column.name)).map(|column| column.kind)
+            let column = &table.columns[at];
+            let same = |name: &ColumnName| name.as_str().eq_ignore_ascii_case(column.name.as_str());
+            let known = schema.columns.iter().find(|known| same(&known.name));
+            known.map_or(column.kind, |known| known.kind)
         };
         match table.key.as_slice() {
             [only] if schema.primary_key.is_empty() => Self::Own(*only),
-            [only] if matches!(kind(*only), Some(ColumnType::Int64 | ColumnType::String)) => {
-                Self::Single(*only)
-            }
-            columns => Self::Array(columns.to_vec()),
+            columns => Self::Columns(columns.iter().map(|at| (*at, kind(*at))).collect()),
         }
     }
 
     /// The id of the row that holds `values`, or why it has none.
-    pub(super) fn row_id(&self, values: &[Value]) -> Result<RowId, String> {
-        let text = match self {
-            Self::Own(at) | Self::Single(at) => match element(&values[*at])? {
-                Json::String(text) => text,
-                other => other.to_string(),
-            },
-            Self::Array(columns) => {
-                let parts = columns.iter().map(|at| element(&values[*at]));
-                Json::Array(parts.collect::<Result<_, _>>()?).to_string()
+    pub(super) fn row_id(&self, values: &[Value]) -> Result<RowId, NoRowId> {
+        match self {
+            Self::Own(at) => row_id::of(&[(ColumnType::String, &values[*at])]),
+            Self::Columns(columns) => {
+                let key = columns.iter().map(|(at, kind)| (*kind, &values[*at]));
+                row_id::of(&key.collect::<Vec<_>>())
             }
-        };
-        text.parse().map_err(|error: lakesync::name::InvalidName| error.to_string())
-    }
-}
-
-/// A value in a key, as SQLite would keep it.
-fn element(value: &Value) -> Result<Json, String> {
-    Ok(match value {
-        Value::Bool(truth) => Json::from(i64::from(*truth)),
-        Value::Int64(number) | Value::Timestamp(number) => Json::from(*number),
-        Value::Date(days) => Json::from(*days),
-        Value::String(text) | Value::Json(text) | Value::Decimal(text) => Json::from(text.as_str()),
-        Value::Bytes(bytes) => Json::Array(vec![Json::from(hex(bytes))]),
-        Value::Uuid(uuid) => {
-            let hex = hex(uuid);
-            let groups = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-            Json::from(groups.join("-"))
         }
-        Value::Null | Value::Double(_) => return Err(format!("a {} names no row", value.kind())),
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 #[cfg(test)]
@@ -159,21 +125,34 @@ mod tests {
 
     #[test]
     fn row_ids_are_those_of_a_replica() {
-        let uuid = Value::Uuid(*b"0123456789abcdef");
+        use ColumnType::{Bytes, Int64, String as Text, Uuid};
+        let number = ColumnType::Decimal { precision: 20, scale: 0 };
+        let uuid = || Value::Uuid(*b"0123456789abcdef");
+        let text = |text: &str| Value::String(text.to_owned());
         for (key, values, expected) in [
-            (Key::Single(0), vec![Value::Int64(-7)], Some("-7")),
-            (Key::Own(1), vec![Value::Null, Value::String("é\"".to_owned())], Some("é\"")),
-            (Key::Own(0), vec![uuid], Some("30313233-3435-3637-3839-616263646566")),
-            (Key::Array(vec![0]), vec![Value::Bytes(vec![0, 0xff].into())], Some(r#"[["00ff"]]"#)),
+            (Key::Columns(vec![(0, Int64)]), vec![Value::Int64(-7)], Some("-7")),
+            (Key::Columns(vec![(0, number)]), vec![Value::Int64(7)], Some("7")),
+            (Key::Columns(vec![(0, number)]), vec![Value::Decimal("7".to_owned())], Some("7")),
+            (Key::Own(1), vec![Value::Null, text("é\"")], Some("é\"")),
+            (Key::Own(0), vec![uuid()], Some("30313233-3435-3637-3839-616263646566")),
             (
-                Key::Array(vec![1, 0]),
-                vec![Value::Int64(1), Value::String("a\"\n\u{1}".to_owned())],
+                Key::Columns(vec![(0, Uuid), (1, Int64)]),
+                vec![uuid(), Value::Int64(1)],
+                Some("[\"30313233-3435-3637-3839-616263646566\",1]"),
+            ),
+            (
+                Key::Columns(vec![(0, Bytes)]),
+                vec![Value::Bytes(vec![0, 0xff].into())],
+                Some(r#"[{"b":"00ff"}]"#),
+            ),
+            (
+                Key::Columns(vec![(1, Text), (0, Int64)]),
+                vec![Value::Int64(1), text("a\"\n\u{1}")],
                 Some("[\"a\\\"\\n\\u0001\",1]"),
             ),
-            (Key::Array(vec![0, 1]), vec![Value::Bool(true), Value::Date(-3)], Some("[1,-3]")),
-            (Key::Own(0), vec![Value::String(String::new())], None),
-            (Key::Own(0), vec![Value::String("x".repeat(257))], None),
-            (Key::Array(vec![0]), vec![Value::Double(1.0)], None),
+            (Key::Own(0), vec![text("")], None),
+            (Key::Own(0), vec![text(&"x".repeat(257))], None),
+            (Key::Columns(vec![(0, Int64)]), vec![Value::Null], None),
         ] {
             let id = key.row_id(&values).ok();
             assert_eq!(id.as_ref().map(RowId::as_str), expected, "{values:?}");

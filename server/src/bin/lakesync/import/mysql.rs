@@ -79,11 +79,32 @@ pub(super) async fn describe(
                AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX";
     let keys = sqlx::query(sql).bind(schema).bind(table).fetch_all(&mut *connection).await?;
     let key = keys.iter().map(|row| text(row, 0)).collect::<Result<_, _>>()?;
+    let sql = "SELECT COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = ? \
+               AND TABLE_NAME = ? AND REFERENCED_TABLE_NAME IS NOT NULL";
+    let references = sqlx::query(sql).bind(schema).bind(table).fetch_all(&mut *connection).await?;
+    let references = references.iter().map(|row| text(row, 0)).collect::<Result<_, _>>()?;
     let sql = "SELECT CAST(COALESCE(TABLE_ROWS, 0) AS CHAR), TABLE_TYPE FROM information_schema.TABLES \
                WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
     let row = sqlx::query(sql).bind(schema).bind(table).fetch_one(connection).await?;
     let (rows, is_view) = (text(&row, 0)?.parse().unwrap_or(0), text(&row, 1)?.ends_with("VIEW"));
-    Ok(Found { sql: format!("{}.{}", quoted(schema), quoted(table)), columns, key, is_view, rows })
+    let sql = format!("{}.{}", quoted(schema), quoted(table));
+    Ok(Found { sql, columns, key, references, is_view, rows })
+}
+
+/// Whether all values of a column are integers of 64 bits, and what selects it as such.
+pub(super) async fn integers(
+    connection: &mut MySqlConnection,
+    table: &str,
+    column: &str,
+) -> Result<(bool, String), sqlx::Error> {
+    let column = quoted(column);
+    let sql = format!(
+        "SELECT 1 FROM {table} WHERE CAST({column} AS DECIMAL(65, 0)) \
+         NOT BETWEEN -9223372036854775808 AND 9223372036854775807 LIMIT 1"
+    );
+    let beyond =
+        sqlx::query(AssertSqlSafe(sql)).persistent(false).fetch_optional(connection).await?;
+    Ok((beyond.is_none(), format!("CAST({column} AS SIGNED)")))
 }
 
 /// The columns that MariaDB keeps JSON in: texts with a check.

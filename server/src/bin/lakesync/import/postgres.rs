@@ -79,11 +79,31 @@ pub(super) async fn describe(
         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
         WHERE i.indrelid = $1::regclass AND i.indisprimary AND k.at <= i.indnkeyatts ORDER BY k.at";
     let key = sqlx::query_scalar(key).bind(&sql).fetch_all(&mut *connection).await?;
+    let references = "SELECT a.attname::text FROM pg_catalog.pg_constraint c \
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey) \
+        WHERE c.conrelid = $1::regclass AND c.contype = 'f'";
+    let references = sqlx::query_scalar(references).bind(&sql).fetch_all(&mut *connection).await?;
     let rows = "SELECT greatest(reltuples, 0)::int8, relkind IN ('v', 'm', 'f') \
                 FROM pg_catalog.pg_class WHERE oid = $1::regclass";
     let row = sqlx::query(rows).bind(&sql).fetch_one(connection).await?;
     let (rows, is_view): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(Found { sql, columns, key, is_view, rows: u64::try_from(rows).unwrap_or(0) })
+    Ok(Found { sql, columns, key, references, is_view, rows: u64::try_from(rows).unwrap_or(0) })
+}
+
+/// Whether all values of a column are integers of 64 bits, and what selects it as such.
+pub(super) async fn integers(
+    connection: &mut PgConnection,
+    table: &str,
+    column: &str,
+) -> Result<(bool, String), sqlx::Error> {
+    let column = quoted(column);
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} \
+         NOT BETWEEN -9223372036854775808 AND 9223372036854775807)"
+    );
+    let query = sqlx::query_scalar(AssertSqlSafe(sql)).persistent(false);
+    let beyond: bool = query.fetch_one(connection).await?;
+    Ok((!beyond, format!("{column}::int8")))
 }
 
 /// What a column becomes. `kind` is empty for a type that is not Postgres' own.

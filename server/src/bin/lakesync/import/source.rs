@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use lakesync::name::{ColumnName, TableName};
+use lakesync::schema::ColumnType;
 use sqlx::{MySqlConnection, PgConnection};
 use tokio::time::timeout;
 
-use super::column::{Raw, SourceColumn, Typed};
+use super::column::{Form, Raw, SourceColumn, Typed};
 use super::{mysql, near, postgres};
 use crate::exit::Exit;
 
@@ -116,10 +117,32 @@ impl Source {
             }
             Self::MySql(connection) => mysql::describe(connection, &schema, &wanted.table).await,
         };
-        let found = described.map_err(|error| failed(&error))?;
+        let mut found = described.map_err(|error| failed(&error))?;
+        self.make_integers(&mut found).await.map_err(|error| failed(&error))?;
         found.judged(&wanted.table).map_err(|why| {
             Exit::usage(format!("{schema}.{} can't be imported: {why}", wanted.table))
         })
+    }
+
+    /// Makes 64-bit integers of decimals without a scale that rows are named by, in the key and in
+    /// columns that refer to one, where all of their values are such integers: replicas keep those
+    /// as INTEGER, and a decimal as text.
+    async fn make_integers(&mut self, found: &mut Found) -> Result<(), sqlx::Error> {
+        let Found { sql: table, columns, key, references, .. } = found;
+        for Described { name, typed } in columns {
+            let names_rows = key.contains(name) || references.contains(name);
+            if !names_rows || !matches!(typed.kind, ColumnType::Decimal { scale: 0, .. }) {
+                continue;
+            }
+            let (fit, sql) = match self {
+                Self::Postgres(connection) => postgres::integers(connection, table, name).await?,
+                Self::MySql(connection) => mysql::integers(connection, table, name).await?,
+            };
+            if fit {
+                (typed.kind, typed.form, typed.sql) = (ColumnType::Int64, Form::Integer, sql);
+            }
+        }
+        Ok(())
     }
 
     async fn default_schema(&mut self) -> Result<Option<String>, Exit> {
@@ -158,6 +181,8 @@ pub(super) struct Found {
     pub(super) columns: Vec<Described>,
     /// The names of the primary key's columns, in order.
     pub(super) key: Vec<String>,
+    /// The names of columns that refer to another table's rows.
+    pub(super) references: Vec<String>,
     /// Whether it is a view, which has no key of its own.
     pub(super) is_view: bool,
     pub(super) rows: u64,
