@@ -5,8 +5,7 @@ use prost::Message;
 
 use crate::error::{Classify, FieldViolation, Reason};
 use crate::limits::{
-    COLUMNS_MAX, KEY_CELLS_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_MEMORY_BYTES_MAX, NAME_BYTES_MAX,
-    PUSH_ROWS_MAX,
+    COLUMNS_MAX, MESSAGE_BYTES_MAX, MESSAGE_MEMORY_BYTES_MAX, NAME_BYTES_MAX, PUSH_ROWS_MAX,
 };
 use crate::proto::v1::{PushRequest, PushResponse, RowChange, TableChanges};
 
@@ -124,7 +123,7 @@ pub fn measure_push(request: &PushRequest) -> Result<usize, Oversized> {
     let size = request.encoded_len();
     let named = groups * (request.client_id.len() + GROUP_OVERHEAD_BYTES);
     let gained: usize = request.tables.iter().map(gained).sum();
-    let bytes = size + named + gained + KEY_CELLS_BYTES_MAX + PAGE_OVERHEAD_BYTES;
+    let bytes = size + named + gained + PAGE_OVERHEAD_BYTES;
     if MESSAGE_BYTES_MAX < bytes {
         return Err(Oversized::Page { bytes });
     }
