@@ -80,6 +80,25 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// Cells that were not prepared for are refused as [`write`](Adapter::write) refuses them.
     async fn join(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError>;
 
+    /// Makes rows exactly what is given, whatever was there, and shows them so where people look.
+    /// `None` takes a row out as if it had never been written. Each row id is given once. No
+    /// watermark moves, and nothing is added to the history.
+    ///
+    /// The caller is the only one that writes: a newer write of such a row would be lost. After
+    /// `Err` some of the rows may be as given: repeat the call.
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError>;
+
+    /// Returns once every call ahead of this one that changes something has ended, also where its
+    /// caller has given it up or was killed. Changes nothing.
+    ///
+    /// Example: a caller stops waiting for a [`forget`](Adapter::forget) which the backend is still
+    /// working on. What the caller reads after a fence is not forgotten by that call any more.
+    async fn fence(&self) -> Result<(), AdapterError>;
+
     /// Up to `limit` rows of a table after the row id `after`, ordered bytewise by row id. Deleted
     /// rows are among them, as long as their deletes are remembered. Empty means there are no more.
     ///

@@ -6,8 +6,7 @@
 //! from the primary, and only that one. So nothing is kept of the log for them.
 //!
 //! All that a restart must know is in the backends: a follower that missed something is behind in a
-//! watermark. What comes and goes without a batch is counted for that in a log that is nobody's: see
-//! [`MARKS`].
+//! watermark. Changes that come without a batch are counted for that in a log of their own, [`MARKS`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,6 +43,9 @@ pub struct Patience {
     pub pause_min: Duration,
     /// The longest pause.
     pub pause_max: Duration,
+    /// How often a follower for which nothing comes is compared with the primary: somebody may have
+    /// emptied it, or put it back to an older state.
+    pub check_every: Duration,
 }
 
 impl Default for Patience {
@@ -52,6 +54,7 @@ impl Default for Patience {
             answer: Duration::from_secs(30),
             pause_min: Duration::from_millis(500),
             pause_max: Duration::from_secs(60),
+            check_every: Duration::from_secs(60),
         }
     }
 }
@@ -200,6 +203,23 @@ impl Adapter for FanOut {
             return self.primary.join(table, rows).await;
         }
         self.marked(self.primary.join(table, rows), || Moved::rows(table, rows)).await
+    }
+
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        if rows.is_empty() {
+            return self.primary.overwrite(table, rows).await;
+        }
+        self.marked(self.primary.overwrite(table, rows), || Moved::rows(table, rows)).await
+    }
+
+    /// Of the primary: followers come after it by themselves.
+    async fn fence(&self) -> Result<(), AdapterError> {
+        let _turn = self.turn.lock().await;
+        self.primary.fence().await
     }
 
     async fn rows(

@@ -27,8 +27,17 @@ pub(crate) fn check(schema: &Schema, delta: &Delta) -> Result<(), AdapterError> 
 
 /// Whether `table` can hold `rows`. What it can't show now, it would not show later either.
 pub(crate) fn check_rows(table: &TableSchema, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
-    let mut cells = rows.iter().flat_map(|(id, row)| row.cells().iter().map(move |c| (id, c)));
-    cells.try_for_each(|(row_id, cell)| check_cell(table, row_id, &cell.column, &cell.value))
+    rows.iter().try_for_each(|(row_id, row)| check_row(table, row_id, row))
+}
+
+/// Whether `table` can hold `row`, likewise.
+pub(crate) fn check_row(
+    table: &TableSchema,
+    row_id: &RowId,
+    row: &Row,
+) -> Result<(), AdapterError> {
+    let mut cells = row.cells().iter();
+    cells.try_for_each(|cell| check_cell(table, row_id, &cell.column, &cell.value))
 }
 
 fn check_cell(

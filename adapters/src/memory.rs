@@ -68,6 +68,30 @@ impl Adapter for Memory {
         Ok(())
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        let mut state = self.lock();
+        let schema = state.table(table)?;
+        let mut kept = rows.iter().filter_map(|(row_id, row)| Some((row_id, row.as_ref()?)));
+        kept.try_for_each(|(row_id, row)| fit::check_row(schema, row_id, row))?;
+        let held = state.rows.entry(table.clone()).or_default();
+        for (row_id, row) in rows {
+            match row {
+                Some(row) => held.insert(row_id.clone(), row.clone()),
+                None => held.remove(row_id),
+            };
+        }
+        Ok(())
+    }
+
+    /// Each call has ended before another one begins.
+    async fn fence(&self) -> Result<(), AdapterError> {
+        Ok(())
+    }
+
     async fn rows(
         &self,
         table: &TableName,
@@ -137,6 +161,11 @@ impl fmt::Display for Memory {
 }
 
 impl Memory {
+    /// Empties it, as somebody would who drops the database.
+    pub fn clear(&self) {
+        *self.lock() = State::default();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("BUG: a call panicked halfway and left the rows half written")
     }

@@ -34,6 +34,25 @@ pub struct Route {
     known: Mutex<Schema>,
 }
 
+/// Which commits of a log all parts have.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    /// The least and the greatest of the parts' watermarks. Commits through the least are in all
+    /// parts. Changes beyond the greatest were recorded, not written, and so are complete too.
+    Between(Position, Position),
+    /// The log began while it was looked at: of none of its commits it is known.
+    New,
+}
+
+impl Settled {
+    fn tells(self, position: Position) -> bool {
+        match self {
+            Self::Between(least, most) => position <= least || most < position,
+            Self::New => false,
+        }
+    }
+}
+
 impl Route {
     /// Keeps `tables` in the adapters they are mapped to, and all others in `default`. Names are
     /// compared ignoring case.
@@ -64,13 +83,14 @@ impl Route {
         try_join_all(self.parts.iter().map(|part| part.watermark(log))).await
     }
 
-    /// The least and the greatest of the parts' watermarks, of each log.
-    async fn settled(&self) -> Result<HashMap<LogId, (Position, Position)>, AdapterError> {
+    /// Of each log, which of its commits may be told.
+    async fn settled(&self) -> Result<HashMap<LogId, Settled>, AdapterError> {
         let mut settled = HashMap::new();
         for log in self.logs().await? {
             let all = self.watermarks(log).await?;
             let least = all.iter().min().copied().unwrap_or_default();
-            settled.insert(log, (least, all.into_iter().max().unwrap_or_default()));
+            let most = all.into_iter().max().unwrap_or_default();
+            settled.insert(log, Settled::Between(least, most));
         }
         Ok(settled)
     }
@@ -182,6 +202,18 @@ impl Adapter for Route {
         self.part(table).join(table, rows).await
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        self.part(table).overwrite(table, rows).await
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        join_all(self.parts.iter().map(|part| part.fence())).await.into_iter().collect()
+    }
+
     async fn rows(
         &self,
         table: &TableName,
@@ -219,17 +251,15 @@ impl Adapter for Route {
             after = Some(last.place);
             for log in page.iter().map(|change| change.place.log) {
                 if let Entry::Vacant(entry) = settled.entry(log) {
-                    let new = self.watermarks(log).await?.iter().any(|at| *at != Position::START);
-                    // A log that began just now waits for the next call.
-                    let most = if new { Position(u64::MAX) } else { Position::START };
-                    entry.insert((Position::START, most));
+                    let begun = self.watermarks(log).await?.iter().any(|at| *at != Position::START);
+                    entry.insert(match begun {
+                        // A log that began just now waits for the next call.
+                        true => Settled::New,
+                        false => Settled::Between(Position::START, Position::START),
+                    });
                 }
             }
-            // Beyond every watermark is what was recorded, not written.
-            page.retain(|Change { place, .. }| {
-                let (least, most) = settled[&place.log];
-                place.position <= least || most < place.position
-            });
+            page.retain(|Change { place, .. }| settled[&place.log].tells(place.position));
             if !page.is_empty() {
                 return Ok(page);
             }

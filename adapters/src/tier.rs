@@ -128,17 +128,16 @@ impl Tier {
         Ok(Step { is_last: false, worked: began.elapsed().saturating_sub(waited) })
     }
 
-    /// Waits until nothing of `table` is being forgotten. Of a step that was broken off, by us or by
-    /// the end of a process, the hot backend may still be working on the last thing it was told: a
-    /// row that is found there now might be gone when it is written. Writers have their turns there
-    /// one after the other, so a join of nothing has its own when that has ended.
+    /// Waits until nothing of `table` is being forgotten. A step may have been broken off, by us or by
+    /// the end of a process, while the hot backend is still working on its last call: then a row that
+    /// is found there now might be gone when it is written.
     async fn settle(
         &self,
         settled: &mut BTreeSet<TableName>,
         table: &TableName,
     ) -> Result<(), AdapterError> {
         if !settled.contains(table) {
-            self.hot.join(table, &[]).await?;
+            self.hot.fence().await?;
             settled.insert(table.clone());
         }
         Ok(())
@@ -261,11 +260,47 @@ impl Adapter for Tier {
         let is_cold = |(row_id, row): &&(RowId, Row)| absent.contains(row_id) && self.is_old(row);
         let (cold, hot): (Vec<_>, Vec<_>) = rows.iter().partition(is_cold);
         let owned = |rows: Vec<&(RowId, Row)>| rows.into_iter().cloned().collect::<Vec<_>>();
-        // A join of nothing is for both, as somebody may wait until nothing is being forgotten.
-        if !cold.is_empty() || rows.is_empty() {
+        if !cold.is_empty() {
             self.cold.join(table, &owned(cold)).await?;
         }
         self.hot.join(table, &owned(hot)).await
+    }
+
+    /// All of it ends up in the hot backend, from where old rows move again.
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        let (_walk, mut settled) = (self.walk.lock().await, self.turn.lock().await);
+        settled.remove(table);
+        for tier in [&self.cold, &self.hot] {
+            tier.fence().await?;
+        }
+        let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
+        let cold = self.cold.find(table, &row_ids).await?;
+        let cold: HashSet<_> = cold.into_iter().map(|(row_id, _)| row_id).collect();
+        let of_cold = |stays: bool| -> Vec<(RowId, Option<Row>)> {
+            let some = rows.iter().filter(|(id, row)| row.is_some() == stays && cold.contains(id));
+            some.map(|(row_id, _)| (row_id.clone(), None)).collect()
+        };
+        // What is to be gone goes from the cold backend first, and what stays is in the hot one before
+        // it does: wherever this breaks off, no row is lost and none is back.
+        let (gone, moved) = (of_cold(false), of_cold(true));
+        if !gone.is_empty() {
+            self.cold.overwrite(table, &gone).await?;
+        }
+        self.hot.overwrite(table, rows).await?;
+        if !moved.is_empty() {
+            self.cold.overwrite(table, &moved).await?;
+        }
+        Ok(())
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        let _turn = self.turn.lock().await;
+        let (hot, cold) = join(self.hot.fence(), self.cold.fence()).await;
+        hot.and(cold)
     }
 
     async fn rows(
@@ -301,9 +336,9 @@ impl Adapter for Tier {
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         let (_walk, mut settled) = (self.walk.lock().await, self.turn.lock().await);
         settled.remove(table);
-        // What was broken off, a step or a write, may still be joining rows there.
+        // A step or a write that was broken off may still be joining rows there.
         for tier in [&self.cold, &self.hot] {
-            tier.join(table, &[]).await?;
+            tier.fence().await?;
         }
         let row_ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.clone()).collect();
         let hot = self.hot.find(table, &row_ids).await?;

@@ -9,6 +9,7 @@ mod failpoint;
 mod fill;
 mod flusher;
 mod policy;
+mod reconcile;
 mod session;
 mod sweep;
 mod tend;
@@ -273,7 +274,8 @@ impl Flush {
         }
     }
 
-    /// Flushes what is durable by now, and waits for it. A backend that fails meanwhile ends the
+    /// Flushes what is durable by now, and waits for it: until each backend, asked after this call,
+    /// says that it has all of it. A backend that fails meanwhile ends the
     /// wait; flushing goes on.
     pub async fn flush(
         &self,
@@ -287,13 +289,16 @@ impl Flush {
         let mut flushed = Flushed { position: target, ..Flushed::default() };
         let before: Vec<Progress> =
             backends.iter().map(|(_, progress)| progress.borrow().clone()).collect();
-        gateway.ask_to_flush(target);
+        gateway.ask_to_flush();
         for ((name, mut progress), before) in backends.into_iter().zip(before) {
             let log = gateway.record().log_id;
+            let asked = progress.borrow().asked;
             let has_all = |now: &Progress| {
                 let mark = now.mark.filter(|mark| mark.log == log);
                 let prepared = now.prepared.as_ref();
-                mark.is_some_and(|mark| target <= mark.position)
+                // What is remembered of the backend is not enough: it was asked since.
+                asked <= now.looked
+                    && mark.is_some_and(|mark| target <= mark.position)
                     && prepared.is_some_and(|prepared| covers(prepared, &schema))
             };
             let failed = |now: &Progress| before.attempts < now.attempts && now.error.is_some();

@@ -70,7 +70,7 @@ pub use backlog::{Backlog, Growth, Stretch, WeakGateway};
 pub use checkpoint::CheckpointOptions;
 pub use copies::CopyError;
 pub use error::{PushError, ReadError, Revoked, RulesChangeError, SchemaChangeError};
-pub use flushed::{AHEAD, Lag, Mark, NEEDS_ROWS, Progress};
+pub use flushed::{Lag, Mark, Needs, Progress};
 pub use lens::Caller;
 pub use out::{Answers, Sending, Stopped};
 pub use planted::{Bug, Planted};
@@ -190,6 +190,8 @@ struct Gauges {
     hlc: AtomicU64,
     /// Through which position commits are kept no longer. It is shown before they go.
     trimmed: AtomicU64,
+    /// Deletes before this reading of the clock may have been forgotten. It is shown before they go.
+    swept: AtomicU64,
 }
 
 /// What a push came to. Everything it says is durable.

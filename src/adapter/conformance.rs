@@ -15,11 +15,13 @@ use crate::schema::{Column, ColumnType, Schema, TableSchema};
 use crate::stamp::Stamp;
 use crate::value::Value;
 
+mod exact;
 mod history;
 mod order;
 mod rows;
 mod schema;
 
+pub use exact::*;
 pub use history::*;
 pub use order::*;
 pub use rows::*;
@@ -53,6 +55,8 @@ macro_rules! adapter_conformance {
             joined_rows_merge_and_move_no_watermark,
             rows_are_found_by_their_ids,
             rows_that_have_not_changed_are_forgotten,
+            overwritten_rows_are_what_was_given,
+            after_a_fence_nothing_ahead_of_it_happens,
             rows_are_the_merge_of_what_was_written,
             a_deleted_row_returns_with_what_was_written_since,
             values_come_back_as_they_were,

@@ -10,5 +10,6 @@ mod imported;
 mod killed;
 mod moved;
 mod restored;
+mod returned;
 mod servers;
 mod values;

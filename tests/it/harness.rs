@@ -54,6 +54,7 @@ pub(crate) struct Setup {
     tuned: Vec<Tuning>,
     planted: Option<Arc<Planted>>,
     backends: Vec<Backend>,
+    check_every: Duration,
 }
 
 /// A change of settings.
@@ -76,7 +77,8 @@ impl Setup {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let clock = Arc::new(ManualClock::at(NOW_MS));
         let (settings, tuned) = (Vec::new(), Vec::new());
-        Self { dir, store: None, clock, settings, tuned, planted: None, backends: Vec::new() }
+        let (backends, check_every) = (Vec::new(), Policy::default().check_every);
+        Self { dir, store: None, clock, settings, tuned, planted: None, backends, check_every }
     }
 
     /// The same data directory and settings, and no backend.
@@ -109,6 +111,11 @@ impl Setup {
         self
     }
 
+    /// How often the backends that follow are asked how far they are while nothing is pushed.
+    pub(crate) fn checking_every(self, check_every: Duration) -> Self {
+        Self { check_every, ..self }
+    }
+
     /// A backend that servers flush every gateway to, at once.
     pub(crate) fn flush_to(self, name: &str, adapter: impl Adapter + Clone) -> Self {
         self.flush_each_to(name, move |_| adapter.clone())
@@ -120,7 +127,8 @@ impl Setup {
         name: &str,
         open: impl Fn(&Gateway) -> A + Send + Sync + 'static,
     ) -> Self {
-        let policy = Policy { age: Duration::ZERO, ..Policy::default() };
+        let check_every = self.check_every;
+        let policy = Policy { age: Duration::ZERO, check_every, ..Policy::default() };
         self.backends.push(Backend::new(name, policy, move |gateway| Ok(Arc::new(open(gateway)))));
         self
     }

@@ -17,6 +17,7 @@ mod p10_cursors;
 mod p11_checkpoint;
 mod p12_clock;
 mod p13_absence;
+mod p14_asked;
 mod p14_flush;
 mod p14_trimming;
 mod p15_bounded;

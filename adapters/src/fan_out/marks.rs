@@ -1,17 +1,18 @@
-//! The log that is nobody's: it counts what the primary is given, and what it lets go of, without a
-//! batch, which no other watermark tells.
+//! A reserved log that orders changes made outside batches (fills, moves), so that a lagging follower
+//! can be detected.
 //!
-//! A mark is written to the primary before that is done there, and to a follower after it has come to
-//! hold of it what the primary holds. So a follower that missed any of it is behind in this log, as
-//! others are behind in theirs, whatever broke off.
+//! The primary is given a mark, which is the next position of this log, before such a change is made
+//! there. A follower is given the mark once it holds of the changed rows what the primary holds. So a
+//! follower that missed a change is behind in this log, wherever the change was broken off.
 
 use lakesync::adapter::Batch;
 use lakesync::name::{LogId, Position};
 
-/// Its id in the primary, and in each follower. It has no commits, and is there as soon as anything
-/// came or went without a batch.
+/// The log's id in the primary and in each follower. It has no commits. A backend has a watermark of
+/// it from the first change outside batches on.
 ///
-/// A fan-out within another counts for its own followers only: there, the other's log has the next id.
+/// A fan-out within another one counts for its own followers only: it gives the log of the outer
+/// fan-out the next id.
 pub const MARKS: LogId = LogId(*b"lakesync.fan_out");
 
 /// The mark that follows `before`.
@@ -31,7 +32,8 @@ pub(super) fn inner_log(log: LogId) -> LogId {
     level(log).map_or(log, |level| at(level + 1))
 }
 
-/// What a log is called here that has this id in the primary; nothing if it is nobody's.
+/// What a log is called here that has this id in the primary; nothing if it is this fan-out's own
+/// log of marks, which callers do not see.
 pub(super) fn outer_log(log: LogId) -> Option<LogId> {
     match level(log) {
         Some(level) => level.checked_sub(1).map(at),

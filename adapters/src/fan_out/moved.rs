@@ -1,6 +1,6 @@
 //! What the primary was given, or has let go of, without a batch: a follower looks at it there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use lakesync::adapter::{Adapter, AdapterError, Change};
 use lakesync::name::{RowId, TableName};
@@ -18,7 +18,7 @@ pub(super) enum Moved {
 }
 
 impl Moved {
-    pub(super) fn rows(table: &TableName, rows: &[(RowId, Row)]) -> Self {
+    pub(super) fn rows<R>(table: &TableName, rows: &[(RowId, R)]) -> Self {
         Self::Rows(table.clone(), rows.iter().map(|(row_id, _)| row_id.clone()).collect())
     }
 
@@ -33,16 +33,40 @@ impl Moved {
             Self::Rows(table, row_ids) => (table, row_ids),
             Self::Changes(changes) => return patience.wait(follower.record(changes)).await,
         };
-        let held = patience.wait(primary.find(table, row_ids)).await?;
-        // Also if it is empty: what the follower was told before, and did not answer in time, has
-        // then been done before it is asked what it holds.
-        patience.wait(follower.join(table, &held)).await?;
-        let known: HashSet<_> = held.iter().map(|(row_id, _)| row_id).collect();
-        let gone: Vec<_> = row_ids.iter().filter(|id| !known.contains(id)).cloned().collect();
-        if !gone.is_empty() {
-            let gone = patience.wait(follower.find(table, &gone)).await?;
-            patience.wait(follower.forget(table, &gone)).await?;
-        }
-        Ok(())
+        // A call to the follower that was given up, for its answer took too long, may still be at
+        // work there.
+        patience.wait(follower.fence()).await?;
+        let wanted = patience.wait(primary.find(table, row_ids)).await?;
+        level(follower, table, row_ids, wanted, patience).await
     }
+}
+
+/// Has the follower hold of the rows `row_ids` exactly those that are `wanted`: where it is alone, or
+/// was away while the primary let go of a row that was made anew since, it may hold more of a row
+/// than the primary does.
+pub(super) async fn level(
+    follower: &dyn Adapter,
+    table: &TableName,
+    row_ids: &[RowId],
+    wanted: Vec<(RowId, Row)>,
+    patience: Patience,
+) -> Result<(), AdapterError> {
+    let held = patience.wait(follower.find(table, row_ids)).await?;
+    let mut held: HashMap<RowId, Row> = held.into_iter().collect();
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    for (row_id, row) in wanted {
+        match held.remove(&row_id) {
+            None => new.push((row_id, row)),
+            Some(known) if known == row => {}
+            Some(_) => changed.push((row_id, Some(row))),
+        }
+    }
+    changed.extend(held.into_keys().map(|row_id| (row_id, None)));
+    if !new.is_empty() {
+        patience.wait(follower.join(table, &new)).await?;
+    }
+    if !changed.is_empty() {
+        patience.wait(follower.overwrite(table, &changed)).await?;
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use lakesync::adapter::{Adapter, AdapterError, Batch, Change, Place};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 
+use super::moved::level;
 use super::{MARKS, Patience};
 use crate::pace::{self, Pace};
 
@@ -111,20 +112,21 @@ impl Refill {
         match (&self.part, self.tables.last()) {
             (Part::Rows(after), Some(table)) => {
                 if after.is_none() {
-                    // The primary may still be at what somebody gave up who told it to. Writers have
-                    // their turns there one after the other: this one's comes when that has ended.
-                    patience.wait(primary.join(table, &[])).await?;
+                    // Calls that were given up may still be at work in either backend.
+                    patience.wait(primary.fence()).await?;
+                    patience.wait(follower.fence()).await?;
                 }
                 let page = patience.wait(primary.rows(table, after.as_ref(), count)).await?;
-                // An empty page is joined as well: so it is with the follower, of which all rows are
-                // looked at next.
-                patience.wait(follower.join(table, &page)).await?;
-                let Some((last, _)) = page.last() else {
+                let Some((last, _)) = page.last().cloned() else {
+                    // So it is with the calls of this pass, before all of the follower is looked at.
+                    patience.wait(follower.fence()).await?;
                     self.part = Part::Others(None);
                     return Ok(Filled::Some);
                 };
                 self.pace.took(page.len(), size(&page));
-                self.part = Part::Rows(Some(last.clone()));
+                let row_ids: Vec<_> = page.iter().map(|(row_id, _)| row_id.clone()).collect();
+                level(follower, table, &row_ids, page, patience).await?;
+                self.part = Part::Rows(Some(last));
             }
             (Part::Others(after), Some(table)) => {
                 let mut page = patience.wait(follower.rows(table, after.as_ref(), count)).await?;

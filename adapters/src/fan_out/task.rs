@@ -145,6 +145,10 @@ impl Task {
             biased;
             () = doubt => return Ok(Spoke::No),
             work = self.inbox.wait() => work,
+            () = sleep(self.patience.check_every) => {
+                self.enter(Phase::Comparing);
+                return Ok(Spoke::No);
+            }
         };
         if !self.deliver(work).await? {
             self.enter(Phase::Refilling);

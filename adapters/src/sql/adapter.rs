@@ -55,6 +55,18 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
         self.0.call_of_rows(self.0.join_rows(table, rows)).await
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        self.0.call_of_rows(self.0.overwrite_rows(table, rows)).await
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        self.0.call(self.0.await_writers()).await
+    }
+
     async fn rows(
         &self,
         table: &TableName,

@@ -44,8 +44,8 @@ impl<E: Installs> Backend<E> {
     ) -> Result<Arc<Catalogue>, Failure> {
         let locked = self.engine.lock(connection).await;
         if locked.as_ref().is_err_and(|failure| failure.database().is_some_and(E::is_absence)) {
-            // Somebody dropped our tables. The next call begins anew.
-            self.installed.store(false, Ordering::Relaxed);
+            // The next call begins anew.
+            self.note_drop();
         }
         let (format, generation) = locked?.ok_or_else(|| corrupt(format!("{META} is empty")))?;
         check_format(format)?;

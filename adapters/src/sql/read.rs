@@ -95,6 +95,11 @@ impl<E: Reads> Backend<E> {
         Ok(true)
     }
 
+    /// Somebody dropped our own tables. Who prepares or writes next makes them anew.
+    pub(super) fn note_drop(&self) {
+        self.installed.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) async fn read_schema(&self) -> Result<Schema, Failure> {
         if !self.is_installed().await? {
             return Ok(Schema::default());
@@ -115,6 +120,7 @@ impl<E: Reads> Backend<E> {
         }
         let mut session = self.engine.session().await?;
         let Some(position) = E::present(self.engine.watermark(&mut session, log).await)? else {
+            self.note_drop();
             return Ok(Position::START);
         };
         session.end();
@@ -127,6 +133,7 @@ impl<E: Reads> Backend<E> {
         }
         let mut session = self.engine.session().await?;
         let Some(logs) = E::present(self.engine.logs(&mut session).await)? else {
+            self.note_drop();
             return Ok(Vec::new());
         };
         session.end();

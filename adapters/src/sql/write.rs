@@ -228,6 +228,60 @@ impl<E: Writes> Backend<E> {
         Ok(())
     }
 
+    pub(super) async fn overwrite_rows(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), Failure> {
+        let mut way = Way::Upsert;
+        loop {
+            match self.overwrite_by(table, rows, way).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => way = way.after::<E>(&failure).ok_or(failure)?,
+            }
+        }
+    }
+
+    async fn overwrite_by(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+        way: Way,
+    ) -> Result<(), Failure> {
+        let (mut session, schema, id) = self.begin_with(table).await?;
+        let (mut kept, mut gone, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+        for (row_id, row) in rows {
+            match row {
+                Some(row) => {
+                    fit::check_row(&schema, row_id, row)?;
+                    kept.push(Changed { row_id, known: true, row: row.clone() });
+                }
+                None => gone.push(row_id),
+            }
+        }
+        self.put(&mut session, &schema, id, &kept, way, &mut hidden).await?;
+        let shown = Shown::of(&schema, &E::CAPACITY);
+        let deleted = self.engine.delete_rows(&mut session, &shown, &gone).await;
+        deleted.map_err(|failure| failure.of(table))?;
+        self.engine.delete_states(&mut session, id, &gone).await?;
+        session.commit().await?;
+        self.hide(hidden);
+        Ok(())
+    }
+
+    /// Each writer holds the lock until its transaction has ended.
+    pub(super) async fn await_writers(&self) -> Result<(), Failure> {
+        if !self.is_installed().await? {
+            return Ok(());
+        }
+        let mut session = self.begin().await?;
+        if E::present(self.lock(&mut session).await)?.is_none() {
+            // Somebody dropped our tables: nobody can write to them.
+            return Ok(());
+        }
+        session.roll_back().await
+    }
+
     pub(super) async fn forget_rows(
         &self,
         table: &TableName,

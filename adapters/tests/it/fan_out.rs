@@ -25,13 +25,14 @@ pub(crate) const HASTY: Patience = Patience {
     answer: Duration::from_millis(100),
     pause_min: Duration::from_millis(1),
     pause_max: Duration::from_millis(4),
+    check_every: Duration::from_millis(500),
 };
 
 #[derive(Default)]
-struct House {
-    primary: Memory,
-    follower: Memory,
-    faults: Faults,
+pub(crate) struct House {
+    pub(crate) primary: Memory,
+    pub(crate) follower: Memory,
+    pub(crate) faults: Faults,
 }
 
 impl House {
@@ -40,7 +41,7 @@ impl House {
         FanOut::new(Arc::new(self.primary.clone()), vec![("copy".to_owned(), follower)], HASTY)
     }
 
-    async fn prepared(&self) -> FanOut {
+    pub(crate) async fn prepared(&self) -> FanOut {
         let fan_out = self.open();
         fan_out.prepare(&tables(&["notes", "todos"])).await.expect("prepare");
         in_step(&fan_out).await;
@@ -48,7 +49,7 @@ impl House {
     }
 
     /// The follower holds all that the primary does, and nothing else.
-    async fn check(&self, at: &str) {
+    pub(crate) async fn check(&self, at: &str) {
         assert_eq!(contents(&self.follower).await, contents(&self.primary).await, "{at}");
     }
 }
@@ -90,6 +91,8 @@ forward! {
     follower.watermark(log: LogId) -> Position;
     follower.logs() -> Vec<LogId>;
     fan_out.join(table: &TableName, rows: &[(RowId, Row)]) -> ();
+    fan_out.overwrite(table: &TableName, rows: &[(RowId, Option<Row>)]) -> ();
+    fan_out.fence() -> ();
     follower.rows(table: &TableName, after: Option<&RowId>, limit: usize) -> Vec<(RowId, Row)>;
     follower.find(table: &TableName, row_ids: &[RowId]) -> Vec<(RowId, Row)>;
     fan_out.forget(table: &TableName, rows: &[(RowId, Row)]) -> ();
@@ -207,7 +210,7 @@ async fn one_that_missed_what_has_no_watermark_is_refilled() {
         in_step(&fan_out).await;
         house.check("after a migration").await;
         assert_eq!(shown(&house.follower, "todos").await.len(), 2);
-        assert_eq!(fan_out.logs().await, Ok(vec![LOG]), "the marks are nobody's log");
+        assert_eq!(fan_out.logs().await, Ok(vec![LOG]), "callers do not see the log of marks");
     }
 }
 

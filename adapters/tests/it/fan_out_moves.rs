@@ -374,7 +374,7 @@ async fn one_within_another_counts_for_itself() {
         opened.0.join(&id("todos"), &todos[..1]).await.expect("join");
     }
     all_in_step(&opened).await;
-    assert_eq!(opened.0.logs().await, Ok(vec![LOG]), "the marks are nobody's log");
+    assert_eq!(opened.0.logs().await, Ok(vec![LOG]), "callers do not see the log of marks");
     for room in rooms {
         assert_eq!(shown(&room.memory, "todos").await, ["a: a=1"]);
         assert!(!room.faults.calls().contains(&"rows"), "it was refilled");

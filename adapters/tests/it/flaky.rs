@@ -184,6 +184,20 @@ impl Adapter for Flaky {
         self.faults.around("join", self.inner.join(table, rows)).await
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        self.end_what_is_late().await?;
+        self.faults.around("overwrite", self.inner.overwrite(table, rows)).await
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        self.end_what_is_late().await?;
+        self.faults.around("fence", self.inner.fence()).await
+    }
+
     async fn rows(
         &self,
         table: &TableName,

@@ -7,6 +7,7 @@ use lakesync_adapters::memory::Memory;
 
 mod fan_out;
 mod fan_out_moves;
+mod fan_out_returns;
 mod fixtures;
 mod flaky;
 mod migrate;

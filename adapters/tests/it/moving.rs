@@ -56,6 +56,19 @@ impl Adapter for Moving {
         self.advance().await
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        self.0.overwrite(table, rows).await?;
+        self.advance().await
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        self.0.fence().await
+    }
+
     async fn rows(
         &self,
         table: &TableName,

@@ -24,6 +24,7 @@ const AGE: Bounds = Bounds { min: "0s", max: "1d" };
 /// How long a call may take at first, unless it is set.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CALL: Bounds = Bounds { min: "5s", max: "1h" };
+const CHECK: Bounds = Bounds { min: "100ms", max: "1d" };
 /// One commit may hold 4 MiB; much more than this and a retry costs more than it saves.
 const SIZE: Bounds = Bounds { min: "64KiB", max: "64MiB" };
 
@@ -47,6 +48,8 @@ pub struct Backend {
     pub bytes: u64,
     /// How long the first change of a batch waits at most.
     pub age: Duration,
+    /// How often a backend that has everything is asked how far it has come.
+    pub check_every: Duration,
 }
 
 /// What a backend is.
@@ -106,7 +109,8 @@ impl fmt::Debug for Url {
 
 impl Backend {
     fn new(kind: Kind) -> Self {
-        Self { kind, rows: 10_000, bytes: 8 << 20, age: Duration::from_secs(1) }
+        let (age, check_every) = (Duration::from_secs(1), Duration::from_secs(60));
+        Self { kind, rows: 10_000, bytes: 8 << 20, age, check_every }
     }
 }
 
@@ -281,6 +285,10 @@ fn backend(mut fields: Fields) -> Result<Backend, String> {
     let mut backend = Backend::new(kind);
     if let Some(text) = fields.optional_text("flush_age")? {
         backend.age = AGE.duration(&text).map_err(|what| format!("flush_age: {what}"))?;
+    }
+    if let Some(text) = fields.optional_text("check_every")? {
+        backend.check_every =
+            CHECK.duration(&text).map_err(|what| format!("check_every: {what}"))?;
     }
     if let Some(text) = fields.optional_text("flush_size")? {
         backend.bytes = SIZE.size(&text).map_err(|what| format!("flush_size: {what}"))?;

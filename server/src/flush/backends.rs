@@ -15,7 +15,7 @@ use lakesync_adapters::{mysql, postgres};
 use tokio::sync::Semaphore;
 
 use super::{Backend, Member, Policy};
-use crate::config::backends::{Backends, GATEWAY, Kind, Sql};
+use crate::config::backends::{self as config, Backends, GATEWAY, Kind, Sql};
 
 /// How many gateways move rows of one tier at the same time. Each holds a page in memory.
 const MOVERS_MAX: usize = 4;
@@ -56,7 +56,8 @@ pub fn build(config: &Backends, clock: &Arc<dyn WallClock>) -> Result<Vec<Backen
     let backend = |name: &String| {
         let (plan, own) = (Arc::clone(&plan), name.clone());
         let backend = &config.all[name];
-        let policy = Policy { changes: backend.rows, bytes: backend.bytes, age: backend.age };
+        let config::Backend { rows, bytes, age, check_every, .. } = *backend;
+        let policy = Policy { changes: rows, bytes, age, check_every };
         Backend::of_members(name, policy, move |gateway, members| plan.open(&own, gateway, members))
     };
     Ok(config.flush_to.iter().map(backend).collect())

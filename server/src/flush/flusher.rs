@@ -17,7 +17,7 @@ use super::policy::Backoff;
 use super::session::Session;
 use super::tend::{PANIC_PAUSE, Tended, tend_all};
 use super::{Backend, Failure};
-use crate::gateway::{Backlog, Gateway, Growth, Mark, Progress, Stretch, WeakGateway};
+use crate::gateway::{Backlog, Gateway, Growth, Mark, Needs, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
 pub(super) struct Flusher {
@@ -41,6 +41,16 @@ pub(super) struct Flusher {
     is_failing: bool,
     /// What the log had been given when all of it had been flushed.
     flushed_total: (u64, u64),
+    /// When the backend was last asked how far it has come.
+    looked_at: Instant,
+}
+
+/// What is to be done next.
+enum Due {
+    /// To write what the backend does not have yet.
+    Round(Gateway),
+    /// To ask the backend how far it has come, though it has everything.
+    Look,
 }
 
 impl Flusher {
@@ -70,6 +80,7 @@ impl Flusher {
             fill: None,
             is_failing: false,
             flushed_total: (0, 0),
+            looked_at: Instant::now(),
         })
     }
 
@@ -78,21 +89,29 @@ impl Flusher {
         let mut backoff = Backoff::default();
         let mut tending = None;
         loop {
-            let Some(gateway) = self.due().await else { return };
-            let mut growth = gateway.growth();
+            let Some(due) = self.due().await else { return };
+            let mut growth = self.growth.clone();
             let asked = self.progress.borrow().asked;
-            let round = tokio::select! {
+            let done = async {
+                match &due {
+                    Due::Round(gateway) => self.round(gateway).await,
+                    Due::Look => self.look().await,
+                }
+            };
+            let done = tokio::select! {
                 biased;
                 () = growth.ended() => return,
                 // A panic is no reason never to flush again.
-                round = AssertUnwindSafe(self.round(&gateway)).catch_unwind() => {
-                    round.unwrap_or(Err(Failure::Panicked))
+                done = AssertUnwindSafe(done).catch_unwind() => {
+                    done.unwrap_or(Err(Failure::Panicked))
                 }
             };
-            match round {
+            match done {
+                // The backend is not where it was left. What that means, the next round finds out.
+                Ok(()) if self.session.is_none() => {}
                 Ok(()) => {
                     backoff.reset();
-                    self.succeeded();
+                    self.succeeded(asked);
                     // Not before it was seen whose rows are there.
                     tending
                         .get_or_insert_with(|| tend_all(&self.members, PANIC_PAUSE, &self.tasks));
@@ -103,11 +122,14 @@ impl Flusher {
                     }
                     self.failed(&failure);
                     // What has nothing to give may be closed as idle meanwhile.
-                    let _held = Some(gateway).filter(Gateway::is_behind);
+                    let _held = match due {
+                        Due::Round(gateway) => Some(gateway).filter(Gateway::is_behind),
+                        Due::Look => None,
+                    };
                     let wait = backoff.next(random()).max(failure.rest());
                     tokio::select! {
                         () = sleep(wait) => {}
-                        () = self.is_asked(|now| asked.0 < now.asked.0) => {}
+                        () = self.is_asked(|now| asked < now.asked) => {}
                         () = growth.ended() => return,
                     }
                 }
@@ -115,18 +137,26 @@ impl Flusher {
         }
     }
 
-    /// Waits until a round is due; none if the gateway has gone.
-    async fn due(&mut self) -> Option<Gateway> {
+    /// Waits until something is due; none if the gateway has gone.
+    async fn due(&mut self) -> Option<Due> {
         let Some(Session { mark, prepared }) = &self.session else {
-            return self.gateway.upgrade();
+            return self.gateway.upgrade().map(Due::Round);
         };
         let (at, prepared) = (mark.position, Arc::clone(prepared));
+        let mut progress = self.progress.subscribe();
         while self.growth.head().ok()? == at {
             if !Arc::ptr_eq(&self.growth.schema(), &prepared) {
-                return self.gateway.upgrade();
+                return self.gateway.upgrade().map(Due::Round);
             }
-            if !self.growth.moved().await {
-                return None;
+            let asked = async {
+                let _ = progress.wait_for(|now| now.looked < now.asked).await;
+            };
+            tokio::select! {
+                moved = self.growth.moved() => if !moved { return None },
+                () = asked => return Some(Due::Look),
+                () = sleep_until(self.looked_at + self.backend.policy.check_every) => {
+                    return Some(Due::Look);
+                }
             }
         }
         // Held from here to the end of the round: what is behind is not closed as idle.
@@ -143,20 +173,45 @@ impl Flusher {
                 bytes.saturating_sub(self.flushed_total.1),
             );
             if self.backend.policy.is_enough(waiting.0, waiting.1) {
-                return Some(gateway);
+                return Some(Due::Round(gateway));
             }
             tokio::select! {
                 moved = growth.moved() => if !moved { return None },
-                () = self.is_asked(|now| at < now.asked.1) => return Some(gateway),
-                () = sleep_until(deadline) => return Some(gateway),
+                () = self.is_asked(|now| now.looked < now.asked) => break,
+                () = sleep_until(deadline) => break,
             }
         }
+        Some(Due::Round(gateway))
+    }
+
+    /// Asks the backend how far it has come. If that is not where it was left, nothing is known of it
+    /// any more.
+    async fn look(&mut self) -> Result<(), Failure> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let left = session.mark;
+        let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
+        let found = adapter.watermark(left.log).await?;
+        self.looked_at = Instant::now();
+        if found != left.position {
+            let (gateway, backend, left) = (&self.name, &self.backend.name, left.position);
+            tracing::warn!(
+                %gateway, %backend, %left, %found,
+                "the backend is not where it was left; it was emptied or put back, or somebody else \
+                 writes to it"
+            );
+            self.session = None;
+        }
+        Ok(())
     }
 
     /// Writes all that is durable when it begins.
     async fn round(&mut self, gateway: &Gateway) -> Result<(), Failure> {
         self.notice(gateway).await?;
         let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
+        let is_asked = |progress: &Progress| progress.looked < progress.asked;
+        if is_asked(&self.progress.borrow()) {
+            self.look().await?;
+        }
         let session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -171,7 +226,7 @@ impl Flusher {
         let mut own_turn = None;
         let mut next = None;
         while session.mark.position < target {
-            // Others may wait: nobody's backlog is to starve them.
+            // Other gateways may wait for a turn: a long backlog is not to starve them.
             drop(own_turn.take());
             own_turn = self.backend.free_turn();
             if own_turn.is_none() {
@@ -200,6 +255,8 @@ impl Flusher {
             let batch = Batch::new(mark.log, first, mark.position, backlog.commits)
                 .expect("BUG: a log whose positions do not ascend");
             failpoint::reach("before-write");
+            // A batch that is written connects to what the backend has.
+            let asked = self.progress.borrow().asked;
             // While the backend writes, the next is read.
             let (written, read) = tokio::join!(
                 adapter.write(&batch),
@@ -210,9 +267,10 @@ impl Flusher {
             session.mark = mark;
             self.progress.send_modify(|progress| {
                 progress.mark = Some(mark);
-                // With the mark, which ends a Flush: whoever asked for it is told of no error of before.
+                // With the mark, which ends a Flush: its caller is told of no earlier error.
                 progress.error = None;
-                progress.floor = mark.position;
+                progress.looked = progress.looked.max(asked);
+                progress.floor = Needs::After(mark.position);
                 progress.flushed.0 += flushed.0;
                 progress.flushed.1 += flushed.1;
             });
@@ -236,11 +294,13 @@ impl Flusher {
     async fn notice(&self, gateway: &Gateway) -> Result<(), Failure> {
         let (oldest_ms, floor) = {
             let progress = self.progress.borrow();
-            (progress.oldest_ms, progress.floor)
+            (progress.oldest_ms, progress.floor.after())
         };
         let through = gateway.head()?;
-        if oldest_ms.is_none() && floor < through {
-            let first = Stretch { after: floor, through, changes_max: 0, bytes_max: 0 };
+        if oldest_ms.is_none()
+            && let Some(after) = floor.filter(|floor| *floor < through)
+        {
+            let first = Stretch { after, through, changes_max: 0, bytes_max: 0 };
             let made_ms = gateway.backlog(first).await?.map(|backlog| backlog.made_ms);
             self.progress.send_modify(|progress| progress.oldest_ms = made_ms);
         }
@@ -253,7 +313,9 @@ impl Flusher {
         let _ = self.progress.subscribe().wait_for(wanted).await;
     }
 
-    fn succeeded(&mut self) {
+    /// Remembers that the backend has everything, as it said after `asked` requests to flush.
+    fn succeeded(&mut self, asked: u64) {
+        self.looked_at = Instant::now();
         let (gateway, backend) = (&self.name, &self.backend.name);
         if std::mem::take(&mut self.is_failing) {
             tracing::info!(%gateway, %backend, "it is flushed again");
@@ -270,6 +332,7 @@ impl Flusher {
         self.progress.send_modify(|progress| {
             progress.error = None;
             progress.troubles = troubles;
+            progress.looked = progress.looked.max(asked);
             progress.attempts += 1;
             progress.done_ms = Some(now_ms);
             progress.oldest_ms = None;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// What makes a batch: whichever comes first.
+/// What makes a batch, whichever comes first; and how often a backend is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// As many changes.
@@ -12,11 +12,15 @@ pub struct Policy {
     pub bytes: u64,
     /// The oldest commit has waited for so long.
     pub age: Duration,
+    /// A backend that has everything is asked that often how far it has come: somebody may have
+    /// emptied it, or put it back to an older state.
+    pub check_every: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { changes: 10_000, bytes: 8 << 20, age: Duration::from_secs(1) }
+        let (age, check_every) = (Duration::from_secs(1), Duration::from_secs(60));
+        Self { changes: 10_000, bytes: 8 << 20, age, check_every }
     }
 }
 
@@ -76,7 +80,7 @@ mod tests {
 
     #[test]
     fn enough_is_enough_of_either() {
-        let policy = Policy { changes: 10, bytes: 100, age: Duration::ZERO };
+        let policy = Policy { changes: 10, bytes: 100, ..Policy::default() };
         for (changes, bytes, enough) in [(9, 99, false), (10, 0, true), (0, 100, true)] {
             assert_eq!(
                 policy.is_enough(changes, bytes),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use lakesync::adapter::{Adapter, Batch};
-use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::name::{LogId, Position, RowId};
 use lakesync::schema::Schema;
 use tokio::sync::watch;
 
-use super::fill::Fill;
+use super::fill::{Fill, Held, level};
+use super::reconcile::pairs;
 use super::{Backend, Failure, failpoint};
-use crate::gateway::{AHEAD, Gateway, Mark, NEEDS_ROWS, Progress};
+use crate::gateway::{Gateway, Mark, Needs, Progress};
 
 /// What is known of a backend that was reached.
 pub(super) struct Session {
@@ -37,18 +38,24 @@ impl Session {
         adapter.prepare(&prepared).await?;
         failpoint::reach("after-prepare");
         let position = match (position, known) {
-            (Position::START, Some(known)) if known.log != log && known.changes != AHEAD => {
+            (Position::START, Some(known)) if known.log != log && !known.is_ahead => {
                 continue_log(gateway, adapter, &known).await?
             }
             (position, _) => position,
         };
-        let was_ahead = known.filter(|known| known.log == log && known.changes == AHEAD);
+        let was_ahead = known.filter(|known| known.log == log && known.is_ahead);
         if was_ahead.is_some() || gateway.head()? < position {
-            let mark = was_ahead.unwrap_or(Mark { log, position, changes: AHEAD });
+            let mark = was_ahead.unwrap_or(Mark { log, position, changes: 0, is_ahead: true });
             progress.send_modify(|progress| progress.mark = Some(mark));
             // For good: the log will grow past that position, and be another one.
             gateway.remember(name, mark).await?;
             return Err(Failure::Ahead(mark.position));
+        }
+        if known.is_some_and(|known| known.log == log && position < known.position) {
+            // It was emptied, or put back to an older state. Who asks how far it is hears so from now
+            // on, not once it has caught up.
+            let mark = Mark { log, position, changes: 0, is_ahead: false };
+            progress.send_modify(|progress| progress.mark = Some(mark));
         }
         let changes = match known {
             Some(known) if known.log == log && known.position == position => known.changes,
@@ -56,12 +63,13 @@ impl Session {
             Some(known) if known.log == log && known.position < position => known.changes,
             _ => 0,
         };
-        let mut session = Self { mark: Mark { log, position, changes }, prepared };
+        let mark = Mark { log, position, changes, is_ahead: false };
+        let mut session = Self { mark, prepared };
         if position < gateway.trimmed() {
             let filled = session.fill(gateway, backend, adapter, progress, fill).await;
             if filled.is_err() {
                 // Nothing of the log is kept for a backend that is away.
-                progress.send_modify(|progress| progress.floor = NEEDS_ROWS);
+                progress.send_modify(|progress| progress.floor = Needs::Rows);
             }
             filled?;
         }
@@ -73,7 +81,7 @@ impl Session {
             if has_all {
                 progress.error = None;
             }
-            progress.floor = mark.position;
+            progress.floor = Needs::After(mark.position);
             progress.prepared = Some(Arc::clone(&session.prepared));
         });
         gateway.remember(name, mark).await?;
@@ -101,7 +109,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the backend every row as it is now, and then the position where that began.
+    /// Makes the backend's rows those of the gateway, and then gives it the position where that began.
     async fn fill(
         &mut self,
         gateway: &Gateway,
@@ -111,7 +119,8 @@ impl Session {
         held: &mut Option<Fill>,
     ) -> Result<(), Failure> {
         // From here on the log is trimmed no further than this.
-        let hold = |start| progress.send_modify(|progress| progress.floor = start);
+        let hold = |start| progress.send_modify(|progress| progress.floor = Needs::After(start));
+        adapter.fence().await?;
         let goes_on = match held.as_ref() {
             Some(fill) => {
                 hold(fill.start);
@@ -120,8 +129,8 @@ impl Session {
             None => false,
         };
         if !goes_on {
-            tracing::info!(backend = %adapter, "the log begins too late: all rows are written");
-            *held = Some(Fill::new(gateway, adapter).await?);
+            tracing::info!(backend = %adapter, "the log begins too late: all rows are compared");
+            *held = Some(Fill::new(gateway, adapter, &self.prepared).await?);
         }
         let fill = held.as_mut().expect("BUG: it was put there just now");
         hold(fill.start);
@@ -129,43 +138,67 @@ impl Session {
         let schema = gateway.schema();
         for table in schema.tables() {
             let Some(mut after) = fill.after(&table.table) else { continue };
+            let mut held = Held::of(adapter, &table.table, after.clone());
             loop {
-                let page =
-                    self.page(gateway, backend, adapter, progress, &table.table, after.as_ref());
+                let page = self.page(gateway, backend, adapter, progress, &mut held, fill, after);
                 let Some(last) = page.await? else { break };
-                fill.came_to(&table.table, last.clone());
                 after = Some(last);
             }
         }
         adapter.write(&moves(self.mark.log, self.mark.position, fill.start)).await?;
+        let (written, removed) = (fill.tally.written, fill.tally.removed);
+        tracing::info!(backend = %adapter, written, removed, "all rows are there");
         self.mark = Mark { position: fill.start, changes: fill.changes, ..self.mark };
         Ok(())
     }
 
-    /// Writes a page of rows. Returns the last one, if there was any.
+    /// Compares a page of the gateway's rows with those of the backend up to the same row, or all
+    /// that are left once the gateway has no more. Returns the last row of the gateway's, if there
+    /// was any.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a fill consists of")]
     async fn page(
         &mut self,
         gateway: &Gateway,
         backend: &Backend,
         adapter: &dyn Adapter,
         progress: &watch::Sender<Progress>,
-        table: &TableName,
-        after: Option<&RowId>,
+        held: &mut Held<'_>,
+        fill: &mut Fill,
+        after: Option<RowId>,
     ) -> Result<Option<RowId>, Failure> {
         // A page is a turn: other gateways go on writing meanwhile.
         let mut turn = backend.turn().await;
-        let rows = gateway.rows_after(table, after).await?;
-        let Some((last, _)) = rows.last() else { return Ok(None) };
+        let rows = gateway.rows_after(held.table(), after.as_ref()).await?;
         // A table that was widened meanwhile holds what the old type does not.
         if !self.is_prepared(gateway) {
             drop(turn);
             self.prepare(gateway, adapter, progress).await?;
             turn = backend.turn().await;
         }
-        adapter.join(table, &rows).await?;
+        let last = rows.last().map(|(row_id, _)| row_id.clone());
+        let mut rest = &rows[..];
+        loop {
+            let (theirs, is_all) = held.next(last.as_ref()).await?;
+            let count = match theirs.last() {
+                Some((end, _)) if !is_all => rest.partition_point(|(row_id, _)| row_id <= end),
+                None if !is_all => 0,
+                _ => rest.len(),
+            };
+            let (own, later) = rest.split_at(count);
+            rest = later;
+            let done = level(adapter, held.table(), &pairs(own, &theirs), gateway).await?;
+            fill.tally.written += done.written;
+            fill.tally.removed += done.removed;
+            if is_all {
+                break;
+            }
+        }
         drop(turn);
         failpoint::reach("after-page");
-        Ok(Some(last.clone()))
+        if let Some(last) = &last {
+            fill.came_to(held.table(), last.clone());
+        }
+        Ok(last)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a backend is still to be given: durable commits in order, and rows where the log begins too
 //! late.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use lakesync::adapter::Commit;
+use lakesync::hlc::Hlc;
 use lakesync::limits::COPY_BYTES_TARGET;
 use lakesync::name::{Position, RowId, TableName};
 use lakesync::row::Row;
@@ -79,7 +81,7 @@ impl WeakGateway {
 }
 
 /// Tells of a gateway's growth without keeping it open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Growth {
     head: watch::Receiver<Result<Position, StoreError>>,
     schema: watch::Receiver<Arc<Schema>>,
@@ -140,6 +142,12 @@ impl Gateway {
         self.0.gauges.trimmed()
     }
 
+    /// Deletes before this may have been forgotten. So a row that the gateway lacks, and of which a
+    /// backend has nothing newer than this, may have been deleted. Any other delete is remembered.
+    pub fn forgotten(&self) -> Hlc {
+        Hlc(self.0.gauges.swept.load(Ordering::Acquire))
+    }
+
     /// How flushing to the backend `name` goes, as whoever flushes tells it.
     pub fn progress(&self, name: &str) -> Option<watch::Sender<Progress>> {
         self.0.flushed.of(name).cloned()
@@ -151,12 +159,10 @@ impl Gateway {
         all.map(|(name, progress)| (Arc::clone(name), progress.subscribe())).collect()
     }
 
-    /// Asks whoever flushes to flush through `target` now.
-    pub fn ask_to_flush(&self, target: Position) {
+    /// Asks the flushers to flush now what is durable, and to ask their backends how far they are.
+    pub fn ask_to_flush(&self) {
         for (_, progress) in self.0.flushed.senders() {
-            progress.send_modify(|progress| {
-                progress.asked = (progress.asked.0 + 1, progress.asked.1.max(target));
-            });
+            progress.send_modify(|progress| progress.asked += 1);
         }
     }
 

@@ -17,21 +17,47 @@ use crate::store::{GatewayId, GatewayRecord, Store, StoreError};
 
 /// A watermark and what it stands for, as the store keeps it.
 ///
-/// Stored form: the log id, then big-endian the position and the number of changes.
+/// Stored form: the log id, then big-endian the position and the number of changes, then 1 if the
+/// backend was ahead and else 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The log. A gateway restored from a copy finds the mark of the log that it continues.
     pub log: LogId,
     /// Through which position the backend has the log.
     pub position: Position,
-    /// How many changes the log held through there since it was begun; [`AHEAD`] if the backend was
-    /// once further than the log.
+    /// How many changes the log held through there since it was begun.
     pub changes: u64,
+    /// Whether the backend's watermark was ahead of our log (the data directory was put back to an
+    /// older state, or another server writes to the backend). The log has grown past that position
+    /// since, with other commits than the backend has: it can't be continued.
+    pub is_ahead: bool,
 }
 
-/// In place of a mark's changes: at its position the backend was further than the log was. What it has
-/// of that log is not what the log has become, and never will be.
-pub const AHEAD: u64 = u64::MAX;
+/// What a backend still needs of the log, and so what trimming must leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// The commits after this position.
+    After(Position),
+    /// No commit: the log begins too late for it. It is filled with rows instead, and needs the log
+    /// from where that begins.
+    Rows,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self::After(Position::START)
+    }
+}
+
+impl Needs {
+    /// The position after which commits are needed, if any are.
+    pub fn after(self) -> Option<Position> {
+        match self {
+            Self::After(position) => Some(position),
+            Self::Rows => None,
+        }
+    }
+}
 
 /// How flushing to one backend goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,12 +66,14 @@ pub struct Progress {
     pub mark: Option<Mark>,
     /// The tables that the backend has made room for.
     pub prepared: Option<Arc<Schema>>,
-    /// What trimming must leave alone: commits after this; [`NEEDS_ROWS`] if none.
-    pub floor: Position,
+    /// What trimming must leave for it.
+    pub floor: Needs,
     /// Changes, and bytes of commits, flushed since the gateway was opened.
     pub flushed: (u64, u64),
-    /// How often, and through which position at the furthest, somebody asked for a flush.
-    pub asked: (u64, Position),
+    /// How often somebody asked for a flush.
+    pub asked: u64,
+    /// The newest of these requests after which the backend itself was asked how far it has come.
+    pub looked: u64,
     /// Attempts that have ended, well or not.
     pub attempts: u64,
     /// When an attempt last ended well, in milliseconds since the Unix epoch.
@@ -58,27 +86,31 @@ pub struct Progress {
     pub troubles: Vec<String>,
 }
 
-/// The floor of a backend that the log holds too little for: it is given all rows instead, so nothing
-/// of the log is kept for it until that begins.
-pub const NEEDS_ROWS: Position = Position(u64::MAX);
-
 /// The backends of a gateway, by name, in the order of the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Flushed(Vec<(Arc<str>, watch::Sender<Progress>)>);
 
 impl Mark {
     pub(super) fn encode(&self) -> Bytes {
-        let Self { log: LogId(log), position, changes } = self;
-        [&log[..], &position.0.to_be_bytes(), &changes.to_be_bytes()].concat().into()
+        let Self { log: LogId(log), position, changes, is_ahead } = self;
+        let numbers = [position.0.to_be_bytes(), changes.to_be_bytes()].concat();
+        [&log[..], &numbers, &[u8::from(*is_ahead)]].concat().into()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (log, rest) = bytes.split_first_chunk()?;
         let (position, rest) = rest.split_first_chunk()?;
+        let (changes, rest) = rest.split_first_chunk()?;
+        let is_ahead = match rest {
+            [0] => false,
+            [1] => true,
+            _ => return None,
+        };
         Some(Self {
             log: LogId(*log),
             position: Position(u64::from_be_bytes(*position)),
-            changes: u64::from_be_bytes(rest.try_into().ok()?),
+            changes: u64::from_be_bytes(*changes),
+            is_ahead,
         })
     }
 }
@@ -101,7 +133,7 @@ impl Flushed {
             }
             // Of the log that this one continues, the positions are the same up to the mark.
             let position = progress.mark.map_or(Position::START, |mark| mark.position);
-            progress.floor = if position < trimmed { NEEDS_ROWS } else { position };
+            progress.floor = if position < trimmed { Needs::Rows } else { Needs::After(position) };
             backends.push((Arc::clone(name), watch::Sender::new(progress)));
         }
         Ok(Self(backends))
@@ -117,10 +149,9 @@ impl Flushed {
         self.0.iter().map(|(name, progress)| (name, progress))
     }
 
-    /// Commits through here every backend has, or needs no more.
-    pub(super) fn floor(&self) -> Position {
-        let floors = self.0.iter().map(|(_, progress)| progress.borrow().floor);
-        floors.min().unwrap_or(NEEDS_ROWS)
+    /// The position after which commits are needed by some backend; none if no backend needs any.
+    pub(super) fn floor(&self) -> Option<Position> {
+        self.0.iter().filter_map(|(_, progress)| progress.borrow().floor.after()).min()
     }
 
     /// Whether a backend does not have all of `log` up to `head`.
@@ -221,24 +252,34 @@ mod tests {
 
     #[test]
     fn marks_round_trip() {
-        let mark = Mark { log: LogId([7; 16]), position: Position(258), changes: u64::MAX };
-        let bytes = mark.encode();
-        assert_eq!(Mark::decode(&bytes), Some(mark));
-        assert_eq!(Mark::decode(&bytes[1..]), None);
+        for is_ahead in [false, true] {
+            let (log, position) = (LogId([7; 16]), Position(258));
+            let mark = Mark { log, position, changes: u64::MAX, is_ahead };
+            let bytes = mark.encode();
+            assert_eq!(Mark::decode(&bytes), Some(mark));
+            assert_eq!(Mark::decode(&bytes[1..]), None);
+            assert_eq!(Mark::decode(&bytes[..bytes.len() - 1]), None);
+        }
     }
 
     #[test]
     fn trimming_waits_for_the_slowest() {
         let backend = |name: &str, floor| {
-            let progress = Progress { floor: Position(floor), ..Progress::default() };
+            let floor = Needs::After(Position(floor));
+            let progress = Progress { floor, ..Progress::default() };
             (name.into(), watch::Sender::new(progress))
         };
-        assert_eq!(Flushed::default().floor(), NEEDS_ROWS);
+        assert_eq!(Flushed::default().floor(), None);
         let flushed = Flushed(vec![backend("a", 9), backend("b", 5)]);
-        assert_eq!(flushed.floor(), Position(5));
+        assert_eq!(flushed.floor(), Some(Position(5)));
         let moved = flushed.of("b").expect("a backend");
-        moved.send_modify(|progress| progress.floor = Position(12));
-        assert_eq!(flushed.floor(), Position(9));
+        moved.send_modify(|progress| progress.floor = Needs::After(Position(12)));
+        assert_eq!(flushed.floor(), Some(Position(9)));
+        for name in ["a", "b"] {
+            let filled = flushed.of(name).expect("a backend");
+            filled.send_modify(|progress| progress.floor = Needs::Rows);
+        }
+        assert_eq!(flushed.floor(), None, "who is filled needs nothing of the log");
         assert!(flushed.of("c").is_none());
     }
 }

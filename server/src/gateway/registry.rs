@@ -269,6 +269,7 @@ impl Gateways {
         let counters = recover::counters(store, record.id).await?;
         let gauges = Arc::new(Gauges::default());
         gauges.trim(store.trimmed(record.id).await?.max(Position(counters.trim_through)));
+        gauges.swept.store(counters.swept, Ordering::Release);
         forget_commits(store, record.id, Position(counters.trim_through)).await?;
         let schema = Arc::new(recover::schema(store, record.id).await?);
         let ruling = ruling::load(store, record.id, &schema).await?;

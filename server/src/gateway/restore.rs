@@ -217,7 +217,8 @@ impl Restoring<'_> {
         counters.appended_bytes = bytes.len() as u64;
         counters.trimmed_bytes = counters.appended_bytes;
         counters.trim_through = HEAD.0;
-        let mark = Mark { log: record.log_id, position: HEAD, changes: 0 };
+        let (log, position) = (record.log_id, HEAD);
+        let mark = Mark { log, position, changes: 0, is_ahead: false };
         let mut meta = vec![
             (keys::COUNTERS.into(), Some(counters.encode())),
             (keys::flushed(backend), Some(mark.encode())),

@@ -72,8 +72,8 @@ impl Writer {
     /// Says whether the log is as large as it may be and waits for backends. Only they make a log full:
     /// for readers it is kept up to its slack, and no longer.
     pub(super) fn look_whether_full(&self) -> Result<(), StoreError> {
-        let floor = self.flushed.floor();
-        let is_held = floor <= self.gauges.trimmed() && floor < self.tail.head()?;
+        let (trimmed, head) = (self.gauges.trimmed(), self.tail.head()?);
+        let is_held = self.flushed.floor().is_some_and(|floor| floor <= trimmed && floor < head);
         let is_full = is_held && self.exceeds(TRIM_SLACK);
         if self.gauges.is_full.swap(is_full, Ordering::AcqRel) != is_full {
             match is_full {
@@ -120,7 +120,7 @@ impl Writer {
             let stored = self.store.rows(self.id, keys, ROW_BYTES_MAX).await?;
             if let Some(bytes) = stored.into_iter().next().flatten() {
                 let (position, row) = stored::decode(&row_key, &bytes)?;
-                if floor < position {
+                if floor.is_some_and(|floor| floor < position) {
                     // A backend that comes late is filled from rows: it must hear of the delete.
                     break;
                 }
@@ -138,6 +138,7 @@ impl Writer {
         if 0 < looked_at {
             let swept = Counters { swept, ..self.counters };
             group.meta.push((keys::COUNTERS.into(), Some(swept.encode())));
+            self.gauges.swept.fetch_max(swept.swept, Ordering::AcqRel);
             if self.forget(group).await? {
                 self.counters = swept;
             }
@@ -151,7 +152,10 @@ impl Writer {
     pub(super) async fn trim(&mut self) -> Result<bool, StoreError> {
         let trimmed = self.store.trimmed(self.id).await?;
         // The newest durable commit stays, so that there is always a cursor to give out.
-        let mut last = Position(self.tail.head()?.0.saturating_sub(1)).min(self.flushed.floor());
+        let mut last = Position(self.tail.head()?.0.saturating_sub(1));
+        if let Some(floor) = self.flushed.floor() {
+            last = last.min(floor);
+        }
         if let Some(held) = self.holds.least().filter(|_| !self.exceeds(SLACK)) {
             last = last.min(held);
         }

@@ -176,6 +176,20 @@ impl Adapter for Backend {
         joined
     }
 
+    async fn overwrite(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Option<Row>)],
+    ) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.overwrite(table, rows).await
+    }
+
+    async fn fence(&self) -> Result<(), AdapterError> {
+        self.reach().await?;
+        self.memory.fence().await
+    }
+
     async fn rows(
         &self,
         table: &TableName,

@@ -15,12 +15,14 @@ fn backends_are_made_of_each_other() {
         "[hot]\n{PG}schema = 'app_{{gateway}}'\nhistory = false\nflush_age = '0s'\n[cold]\n{PG}\
          [copy]\nkind = 'mysql'\nurl = 'mysql://here'\n[aged]\nkind = 'tier'\nhot = 'hot'\n\
          cold = 'cold'\nafter = '90d'\n[both]\nkind = 'fan_out'\nprimary = 'aged'\n\
-         followers = ['copy']\nflush_rows = 5\nflush_size = '1MiB'\n"
+         followers = ['copy']\nflush_rows = 5\nflush_size = '1MiB'\ncheck_every = '5s'\n"
     );
     let backends = parsed(&text, &[], None).expect("good");
     assert_eq!(backends.flush_to, ["both"], "what is no part of another");
     let both = &backends.all["both"];
     assert_eq!((both.rows, both.bytes, both.age), (5, 1 << 20, Duration::from_secs(1)));
+    assert_eq!(both.check_every, Duration::from_secs(5));
+    assert_eq!(backends.all["copy"].check_every, Duration::from_secs(60));
     let Kind::Postgres(hot) = &backends.all["hot"].kind else { panic!("{backends:?}") };
     assert_eq!((hot.schema.as_str(), hot.history), ("app_{gateway}", false));
     assert_eq!(hot.url.0, "postgres://me:secret@here/db");
@@ -59,6 +61,11 @@ fn what_is_wrong_is_named() {
         (format!("[a]\n{PG}shema = 'x'\n"), vec![], "no setting shema"),
         (format!("[a]\n{PG}schema = 'a\"b'\n"), vec![], "schema = "),
         (format!("[a]\n{PG}flush_age = '2d'\n"), vec![], "flush_age: it must be 1d at most"),
+        (
+            format!("[a]\n{PG}check_every = '0s'\n"),
+            vec![],
+            "check_every: it must be 100ms at least",
+        ),
         (format!("[a]\n{PG}flush_rows = 0\n"), vec![], "flush_rows"),
         (format!("[a]\n{PG}history = 'maybe'\n"), vec![], "history: true or false"),
         (format!("['a b']\n{PG}"), vec![], "a name is"),
