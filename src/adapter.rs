@@ -118,6 +118,23 @@ pub trait Adapter: fmt::Debug + fmt::Display + Send + Sync + 'static {
         row_ids: &[RowId],
     ) -> Result<Vec<(RowId, Row)>, AdapterError>;
 
+    /// Up to `limit` ids of rows that people see in a table, after the row id `after`, ordered bytewise.
+    /// Rows that somebody put there are among them. A key that can't be a row id is left out.
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError>;
+
+    /// Those of `rows` that people don't see as they are given: they are missing where people look, or
+    /// show other values. Deleted rows among `rows` are passed over.
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError>;
+
     /// Lets go of those of `rows` that are still as given, as if they had never been written; so a
     /// row moves to another backend. It is no delete: watermarks and the history stay.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError>;

@@ -239,6 +239,23 @@ impl Adapter for FanOut {
         self.primary.find(table, row_ids).await
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.primary.shown(table, after, limit).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.primary.misshown(table, rows).await
+    }
+
     /// A follower that is away keeps the rows until it is back.
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         if rows.is_empty() {

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use lakesync::adapter::{Adapter, AdapterError, Batch, Capacity, Change, Place};
 use lakesync::delta::Delta;
-use lakesync::name::{LogId, Position, RowId, TableName};
+use lakesync::name::{ColumnName, LogId, Position, RowId, TableName};
 use lakesync::row::Row;
 use lakesync::schema::{Schema, TableSchema};
+use lakesync::value::Value;
 
 use crate::fit;
 
@@ -118,6 +119,38 @@ impl Adapter for Memory {
         Ok(found.map(|(row_id, row)| (row_id.clone(), row.clone())).collect())
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        let state = self.lock();
+        state.table(table)?;
+        let Some(rows) = state.rows.get(table) else { return Ok(Vec::new()) };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = rows.range::<RowId, _>((start, Bound::Unbounded));
+        let live = rows.filter(|(_, row)| row.is_live()).take(limit);
+        Ok(live.map(|(row_id, _)| row_id.clone()).collect())
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        let state = self.lock();
+        state.table(table)?;
+        let held = state.rows.get(table);
+        let is_shown = |row_id: &RowId, row: &Row| {
+            let held = held.and_then(|rows| rows.get(row_id)).filter(|held| held.is_live());
+            held.is_some_and(|held| values(held).eq(values(row)))
+        };
+        let live = rows.iter().filter(|(_, row)| row.is_live());
+        let wrong = live.filter(|(row_id, row)| !is_shown(row_id, row));
+        Ok(wrong.map(|(row_id, _)| row_id.clone()).collect())
+    }
+
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         let mut state = self.lock();
         state.table(table)?;
@@ -169,6 +202,12 @@ impl Memory {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("BUG: a call panicked halfway and left the rows half written")
     }
+}
+
+/// What a row shows, NULL or not written being the same.
+fn values(row: &Row) -> impl Iterator<Item = (&ColumnName, &Value)> {
+    let cells = row.cells().iter().map(|cell| (&cell.column, &cell.value));
+    cells.filter(|(_, value)| **value != Value::Null)
 }
 
 impl State {

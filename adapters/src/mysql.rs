@@ -27,6 +27,7 @@ mod options;
 mod prepare;
 mod put;
 mod read;
+mod shown;
 mod statement;
 mod types;
 mod version;

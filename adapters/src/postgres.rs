@@ -22,6 +22,7 @@ mod names;
 mod options;
 mod prepare;
 mod read;
+mod shown;
 mod statement;
 mod types;
 mod upsert;

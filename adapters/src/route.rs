@@ -231,6 +231,23 @@ impl Adapter for Route {
         self.part(table).find(table, row_ids).await
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.part(table).shown(table, after, limit).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.part(table).misshown(table, rows).await
+    }
+
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.part(table).forget(table, rows).await
     }

@@ -23,6 +23,8 @@ use lakesync::schema::Schema;
 use crate::fit;
 use crate::pace::Pace;
 
+mod seen;
+
 /// Two adapters, and when a row moves from the one to the other.
 #[derive(Debug)]
 pub struct Tier {
@@ -329,6 +331,23 @@ impl Adapter for Tier {
         let hot = self.hot.find(table, row_ids).await?;
         let cold = self.cold.find(table, row_ids).await?;
         Ok(merged(hot, cold).into_iter().collect())
+    }
+
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.seen(table, after, limit).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.badly_seen(table, rows).await
     }
 
     /// The cold backend forgets first: were a crash to leave it an older state alone, a row that was

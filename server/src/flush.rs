@@ -13,9 +13,11 @@ mod reconcile;
 mod session;
 mod sweep;
 mod tend;
+pub mod verify;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +25,7 @@ use futures_util::future::join_all;
 use lakesync::adapter::{Adapter, AdapterError, Capacity};
 use lakesync::clock::WallClock;
 use lakesync::error::{Classify, Reason};
-use lakesync::name::{self, Position};
+use lakesync::name::{self, LogId, Position};
 use lakesync::schema::{Schema, TableSchema};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
@@ -136,6 +138,19 @@ impl Backend {
     }
 }
 
+/// Where one gateway's rows are in one backend.
+#[derive(Debug)]
+struct Place {
+    /// What writes there, or why there is nothing.
+    adapter: Result<Arc<dyn Adapter>, String>,
+    /// Held while rows are written there, and by who repairs them from reading them on: what was read
+    /// is then what is still there.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// The places of the gateways that are open, by their log and the backend's name.
+type Places = Arc<Mutex<BTreeMap<(LogId, Arc<str>), Weak<Place>>>>;
+
 /// All flushing of a process.
 #[derive(Debug)]
 pub struct Flush {
@@ -143,6 +158,7 @@ pub struct Flush {
     clock: Arc<dyn WallClock>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    places: Places,
 }
 
 /// What a flush that was asked for has done.
@@ -218,7 +234,7 @@ impl Flush {
     /// Flushing to `backends`; nothing is done before [`attach`](Flush::attach).
     pub fn new(backends: Vec<Backend>, clock: Arc<dyn WallClock>) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Self { backends, clock, stop, tasks }
+        Self { backends, clock, stop, tasks, places: Places::default() }
     }
 
     /// The backends' names, in their order.
@@ -269,9 +285,25 @@ impl Flush {
             let tasks = self.tasks.clone();
             let Some(flusher) = Flusher::new(gateway, backend, clock, tasks) else { continue };
             let stop = self.stop.clone();
-            // A write that is cut off is settled by the watermark when flushing begins again.
-            self.tasks.spawn(async move { stop.run_until_cancelled(flusher.run()).await });
+            let (places, place) = (Arc::clone(&self.places), Arc::downgrade(&flusher.place));
+            let key = (gateway.record().log_id, Arc::clone(&backend.name));
+            lock(&places).insert(key.clone(), Weak::clone(&place));
+            self.tasks.spawn(async move {
+                // A write that is cut off is settled by the watermark when flushing begins again.
+                stop.run_until_cancelled(flusher.run()).await;
+                // The gateway may have been opened again meanwhile, and have another.
+                let mut places = lock(&places);
+                if places.get(&key).is_some_and(|known| Weak::ptr_eq(known, &place)) {
+                    places.remove(&key);
+                }
+            });
         }
+    }
+
+    /// A gateway's place at a backend; none if it closes or the server stops.
+    fn place(&self, gateway: &Gateway, backend: &Arc<str>) -> Option<Arc<Place>> {
+        let key = (gateway.record().log_id, Arc::clone(backend));
+        lock(&self.places).get(&key).and_then(Weak::upgrade)
     }
 
     /// Flushes what is durable by now, and waits for it: until each backend, asked after this call,
@@ -282,7 +314,17 @@ impl Flush {
         gateway: &Gateway,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<Flushed, FlushError> {
-        let (backends, target, schema) = (gateway.backends(), gateway.head()?, gateway.schema());
+        self.flush_to(gateway, gateway.backends(), shutdown).await
+    }
+
+    /// The same, of some of the gateway's backends.
+    async fn flush_to(
+        &self,
+        gateway: &Gateway,
+        backends: Vec<(Arc<str>, watch::Receiver<Progress>)>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<Flushed, FlushError> {
+        let (target, schema) = (gateway.head()?, gateway.schema());
         if backends.is_empty() {
             return Err(FlushError::NoBackend);
         }
@@ -325,6 +367,10 @@ impl Flush {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("BUG: nothing panics under this lock")
 }
 
 /// Whether there is room for all of `wanted`: tables only grow.

@@ -56,6 +56,7 @@ macro_rules! adapter_conformance {
             rows_are_found_by_their_ids,
             rows_that_have_not_changed_are_forgotten,
             overwritten_rows_are_what_was_given,
+            what_people_see_is_told,
             after_a_fence_nothing_ahead_of_it_happens,
             rows_are_the_merge_of_what_was_written,
             a_deleted_row_returns_with_what_was_written_since,

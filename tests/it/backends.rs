@@ -13,3 +13,4 @@ mod restored;
 mod returned;
 mod servers;
 mod values;
+mod verified;

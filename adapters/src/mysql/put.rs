@@ -47,7 +47,8 @@ pub(super) async fn rows(
     Ok(insert.run(connection, shown).await?)
 }
 
-fn shown<'r>(table: &Shown<'_>, row_id: &'r RowId, row: &'r Row) -> Vec<Parameter<'r>> {
+/// What a row shows, its key first.
+pub(super) fn shown<'r>(table: &Shown<'_>, row_id: &'r RowId, row: &'r Row) -> Vec<Parameter<'r>> {
     let mut bytes = 0;
     let cells = table.columns.iter().map(|column| {
         let value = row.cell(column.column).map(|cell| &cell.value);

@@ -1,6 +1,6 @@
 //! What is read from our own tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use lakesync::adapter::{Change, Place};
@@ -10,13 +10,14 @@ use sqlx::Row as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::engine::MySqlEngine;
-use super::history;
 use super::statement::{Parameter, Statement, over};
 use super::version::flavour;
+use super::{history, shown};
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::error::Failure;
 use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
+use crate::sql::shown::Shown;
 
 /// Row ids that are looked up at once, and in one statement: the fewer where states are long, as the
 /// server reads them to tell how long they are.
@@ -147,6 +148,25 @@ impl Reads for MySqlEngine {
             }
         }
         Ok((found, done))
+    }
+
+    async fn shown(
+        &self,
+        connection: &mut MySqlConnection,
+        table: &Shown<'_>,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, Failure> {
+        shown::ids(connection, &self.names, table, after, limit).await
+    }
+
+    async fn well_shown(
+        &self,
+        connection: &mut MySqlConnection,
+        table: &Shown<'_>,
+        rows: &[(&RowId, &Row)],
+    ) -> Result<HashSet<RowId>, Failure> {
+        shown::as_given(connection, &self.names, table, rows).await
     }
 
     async fn changes(

@@ -14,9 +14,9 @@ use crate::sql::render::Rendered;
 /// How many rows or ids a statement may have, longest first.
 const LENGTHS: [usize; 4] = [512, 64, 8, 1];
 /// How many parameters a statement may have.
-const PARAMETERS_MAX: usize = 65_535;
+pub(super) const PARAMETERS_MAX: usize = 65_535;
 /// About how much a statement carries: half of what every server takes.
-const STATEMENT_BYTES: usize = 4 << 20;
+pub(super) const STATEMENT_BYTES: usize = 4 << 20;
 
 /// A statement and its parameters.
 pub(super) struct Statement {
@@ -55,7 +55,8 @@ impl Statement {
         self.arguments.add(value).expect("BUG: numbers, text and bytes can be encoded");
     }
 
-    fn add_parameter(&mut self, parameter: &Parameter<'_>) {
+    /// Binds the next parameter.
+    pub(super) fn add_parameter(&mut self, parameter: &Parameter<'_>) {
         match parameter {
             Parameter::Null => self.add(None::<&str>),
             Parameter::Number(number) => self.add(*number),

@@ -26,7 +26,7 @@ pub(super) const CAPACITY: Capacity = Capacity {
 pub(super) const DIALECT: Dialect = Dialect { capacity: CAPACITY, truths: ["0", "1"], timestamp };
 
 /// The longest scale of the servers' decimals. What has more digits behind its point is text.
-const SCALE_MAX: u32 = 30;
+pub(super) const SCALE_MAX: u32 = 30;
 
 /// Which of the two servers it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

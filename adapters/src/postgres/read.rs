@@ -1,6 +1,6 @@
 //! What is read from our own tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use lakesync::adapter::{Change, Place};
@@ -10,13 +10,14 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::engine::PostgresEngine;
-use super::history;
 use super::statement::Statement;
+use super::{history, shown};
 use crate::sql::catalogue::{ColumnRecord, TableRecord};
 use crate::sql::engine::Engine;
 use crate::sql::error::{Failure, corrupt};
 use crate::sql::names::{COLUMNS, META, ROWS, TABLES, WATERMARKS};
 use crate::sql::read::{self, Reads};
+use crate::sql::shown::Shown;
 
 /// Row ids that are looked up at once.
 const IDS_MAX: usize = 10_000;
@@ -146,6 +147,25 @@ impl Reads for PostgresEngine {
             found.insert(row_id, row);
         }
         Ok((found, count))
+    }
+
+    async fn shown(
+        &self,
+        connection: &mut PgConnection,
+        table: &Shown<'_>,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, Failure> {
+        shown::ids(connection, &self.names, table, after, limit).await
+    }
+
+    async fn well_shown(
+        &self,
+        connection: &mut PgConnection,
+        table: &Shown<'_>,
+        rows: &[(&RowId, &Row)],
+    ) -> Result<HashSet<RowId>, Failure> {
+        shown::as_given(connection, &self.names, table, rows).await
     }
 
     async fn changes(

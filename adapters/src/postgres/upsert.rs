@@ -48,18 +48,23 @@ pub(super) async fn rows(
 ) -> Result<(), Failure> {
     let sql = upsert_sql(names, table);
     for chunk in chunks(rows, |(_, row)| row.size()) {
-        let ids: Vec<_> = chunk.iter().map(|(row_id, _)| row_id.as_str()).collect();
-        let mut statement = Statement::new(&sql).bind(ids);
-        for column in &table.columns {
-            let cells = chunk.iter().map(|(_, row)| {
-                let value = &row.cell(column.column)?.value;
-                render(&DIALECT, column.kind, value).map(text)
-            });
-            statement = statement.bind(cells.collect::<Vec<Option<Cow<'_, str>>>>());
-        }
-        statement.run(connection).await?;
+        bound(&sql, table, chunk).run(connection).await?;
     }
     Ok(())
+}
+
+/// A statement over rows, whose parameters are the keys and then an array per column.
+pub(super) fn bound(sql: &str, table: &Shown<'_>, rows: &[(&RowId, &Row)]) -> Statement {
+    let ids: Vec<_> = rows.iter().map(|(row_id, _)| row_id.as_str()).collect();
+    let mut statement = Statement::new(sql).bind(ids);
+    for column in &table.columns {
+        let cells = rows.iter().map(|(_, row)| {
+            let value = &row.cell(column.column)?.value;
+            render(&DIALECT, column.kind, value).map(text)
+        });
+        statement = statement.bind(cells.collect::<Vec<Option<Cow<'_, str>>>>());
+    }
+    statement
 }
 
 fn upsert_sql(names: &Names, table: &Shown<'_>) -> String {
@@ -193,7 +198,7 @@ fn text(rendered: Rendered<'_>) -> Cow<'_, str> {
 }
 
 /// `items` in pieces that one statement can carry.
-fn chunks<T>(items: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+pub(super) fn chunks<T>(items: &[T], size: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let mut rest = items;
     std::iter::from_fn(move || {
         if rest.is_empty() {

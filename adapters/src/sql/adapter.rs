@@ -84,6 +84,23 @@ impl<E: Prepares> Adapter for SqlAdapter<E> {
         self.0.call(self.0.find_rows(table, row_ids)).await
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.0.call(self.0.read_shown(table, after, limit)).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.0.call(self.0.check_shown(table, rows)).await
+    }
+
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.0.call_of_rows(self.0.forget_rows(table, rows)).await
     }

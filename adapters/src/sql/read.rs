@@ -1,19 +1,22 @@
 //! Reading: states, watermarks and what was prepared. A backend that holds nothing yet says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use lakesync::adapter::{AdapterError, Change, Place};
 use lakesync::name::{LogId, Position, RowId, TableName};
 use lakesync::row::Row;
-use lakesync::schema::Schema;
+use lakesync::schema::{Schema, TableSchema};
 
 use super::backend::Backend;
 use super::catalogue::{Catalogue, ColumnRecord, TableRecord};
 use super::engine::Engine;
 use super::error::{Failure, corrupt};
+use super::pool::Session;
 use super::script::Script;
+use super::shown::Shown;
+use crate::fit;
 
 /// The form that our tables have. Another form has another number.
 pub(crate) const FORMAT: i32 = 2;
@@ -70,6 +73,23 @@ pub(crate) trait Reads: Engine {
         table_id: i32,
         row_ids: &[&RowId],
     ) -> Result<(HashMap<RowId, Row>, usize), Failure>;
+
+    /// A page of the ids that people see in a table, in the order of bytes.
+    async fn shown(
+        &self,
+        connection: &mut Self::Connection,
+        table: &Shown<'_>,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, Failure>;
+
+    /// The ids of those of the live rows `rows` that people see as they are.
+    async fn well_shown(
+        &self,
+        connection: &mut Self::Connection,
+        table: &Shown<'_>,
+        rows: &[(&RowId, &Row)],
+    ) -> Result<HashSet<RowId>, Failure>;
 
     /// A page of the history, in the order of places.
     async fn changes(
@@ -170,6 +190,52 @@ impl<E: Reads> Backend<E> {
         let found = self.states(&mut session, id, &row_ids).await?;
         session.roll_back().await?;
         Ok(found.into_iter().collect())
+    }
+
+    pub(super) async fn read_shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, Failure> {
+        let (mut session, schema) = self.begin_to_look(table).await?;
+        let table = Shown::of(&schema, &E::CAPACITY);
+        let shown = self.engine.shown(&mut session, &table, after, limit).await?;
+        session.roll_back().await?;
+        Ok(shown)
+    }
+
+    pub(super) async fn check_shown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, Failure> {
+        let live = rows.iter().filter(|(_, row)| row.is_live());
+        let live: Vec<_> = live.map(|(row_id, row)| (row_id, row)).collect();
+        if live.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut session, schema) = self.begin_to_look(table).await?;
+        let table = Shown::of(&schema, &E::CAPACITY);
+        let well = self.engine.well_shown(&mut session, &table, &live).await?;
+        session.roll_back().await?;
+        let wrong = live.into_iter().filter(|(row_id, _)| !well.contains(*row_id));
+        Ok(wrong.map(|(row_id, _)| row_id.clone()).collect())
+    }
+
+    /// A transaction, and what a table was prepared for.
+    async fn begin_to_look(
+        &self,
+        table: &TableName,
+    ) -> Result<(Session<E::Connection>, TableSchema), Failure> {
+        let unknown = || AdapterError::UnknownTable(table.clone());
+        if !self.is_installed().await? {
+            return Err(unknown().into());
+        }
+        let mut session = self.begin().await?;
+        let catalogue = E::present(self.read_catalogue(&mut session).await)?;
+        let catalogue = catalogue.ok_or_else(unknown)?;
+        Ok((session, fit::table(&catalogue.schema, table)?.clone()))
     }
 
     pub(super) async fn read_history(

@@ -95,6 +95,8 @@ forward! {
     fan_out.fence() -> ();
     follower.rows(table: &TableName, after: Option<&RowId>, limit: usize) -> Vec<(RowId, Row)>;
     follower.find(table: &TableName, row_ids: &[RowId]) -> Vec<(RowId, Row)>;
+    follower.shown(table: &TableName, after: Option<&RowId>, limit: usize) -> Vec<RowId>;
+    follower.misshown(table: &TableName, rows: &[(RowId, Row)]) -> Vec<RowId>;
     fan_out.forget(table: &TableName, rows: &[(RowId, Row)]) -> ();
     follower.history(after: Option<&Place>, limit: usize) -> Vec<Change>;
     fan_out.record(changes: &[Change]) -> ();

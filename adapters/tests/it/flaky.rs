@@ -215,6 +215,23 @@ impl Adapter for Flaky {
         self.faults.around("find", self.inner.find(table, row_ids)).await
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.faults.around("shown", self.inner.shown(table, after, limit)).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.faults.around("misshown", self.inner.misshown(table, rows)).await
+    }
+
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         if self.faults.mode() == Mode::ForgetsLate {
             *self.late.lock().expect("no panic") = Some((table.clone(), rows.to_vec()));

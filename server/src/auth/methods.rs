@@ -34,6 +34,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/lakesync.admin.v1.AdminService/ExplainAccess", Access::Admin),
     ("/lakesync.admin.v1.AdminService/RevokeSubject", Access::Admin),
     ("/lakesync.admin.v1.AdminService/Flush", Access::Admin),
+    ("/lakesync.admin.v1.AdminService/VerifyBackend", Access::Admin),
     ("/lakesync.admin.v1.AdminService/Compact", Access::Admin),
     ("/lakesync.admin.v1.AdminService/GetStats", Access::Admin),
     ("/lakesync.admin.v1.AdminService/Backup", Access::Admin),
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     fn every_described_method_has_one_entry_and_every_entry_is_described() {
         let described = described();
-        assert_eq!(described.len(), 18, "all services were walked: {described:?}");
+        assert_eq!(described.len(), 19, "all services were walked: {described:?}");
         for path in &described {
             let entries = METHODS.iter().filter(|(known, _)| known == path).count();
             assert_eq!(entries, 1, "{path}");

@@ -148,6 +148,23 @@ impl<'a> Held<'a> {
     }
 }
 
+/// Takes those of the gateway's rows that stand beside some rows of the backend's: up to the last of
+/// these, or all if the backend has no more.
+pub(super) fn beside<'r>(
+    rest: &mut &'r [(RowId, Row)],
+    theirs: &[(RowId, Row)],
+    is_all: bool,
+) -> &'r [(RowId, Row)] {
+    let count = match theirs.last() {
+        _ if is_all => rest.len(),
+        Some((end, _)) => rest.partition_point(|(row_id, _)| row_id <= end),
+        None => 0,
+    };
+    let (own, later) = rest.split_at(count);
+    *rest = later;
+    own
+}
+
 /// Makes the backend's rows those of the gateway.
 pub(super) async fn level(
     adapter: &dyn Adapter,

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use lakesync::adapter::{Adapter, Batch};
+use lakesync::adapter::Batch;
 use lakesync::clock::WallClock;
 use lakesync::name::{self, Position};
 use tokio::sync::watch;
@@ -14,9 +14,9 @@ use tokio_util::task::TaskTracker;
 use super::failpoint;
 use super::fill::Fill;
 use super::policy::Backoff;
-use super::session::Session;
+use super::session::{Reach, Session};
 use super::tend::{PANIC_PAUSE, Tended, tend_all};
-use super::{Backend, Failure};
+use super::{Backend, Failure, Place};
 use crate::gateway::{Backlog, Gateway, Growth, Mark, Needs, Progress, Stretch, WeakGateway};
 
 /// Flushes one gateway to one backend.
@@ -25,8 +25,7 @@ pub(super) struct Flusher {
     /// Those of its members that are tended.
     members: Vec<Arc<Tended>>,
     tasks: TaskTracker,
-    /// What writes there, or why there is nothing.
-    adapter: Result<Arc<dyn Adapter>, String>,
+    pub(super) place: Arc<Place>,
     /// What it is called in the server's log.
     name: name::Gateway,
     gateway: WeakGateway,
@@ -67,7 +66,7 @@ impl Flusher {
         let adapter = (backend.open)(&name, &mut members);
         let tended = |member| Tended::new(member, &name, &backend.name);
         Some(Self {
-            adapter,
+            place: Arc::new(Place { adapter, turn: Default::default() }),
             members: members.into_iter().map(tended).collect(),
             tasks,
             backend: backend.clone(),
@@ -189,7 +188,7 @@ impl Flusher {
     async fn look(&mut self) -> Result<(), Failure> {
         let Some(session) = &self.session else { return Ok(()) };
         let left = session.mark;
-        let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
+        let adapter = self.place.adapter.clone().map_err(Failure::Unusable)?;
         let found = adapter.watermark(left.log).await?;
         self.looked_at = Instant::now();
         if found != left.position {
@@ -207,20 +206,20 @@ impl Flusher {
     /// Writes all that is durable when it begins.
     async fn round(&mut self, gateway: &Gateway) -> Result<(), Failure> {
         self.notice(gateway).await?;
-        let adapter = self.adapter.clone().map_err(Failure::Unusable)?;
+        let adapter = self.place.adapter.clone().map_err(Failure::Unusable)?;
         let is_asked = |progress: &Progress| progress.looked < progress.asked;
         if is_asked(&self.progress.borrow()) {
             self.look().await?;
         }
+        let (backend, progress) = (&self.backend, &self.progress);
+        let reach =
+            Reach { gateway, backend, adapter: &*adapter, turn: &self.place.turn, progress };
         let session = match self.session.take() {
             Some(session) => session,
-            None => {
-                let fill = &mut self.fill;
-                Session::begin(gateway, &self.backend, &*adapter, &self.progress, fill).await?
-            }
+            None => Session::begin(reach, &mut self.fill).await?,
         };
         let session = self.session.insert(session);
-        session.prepare(gateway, &*adapter, &self.progress).await?;
+        session.prepare(reach).await?;
         let total = self.growth.total();
         let target = gateway.head()?;
         let mut own_turn = None;
@@ -245,7 +244,7 @@ impl Flusher {
             if !session.is_prepared(gateway) {
                 // Tables may take long to be altered, and others write meanwhile. Then it is read anew.
                 drop((own_turn.take(), backlog));
-                session.prepare(gateway, &*adapter, &self.progress).await?;
+                session.prepare(reach).await?;
                 continue;
             }
             let (mark, flushed) =
@@ -257,6 +256,7 @@ impl Flusher {
             failpoint::reach("before-write");
             // A batch that is written connects to what the backend has.
             let asked = self.progress.borrow().asked;
+            let writing = self.place.turn.lock().await;
             // While the backend writes, the next is read.
             let (written, read) = tokio::join!(
                 adapter.write(&batch),
@@ -274,6 +274,7 @@ impl Flusher {
                 progress.flushed.0 += flushed.0;
                 progress.flushed.1 += flushed.1;
             });
+            drop(writing);
             gateway.remember(&self.backend.name, mark).await?;
             failpoint::reach("after-mark");
             next = read?;

@@ -7,7 +7,7 @@ use lakesync::name::{LogId, Position, RowId};
 use lakesync::schema::Schema;
 use tokio::sync::watch;
 
-use super::fill::{Fill, Held, level};
+use super::fill::{Fill, Held, beside, level};
 use super::reconcile::pairs;
 use super::{Backend, Failure, failpoint};
 use crate::gateway::{Gateway, Mark, Needs, Progress};
@@ -19,16 +19,22 @@ pub(super) struct Session {
     pub(super) prepared: Arc<Schema>,
 }
 
+/// One backend of one gateway, and who is told how it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Reach<'r> {
+    pub(super) gateway: &'r Gateway,
+    pub(super) backend: &'r Backend,
+    pub(super) adapter: &'r dyn Adapter,
+    /// Held while rows are written.
+    pub(super) turn: &'r tokio::sync::Mutex<()>,
+    pub(super) progress: &'r watch::Sender<Progress>,
+}
+
 impl Session {
     /// Reaches the backend, and fills it with rows if the log begins too late for it. How far that
     /// has come is in `fill`, for the next time if it breaks off.
-    pub(super) async fn begin(
-        gateway: &Gateway,
-        backend: &Backend,
-        adapter: &dyn Adapter,
-        progress: &watch::Sender<Progress>,
-        fill: &mut Option<Fill>,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn begin(reach: Reach<'_>, fill: &mut Option<Fill>) -> Result<Self, Failure> {
+        let Reach { gateway, backend, adapter, progress, .. } = reach;
         let name = &backend.name;
         let log = gateway.record().log_id;
         let known = progress.borrow().mark;
@@ -66,7 +72,7 @@ impl Session {
         let mark = Mark { log, position, changes, is_ahead: false };
         let mut session = Self { mark, prepared };
         if position < gateway.trimmed() {
-            let filled = session.fill(gateway, backend, adapter, progress, fill).await;
+            let filled = session.fill(reach, fill).await;
             if filled.is_err() {
                 // Nothing of the log is kept for a backend that is away.
                 progress.send_modify(|progress| progress.floor = Needs::Rows);
@@ -94,12 +100,8 @@ impl Session {
     }
 
     /// Makes room for what the schema has gained.
-    pub(super) async fn prepare(
-        &mut self,
-        gateway: &Gateway,
-        adapter: &dyn Adapter,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<(), Failure> {
+    pub(super) async fn prepare(&mut self, reach: Reach<'_>) -> Result<(), Failure> {
+        let Reach { gateway, adapter, progress, .. } = reach;
         if !self.is_prepared(gateway) {
             let schema = gateway.schema();
             adapter.prepare(&schema).await?;
@@ -110,14 +112,8 @@ impl Session {
     }
 
     /// Makes the backend's rows those of the gateway, and then gives it the position where that began.
-    async fn fill(
-        &mut self,
-        gateway: &Gateway,
-        backend: &Backend,
-        adapter: &dyn Adapter,
-        progress: &watch::Sender<Progress>,
-        held: &mut Option<Fill>,
-    ) -> Result<(), Failure> {
+    async fn fill(&mut self, reach: Reach<'_>, held: &mut Option<Fill>) -> Result<(), Failure> {
+        let Reach { gateway, adapter, progress, .. } = reach;
         // From here on the log is trimmed no further than this.
         let hold = |start| progress.send_modify(|progress| progress.floor = Needs::After(start));
         adapter.fence().await?;
@@ -140,7 +136,7 @@ impl Session {
             let Some(mut after) = fill.after(&table.table) else { continue };
             let mut held = Held::of(adapter, &table.table, after.clone());
             loop {
-                let page = self.page(gateway, backend, adapter, progress, &mut held, fill, after);
+                let page = self.page(reach, &mut held, fill, after);
                 let Some(last) = page.await? else { break };
                 after = Some(last);
             }
@@ -155,37 +151,29 @@ impl Session {
     /// Compares a page of the gateway's rows with those of the backend up to the same row, or all
     /// that are left once the gateway has no more. Returns the last row of the gateway's, if there
     /// was any.
-    #[expect(clippy::too_many_arguments, reason = "all of them are what a fill consists of")]
     async fn page(
         &mut self,
-        gateway: &Gateway,
-        backend: &Backend,
-        adapter: &dyn Adapter,
-        progress: &watch::Sender<Progress>,
+        reach: Reach<'_>,
         held: &mut Held<'_>,
         fill: &mut Fill,
         after: Option<RowId>,
     ) -> Result<Option<RowId>, Failure> {
+        let Reach { gateway, backend, adapter, .. } = reach;
         // A page is a turn: other gateways go on writing meanwhile.
         let mut turn = backend.turn().await;
         let rows = gateway.rows_after(held.table(), after.as_ref()).await?;
         // A table that was widened meanwhile holds what the old type does not.
         if !self.is_prepared(gateway) {
             drop(turn);
-            self.prepare(gateway, adapter, progress).await?;
+            self.prepare(reach).await?;
             turn = backend.turn().await;
         }
+        let _writing = reach.turn.lock().await;
         let last = rows.last().map(|(row_id, _)| row_id.clone());
         let mut rest = &rows[..];
         loop {
             let (theirs, is_all) = held.next(last.as_ref()).await?;
-            let count = match theirs.last() {
-                Some((end, _)) if !is_all => rest.partition_point(|(row_id, _)| row_id <= end),
-                None if !is_all => 0,
-                _ => rest.len(),
-            };
-            let (own, later) = rest.split_at(count);
-            rest = later;
+            let own = beside(&mut rest, &theirs, is_all);
             let done = level(adapter, held.table(), &pairs(own, &theirs), gateway).await?;
             fill.tally.written += done.written;
             fill.tally.removed += done.removed;

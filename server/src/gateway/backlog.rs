@@ -216,6 +216,35 @@ impl Gateway {
         stored.iter().map(row).collect()
     }
 
+    /// Those of the rows `row_ids` of a table that there are, deleted ones among them, each with the
+    /// position of the newest commit that changed it. What is returned is durable.
+    pub async fn rows_of(
+        &self,
+        table: &TableName,
+        row_ids: &[RowId],
+    ) -> Result<Vec<(RowId, Position, Row)>, StoreError> {
+        let inner = &self.0;
+        let keys: Vec<_> = row_ids.iter().map(|row_id| keys::row(table, row_id)).collect();
+        let mut found = Vec::new();
+        let mut done = 0;
+        while done < keys.len() {
+            let rest = &keys[done..];
+            let stored = inner.store.rows(inner.record.id, rest, COPY_BYTES_TARGET).await?;
+            for (key, bytes) in rest.iter().zip(&stored) {
+                if let Some(bytes) = bytes {
+                    let (position, row) = stored::decode(key, bytes)?;
+                    found.push((row_ids[done].clone(), position, row));
+                }
+                done += 1;
+            }
+            if stored.is_empty() {
+                return Err(StoreError::Corrupt("a store that answers no row".to_owned()));
+            }
+        }
+        self.settle().await?;
+        Ok(found)
+    }
+
     /// Remembers how far a backend has come, and trims what that allows. It may be lost in a crash:
     /// the backend knows as well.
     pub async fn remember(&self, name: &Arc<str>, mark: Mark) -> Result<(), StoreError> {

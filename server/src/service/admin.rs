@@ -23,11 +23,13 @@ const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
 
 mod stats;
+mod verify;
 
 #[tonic::async_trait]
 impl AdminService for Services {
     type BackupStream = BoxStream<'static, Result<proto::BackupResponse, Status>>;
     type CompactStream = Empty<Result<proto::CompactResponse, Status>>;
+    type VerifyBackendStream = verify::Tables;
 
     async fn create_gateway(
         &self,
@@ -161,6 +163,18 @@ impl AdminService for Services {
         let answer = |piece: bytes::Bytes| proto::BackupResponse { piece: piece.into() };
         let pieces = pieces.map(move |piece| piece.map(answer).map_err(refuse));
         Ok(Response::new(pieces.boxed()))
+    }
+
+    async fn verify_backend(
+        &self,
+        request: Request<proto::VerifyBackendRequest>,
+    ) -> Result<Response<Self::VerifyBackendStream>, Status> {
+        let caller = principal(request.extensions())?;
+        let request = request.into_inner();
+        let gateway = self.gateway(&caller, &request.gateway).await?;
+        let order = verify::order(request, &caller);
+        let tables = self.flush.verify(gateway, order, self.shutdown.clone());
+        Ok(Response::new(verify::Tables(tables)))
     }
 
     async fn compact(

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use super::{Backend, all, batch, opened, shown, upsert, watermark, write};
 use crate::adapter::AdapterError;
+use crate::delta::{Delta, Op};
 use crate::name::{Position, RowId};
 use crate::testing::{delta, fold};
 use crate::value::Value;
@@ -58,6 +59,52 @@ pub async fn overwritten_rows_are_what_was_given(backend: &dyn Backend) {
     let wide = [(id("a"), Some(row(&["ann@9 colour=red"])))];
     let unknown = adapter.overwrite(&todos, &wide).await;
     assert!(matches!(unknown, Err(AdapterError::UnknownColumn { .. })), "{unknown:?}");
+}
+
+/// Which rows people see, and which of them they don't see as they should be.
+pub async fn what_people_see_is_told(backend: &dyn Backend) {
+    let adapter = opened(backend).await;
+    let todos = "todos".parse().expect("a legal name");
+    let title = |id: &str, hlc, text: &str| {
+        upsert("todos", id, hlc, &[("title", Value::String(text.to_owned()))])
+    };
+    let ids = ["a", "B", "é", "Z", "z", "_", "a "];
+    let deleted = ["a", "Z"].map(|id| Delta { op: Op::Delete, ..upsert("todos", id, 2, &[]) });
+    let written = ids.map(|id| title(id, 1, "milk")).into_iter().chain(deleted).collect();
+    write(&*adapter, &batch(1, written)).await;
+    let mut seen: Vec<RowId> = Vec::new();
+    loop {
+        let page = adapter.shown(&todos, seen.last(), 2).await.expect("shown");
+        assert!(page.len() <= 2);
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+    let seen: Vec<_> = seen.iter().map(RowId::as_str).collect();
+    assert_eq!(seen, ["B", "_", "a ", "z", "é"], "in the order of bytes");
+
+    let mut rows = all(&*adapter, "todos", 9).await;
+    assert_eq!(adapter.misshown(&todos, &rows).await, Ok(Vec::new()));
+    let other = |text: &str| fold(&[delta(text)]);
+    for (id, row) in &mut rows {
+        match id.as_str() {
+            "B" => *row = other("ann@1 title=oats"),
+            "a " => *row = other("ann@1 title=milk done=yes"),
+            "z" => *row = other("ann@1 done=milk"),
+            // Nobody sees stamps.
+            "_" => *row = other("bob@9 title=milk"),
+            _ => {}
+        }
+    }
+    rows.push(("missing".parse().expect("a legal id"), other("ann@1 title=milk")));
+    let mut wrong = adapter.misshown(&todos, &rows).await.expect("misshown");
+    wrong.sort();
+    let wrong: Vec<_> = wrong.iter().map(RowId::as_str).collect();
+    assert_eq!(wrong, ["B", "a ", "missing", "z"]);
+    let stranger = "strangers".parse().expect("a legal name");
+    let unknown = adapter.shown(&stranger, None, 9).await;
+    assert_eq!(unknown, Err(AdapterError::UnknownTable(stranger)));
 }
 
 /// A write that its caller gave up, at whatever moment, has landed by then or never will.

@@ -166,9 +166,11 @@ pub async fn values_come_back_as_they_were(backend: &dyn Backend) {
     }
     let found = all(&*adapter, "extremes", 7).await;
     assert_eq!(found.len(), expected.len());
-    for (found, expected) in found.into_iter().zip(expected) {
-        assert_eq!(found, expected);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((&found.0, &found.1), expected);
     }
+    let extremes = "extremes".parse().expect("a legal name");
+    assert_eq!(adapter.misshown(&extremes, &found).await, Ok(Vec::new()), "as they are shown");
 }
 
 /// A type, and the values at its ends.
@@ -229,7 +231,10 @@ pub async fn what_a_backend_cannot_hold_stops_nothing(backend: &dyn Backend) {
     let cells = names.iter().map(String::as_str).zip(values.iter().map(|(_, value)| value.clone()));
     let delta = upsert("odd", "r", 1, &cells.collect::<Vec<_>>());
     write(&*adapter, &batch(1, vec![delta.clone()])).await;
-    assert_eq!(all(&*adapter, "odd", 9).await, [(delta.row_id.clone(), fold(&[delta]))]);
+    let found = all(&*adapter, "odd", 9).await;
+    assert_eq!(found, [(delta.row_id.clone(), fold(&[delta]))]);
+    let odd = "odd".parse().expect("a legal name");
+    assert_eq!(adapter.misshown(&odd, &found).await, Ok(Vec::new()));
 }
 
 /// Words of SQL, paths and patterns stand for themselves, and every byte of a row id counts.

@@ -209,6 +209,25 @@ impl Adapter for Backend {
         self.memory.find(table, row_ids).await
     }
 
+    async fn shown(
+        &self,
+        table: &TableName,
+        after: Option<&RowId>,
+        limit: usize,
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.reach().await?;
+        self.memory.shown(table, after, limit).await
+    }
+
+    async fn misshown(
+        &self,
+        table: &TableName,
+        rows: &[(RowId, Row)],
+    ) -> Result<Vec<RowId>, AdapterError> {
+        self.reach().await?;
+        self.memory.misshown(table, rows).await
+    }
+
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {
         self.reach().await?;
         self.memory.forget(table, rows).await

@@ -1,5 +1,6 @@
 //! A raw client: the generated stubs over one connection, with a token in every call.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lakesync::delta::Delta;
@@ -109,6 +110,22 @@ impl Client {
         let request = admin::FlushRequest { gateway: self.gateway.clone() };
         let answer = within(self.admin.clone().flush(request)).await?;
         Ok(answer.into_inner())
+    }
+
+    /// How the only backend compares, by table.
+    pub(crate) async fn verify(
+        &self,
+        repair: bool,
+        remove_extra: bool,
+    ) -> Result<BTreeMap<String, admin::VerifyBackendResponse>, Status> {
+        let (gateway, backend) = (self.gateway.clone(), String::new());
+        let request = admin::VerifyBackendRequest { gateway, backend, repair, remove_extra };
+        let mut stream = within(self.admin.clone().verify_backend(request)).await?.into_inner();
+        let mut tables = BTreeMap::new();
+        while let Some(table) = within(stream.message()).await? {
+            tables.insert(table.table.clone(), table);
+        }
+        Ok(tables)
     }
 
     /// Pushes changes of this client as one commit.

@@ -22,6 +22,7 @@ mod show;
 mod status;
 mod sync;
 mod token;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,8 @@ enum Command {
     Sync(sync::Arguments),
     /// Print a token that the server of a data directory accepts, and nothing else.
     Token(token::Arguments),
+    /// Compare a backend with the rows of a gateway, and repair it on request.
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -99,5 +102,6 @@ fn run(command: Command) -> Result<(), Exit> {
         Command::Status(arguments) => status::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
     }
 }
