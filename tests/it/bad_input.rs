@@ -86,7 +86,7 @@ fn methods() -> Vec<String> {
             paths.extend(service.method.iter().map(|method| path(method.name())));
         }
     }
-    assert_eq!(paths.len(), 17, "{paths:?}");
+    assert_eq!(paths.len(), 19, "{paths:?}");
     paths
 }
 

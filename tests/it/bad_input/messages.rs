@@ -16,7 +16,7 @@ use crate::harness::{MAIN, grant, raw, within};
 
 const PUSH: &str = "/lakesync.v1.SyncService/Push";
 /// Methods whose requests have no gateway in field 1.
-const OTHERS: [&str; 3] = ["/GetServerInfo", "/ListGateways", "/Compact"];
+const OTHERS: [&str; 4] = ["/GetServerInfo", "/ListGateways", "/Compact", "/Backup"];
 
 #[tokio::test]
 async fn bytes_that_are_no_message_are_malformed() {

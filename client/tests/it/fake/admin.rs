@@ -23,6 +23,15 @@ macro_rules! unsupported {
                 Err(refuse(Reason::Unimplemented, "compact"))
             }
 
+            type VerifyBackendStream = BoxStream<'static, Result<VerifyBackendResponse, Status>>;
+
+            async fn verify_backend(
+                &self,
+                _: Request<VerifyBackendRequest>,
+            ) -> Result<Response<Self::VerifyBackendStream>, Status> {
+                Err(refuse(Reason::Unimplemented, "verify_backend"))
+            }
+
             type BackupStream = BoxStream<'static, Result<BackupResponse, Status>>;
 
             async fn backup(
