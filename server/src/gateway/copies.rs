@@ -60,7 +60,7 @@ impl Gateways {
         &self,
         shutdown: watch::Receiver<bool>,
     ) -> Result<impl Stream<Item = Result<Bytes, CopyError>> + Send + use<>, CopyError> {
-        let turn = self.copying.clone().try_acquire_owned().map_err(|_| CopyError::Busy)?;
+        let turn = Arc::clone(&self.copying).try_acquire_owned().map_err(|_| CopyError::Busy)?;
         let copying = self.store().copy().await?;
         let state = Some((copying, shutdown, turn));
         Ok(futures_util::stream::unfold(state, async |state| {
