@@ -5,6 +5,7 @@
 //! the transaction of the rows, and what failed is done again for ever.
 
 pub mod backends;
+mod error;
 mod failpoint;
 mod fill;
 mod flusher;
@@ -22,9 +23,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use lakesync::adapter::{Adapter, AdapterError, Capacity};
+use lakesync::adapter::{Adapter, Capacity};
 use lakesync::clock::WallClock;
-use lakesync::error::{Classify, Reason};
 use lakesync::name::{self, LogId, Position};
 use lakesync::schema::{Schema, TableSchema};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -32,10 +32,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use error::{FlushError, NoPlace};
 pub use policy::Policy;
 
 use crate::gateway::{Gateway, Gateways, Progress};
 use crate::store::StoreError;
+use error::Failure;
 use flusher::Flusher;
 
 /// How long a server that starts waits for its backends to say whether they will do.
@@ -172,64 +174,6 @@ pub struct Flushed {
     pub bytes: u64,
 }
 
-/// Why a flush did not come to its end. It goes on all the same.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum FlushError {
-    /// There is nothing to flush to.
-    #[error(
-        "no backend is configured; set backend_url, or [backends.NAME] and flush_to in the file \
-         of settings"
-    )]
-    NoBackend,
-    /// A backend does not take it.
-    #[error("backend {name}: {error}; flushing goes on, and is tried again")]
-    Backend {
-        /// Its name.
-        name: Arc<str>,
-        /// What it said.
-        error: String,
-    },
-    /// The server is stopping.
-    #[error("the server is stopping; what is not flushed is flushed when it starts again")]
-    ShuttingDown,
-    /// The gateway has ended.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl Classify for FlushError {
-    fn reason(&self) -> Reason {
-        match self {
-            Self::NoBackend => Reason::NoBackend,
-            Self::Backend { .. } => Reason::BackendUnavailable,
-            Self::ShuttingDown => Reason::ShuttingDown,
-            Self::Store(error) => error.reason(),
-        }
-    }
-
-    fn public_message(&self) -> Option<&'static str> {
-        match self {
-            Self::Store(error) => error.public_message(),
-            _ => None,
-        }
-    }
-}
-
-/// A backend in which a gateway of this name can have no place.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("a gateway of the name {gateway} could never be flushed to backend {name}: {what}")]
-pub struct NoPlace {
-    gateway: name::Gateway,
-    name: Arc<str>,
-    what: String,
-}
-
-impl Classify for NoPlace {
-    fn reason(&self) -> Reason {
-        Reason::InvalidRequest
-    }
-}
-
 impl Flush {
     /// Flushing to `backends`; nothing is done before [`attach`](Flush::attach).
     pub fn new(backends: Vec<Backend>, clock: Arc<dyn WallClock>) -> Self {
@@ -307,8 +251,7 @@ impl Flush {
     }
 
     /// Flushes what is durable by now, and waits for it: until each backend, asked after this call,
-    /// says that it has all of it. A backend that fails meanwhile ends the
-    /// wait; flushing goes on.
+    /// says that it has all of it. A backend that fails meanwhile ends the wait; flushing goes on.
     pub async fn flush(
         &self,
         gateway: &Gateway,
@@ -377,55 +320,4 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 fn covers(prepared: &Schema, wanted: &Schema) -> bool {
     let has = |table: &TableSchema| prepared.table(&table.table).map_or(0, |table| table.version);
     wanted.tables().all(|table| table.version <= has(table))
-}
-
-/// Why an attempt failed, as operators are told.
-#[derive(Clone, Debug, thiserror::Error)]
-enum Failure {
-    /// The backend does not take it.
-    #[error(transparent)]
-    Backend(#[from] AdapterError),
-    /// The gateway can't have a place there.
-    #[error("{0}")]
-    Unusable(String),
-    /// It holds the rows of somebody else.
-    #[error(
-        "it holds rows of another gateway, or of one that was deleted since: empty it, or choose \
-         another place for this gateway"
-    )]
-    Foreign,
-    /// It is, or was once, further than the log.
-    #[error(
-        "it was at {0} before the log was: another server writes to it, or the data directory was put \
-         back unnoticed to an older state. Stop all servers but one, make the file RESTORED in its \
-         data directory, and start it"
-    )]
-    Ahead(Position),
-    /// The log no longer holds what comes next.
-    #[error("the log was trimmed beneath it; all rows are written instead")]
-    Trimmed,
-    /// Our own code panicked.
-    #[error("a bug stopped it; the server's log tells more")]
-    Panicked,
-    /// The gateway can't be read any more.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// How long to leave alone what somebody else holds: whoever waits behind us passes meanwhile.
-const REST: Duration = Duration::from_secs(3);
-
-impl Failure {
-    /// How long to pause at least before it is tried again.
-    fn rest(&self) -> Duration {
-        match self {
-            Self::Backend(AdapterError::Busy(_)) => REST,
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// Whether what the backend holds may be somebody else's: then nothing is to be changed there.
-    fn is_foreign(&self) -> bool {
-        matches!(self, Self::Foreign | Self::Ahead(_) | Self::Unusable(_))
-    }
 }
