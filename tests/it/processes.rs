@@ -5,6 +5,7 @@ mod bomb;
 mod descriptors;
 mod dev;
 mod kill;
+mod reader;
 mod serve;
 mod syncs;
 mod token;
