@@ -7,6 +7,7 @@ mod dev;
 mod kill;
 mod reader;
 mod serve;
+mod stalled;
 mod syncs;
 mod token;
 
