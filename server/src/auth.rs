@@ -23,7 +23,7 @@ pub struct Principal {
     subject: String,
     rights: Vec<Right>,
     gateways: Gateways,
-    expires_ms: u64,
+    refused_from_ms: u64,
     issued_ms: Option<u64>,
     claims: Arc<Map<String, Value>>,
 }
@@ -91,9 +91,10 @@ impl Principal {
         &self.subject
     }
 
-    /// When the token runs out, in milliseconds since the Unix epoch.
-    pub fn expires_ms(&self) -> u64 {
-        self.expires_ms
+    /// From when on calls with this token are refused, in milliseconds since the Unix epoch: its
+    /// expiry and the leeway.
+    pub fn refused_from_ms(&self) -> u64 {
+        self.refused_from_ms
     }
 
     /// When the token was issued, in milliseconds since the Unix epoch, if it says so.

@@ -1,11 +1,16 @@
 //! JSON Web Tokens: checking them, and signing them for development.
 //!
-//! The algorithm is pinned to the key and never taken from a token's header. `sub` and `exp` are
-//! required; `aud` and `iss` are when configured; `nbf` is honoured. Time is the server's clock.
+//! The algorithm is pinned to the key and never taken from a token's header. A header with `crit` is
+//! refused: it says that the token must not be taken by who does not know the extensions it names.
+//! `sub` and `exp` are required; `aud` and `iss` are when configured; `nbf` is honoured; `iat` must not
+//! lie in the future. Time is the server's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use lakesync::clock::WallClock;
 use lakesync::name::Gateway;
@@ -88,11 +93,14 @@ impl Authenticator {
         }
         let token = header[SCHEME.len()..].trim();
         if TOKEN_BYTES_MAX < token.len() {
-            return Err(AuthError::Invalid(format!("it is longer than {TOKEN_BYTES_MAX} bytes")));
+            return Err(too_long());
         }
         let decoded =
             jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &self.validation);
-        let claims = decoded.map_err(|error| AuthError::Invalid(error.to_string()))?.claims;
+        let claims = decoded.map_err(|error| invalid(unverified(&error)))?.claims;
+        if has_extensions(token) {
+            return Err(invalid("its header has crit, and no extension is known here"));
+        }
         self.principal(claims)
     }
 
@@ -100,23 +108,30 @@ impl Authenticator {
         let invalid = |what: &str| AuthError::Invalid(what.to_owned());
         let now_ms = self.clock.now_ms();
         let expires_ms = millis(&claims, "exp")?.ok_or_else(|| invalid("exp is missing"))?;
-        if expires_ms.saturating_add(LEEWAY_MS) <= now_ms {
+        // The one place of this sum: calls are refused from then on, and streams end then.
+        let refused_from_ms = expires_ms.saturating_add(LEEWAY_MS);
+        if refused_from_ms <= now_ms {
             return Err(AuthError::Expired);
         }
-        if millis(&claims, "nbf")?.is_some_and(|from_ms| now_ms + LEEWAY_MS < from_ms) {
+        let is_future = |time_ms: &u64| now_ms.saturating_add(LEEWAY_MS) < *time_ms;
+        if millis(&claims, "nbf")?.filter(is_future).is_some() {
             return Err(invalid("it is not valid yet"));
+        }
+        let issued_ms = millis(&claims, "iat")?;
+        if issued_ms.filter(is_future).is_some() {
+            // RevokeSubject refuses tokens that were issued before it: this one would outlive it.
+            return Err(invalid("iat lies in the future"));
         }
         let subject = match claims.get("sub") {
             Some(Value::String(subject)) if !subject.is_empty() => subject.clone(),
-            _ => return Err(invalid("sub must be a text")),
+            _ => return Err(invalid("sub must be a text that is not empty")),
         };
         Ok(Principal {
             subject,
             rights: rights(&claims),
             gateways: gateways(&claims)?,
-            // The leeway is for being let in; streams end when the token says so.
-            expires_ms,
-            issued_ms: millis(&claims, "iat")?,
+            refused_from_ms,
+            issued_ms,
             claims: Arc::new(claims),
         })
     }
@@ -137,8 +152,50 @@ impl Grant {
         };
         claims.insert("gateways".into(), json!(gateways));
         let key = EncodingKey::from_secret(secret.as_bytes());
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-            .map_err(|error| AuthError::Invalid(error.to_string()))
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key);
+        let token = token.map_err(|error| AuthError::Invalid(unverified(&error).to_owned()))?;
+        match token.len() {
+            0..=TOKEN_BYTES_MAX => Ok(token),
+            _ => Err(too_long()),
+        }
+    }
+}
+
+fn too_long() -> AuthError {
+    AuthError::Invalid(format!("it is longer than {TOKEN_BYTES_MAX} bytes"))
+}
+
+/// Whether a token's header has `crit` (RFC 7515, 4.1.11), in whatever form. No extension is known
+/// here, so that none can be understood and processed.
+fn has_extensions(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    let header = serde_json::from_slice::<Map<String, Value>>(&header);
+    // What was verified a moment ago is readable. If it were not, nothing could be said of it.
+    header.map_or(true, |header| header.contains_key("crit"))
+}
+
+/// Why a token was not verified, in words for its bearer.
+fn unverified(error: &jsonwebtoken::errors::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::InvalidSignature => "its signature is not this server's",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+            "it is signed with another algorithm than this server's"
+        }
+        ErrorKind::InvalidIssuer => "iss is not the issuer that this server trusts",
+        ErrorKind::InvalidAudience => "aud does not name this server",
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "exp" => "exp is missing",
+            "sub" => "sub is missing",
+            "aud" => "aud is missing",
+            "iss" => "iss is missing",
+            _ => "a claim is missing",
+        },
+        ErrorKind::InvalidToken
+        | ErrorKind::Base64(_)
+        | ErrorKind::Json(_)
+        | ErrorKind::Utf8(_) => "it is not a JSON Web Token",
+        _ => "it can't be verified",
     }
 }
 

@@ -60,8 +60,50 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "true or false is needed".to_owned())
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level for everything, and perhaps others for single modules: `info,lakesync_server=debug`.
+///
+/// The logging library takes any word for the name of a module, and then logs nothing at all.
 pub(super) fn log_level(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_module = |name: &str| {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_:".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_letter)
+    };
+    let known = "off, error, warn, info, debug or trace";
+    let (mut for_all, mut modules) = (None, Vec::new());
+    for piece in text.split(',').map(str::trim) {
+        let (module, level) = match piece.rsplit_once('=') {
+            None => (None, piece),
+            Some((module, level)) => (Some(module), level),
+        };
+        if !is_level(level) {
+            return Err(format!("\"{level}\" is no level; {known} is needed"));
+        }
+        match module {
+            None if for_all.replace(level).is_some() => {
+                return Err(format!("\"{level}\" is a second level for everything"));
+            }
+            None => {}
+            Some(module) if !is_module(module) => {
+                return Err(format!("\"{module}\" is no module; MODULE=LEVEL is needed"));
+            }
+            Some(module) if modules.contains(&module) => {
+                return Err(format!("\"{module}\" is given twice"));
+            }
+            Some(module) => modules.push(module),
+        }
+    }
+    if for_all.is_none() {
+        return Err(format!("a level for everything else is needed too, such as \"info,{text}\""));
+    }
+    // The library takes no spaces.
+    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    match EnvFilter::builder().parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<bool, String> {

@@ -63,6 +63,15 @@ fn an_error_says_what_is_wrong_and_where() {
         ("log_size_max = '4GB'", "KiB"),
         ("log_size_max = -1", "whole number"),
         ("log_format = 'xml'", "text or json"),
+        ("log_level = 'inof'", "\"inof\" is no level"),
+        ("log_level = ''", "is no level"),
+        ("log_level = 'info,'", "is no level"),
+        ("log_level = 'info,h2=loud'", "\"loud\" is no level"),
+        ("log_level = 'info,h 2=debug'", "\"h 2\" is no module"),
+        ("log_level = 'info,=debug'", "\"\" is no module"),
+        ("log_level = 'info,h2=debug,h2=info'", "\"h2\" is given twice"),
+        ("log_level = 'info,debug'", "\"debug\" is a second level"),
+        ("log_level = 'lakesync_server=debug'", "info,lakesync_server=debug"),
         ("lissen = 'x'", "there is no setting lissen"),
         ("dev = [1]", "dev must be"),
         ("data = ''", "a path is needed"),
@@ -92,6 +101,14 @@ fn a_variable_of_ours_that_is_no_text_is_an_error() {
     assert_eq!(error, "environment variable LAKESYNC_DATA: it is not UTF-8");
     for (name, value) in [("PATH".into(), mangled()), (mangled(), "x".into())] {
         assert!(Texts::defaults().environment([(name, value)]).is_ok(), "none of ours");
+    }
+}
+
+#[test]
+fn levels_for_single_modules_are_taken() {
+    for text in ["off", "INFO", "warn,lakesync_server=debug", "h2=trace, info , sqlx::query=off"] {
+        let texts = Texts::defaults().flags([("log_level", Some(text.to_owned()))]).expect("known");
+        assert_eq!(texts.parse().expect("good").log_level, text.replace(' ', ""));
     }
 }
 

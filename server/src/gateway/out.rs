@@ -28,7 +28,7 @@ use crate::store::StoreError;
 /// What ends a stream from outside.
 #[derive(Clone, Debug)]
 pub struct Stopped {
-    /// When the caller's token runs out, in milliseconds since the Unix epoch.
+    /// From when on calls with the caller's token are refused, in milliseconds since the Unix epoch.
     pub expires_ms: u64,
     /// Turns true when the server stops.
     pub shutdown: watch::Receiver<bool>,

@@ -77,6 +77,91 @@ fn time_is_judged_by_the_servers_clock() {
     assert!(check(&authenticator, &early).is_err());
 }
 
+/// A token with this header and these claims, signed by the right secret.
+fn signed(secret: &Secret, header: &str, claims: &Value) -> String {
+    let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let message = format!("{}.{}", encoded(header), encoded(&claims.to_string()));
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
+    format!("{message}.{}", signature.expect("signed"))
+}
+
+#[test]
+fn a_header_with_crit_is_refused_in_any_form() {
+    let (authenticator, secret, _dir) = authenticator(&Policy::default());
+    let claims = json!({"sub": "ann", "exp": NOW_MS / 1_000 + 60});
+    let good = signed(&secret, r#"{"alg":"HS256","typ":"JWT"}"#, &claims);
+    check(&authenticator, &good).expect("no crit");
+    for crit in [
+        r#""crit":["exp"]"#,
+        r#""crit":["b64"],"b64":true"#,
+        r#""crit":["https://example.com/x"],"https://example.com/x":1"#,
+        r#""crit":[]"#,
+        r#""crit":null"#,
+        r#""crit":"exp""#,
+        r#""crit":{}"#,
+        r#""crit":[1]"#,
+        r#""\u0063rit":["x"]"#,
+    ] {
+        let token = signed(&secret, &format!(r#"{{"alg":"HS256",{crit}}}"#), &claims);
+        let refused = check(&authenticator, &token);
+        assert!(matches!(refused, Err(AuthError::Invalid(_))), "{crit}: {refused:?}");
+    }
+}
+
+#[test]
+fn who_a_token_speaks_for_is_a_text_that_is_not_empty() {
+    let (authenticator, secret, _dir) = authenticator(&Policy::default());
+    for sub in [json!(""), json!(null), json!(7), json!(["ann"])] {
+        let claims = json!({"sub": sub, "exp": NOW_MS / 1_000 + 60});
+        let token = signed(&secret, r#"{"alg":"HS256"}"#, &claims);
+        let refused = check(&authenticator, &token);
+        assert!(matches!(refused, Err(AuthError::Invalid(_))), "{sub}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_token_from_the_future_is_refused() {
+    let (authenticator, secret, _dir) = authenticator(&Policy::default());
+    for (ahead_s, good) in [(-60, true), (0, true), (30, true), (31, false), (86_400, false)] {
+        let issued = (NOW_MS / 1_000).saturating_add_signed(ahead_s);
+        let claims = json!({"sub": "ann", "iat": issued, "exp": NOW_MS / 1_000 + 90_000});
+        let token = signed(&secret, r#"{"alg":"HS256"}"#, &claims);
+        assert_eq!(check(&authenticator, &token).is_ok(), good, "{ahead_s} s ahead");
+    }
+}
+
+#[test]
+fn streams_end_when_calls_are_refused() {
+    let (authenticator, secret, _dir) = authenticator(&Policy::default());
+    let token = grant().sign(&secret, NOW_MS).expect("signed");
+    let until_ms = check(&authenticator, &token).expect("good").refused_from_ms();
+    assert_eq!(until_ms, NOW_MS + 90_000, "a minute, and the leeway");
+    for (now_ms, good) in [(until_ms - 1, true), (until_ms, false)] {
+        let clock = Arc::new(ManualClock::at(now_ms));
+        let authenticator = Authenticator::new(&secret, &Policy::default(), clock);
+        assert_eq!(check(&authenticator, &token).is_ok(), good, "{now_ms}");
+    }
+}
+
+#[test]
+fn an_error_names_no_type_of_a_library() {
+    let (authenticator, secret, _dir) = authenticator(&Policy::default());
+    let good = grant().sign(&secret, NOW_MS).expect("signed");
+    let other_dir = tempfile::tempdir().expect("a directory");
+    let other = Secret::load_or_create(other_dir.path()).expect("a secret");
+    let stolen = grant().sign(&other, NOW_MS).expect("signed");
+    for (token, says) in [
+        (&good[..good.len() - 2], "it is not a JSON Web Token"),
+        ("x", "it is not a JSON Web Token"),
+        ("a.b.c", "it is not a JSON Web Token"),
+        (&stolen, "its signature is not this server's"),
+    ] {
+        let error = check(&authenticator, token).expect_err("refused").to_string();
+        assert_eq!(error, format!("the token is not valid: {says}"));
+    }
+}
+
 #[test]
 fn forged_and_malformed_tokens_are_refused() {
     let (authenticator, secret, _dir) = authenticator(&Policy::default());

@@ -36,19 +36,41 @@ pub(crate) struct Arguments {
     ttl: std::time::Duration,
 }
 
+/// A token's times are whole seconds.
+const TTL_MIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// The claims that have a flag of their own.
 const OWN_CLAIMS: [&str; 5] = ["sub", "scope", "gateways", "exp", "iat"];
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments { data, sub, scope, gateway, claim, ttl } = arguments;
+    if sub.trim().is_empty() {
+        return Err(Exit::usage("--sub must say who the token speaks for: it is empty"));
+    }
+    if data.as_os_str().is_empty() {
+        return Err(Exit::usage("--data must name the server's data directory: it is empty"));
+    }
+    if ttl < TTL_MIN {
+        return Err(Exit::usage("--ttl must be 1s at least: a token counts in seconds"));
+    }
     let known = ["sync", "sync:read", "admin"];
-    if let Some(word) = scope.split_ascii_whitespace().find(|word| !known.contains(word)) {
+    if scope.trim().is_empty() {
         return Err(Exit::usage(format!(
-            "there is no scope {word:?}; known are {}",
+            "--scope is empty, and such a token opens nothing; known are {}",
             known.join(", ")
         )));
     }
-    let claims = Map::from_iter(claim);
+    if let Some(word) = scope.split_ascii_whitespace().find(|word| !known.contains(word)) {
+        return Err(Exit::usage(format!(
+            "there is no scope \"{word}\"; known are {}",
+            known.join(", ")
+        )));
+    }
+    let mut claims = Map::new();
+    for (name, value) in claim {
+        if claims.insert(name.clone(), value).is_some() {
+            return Err(Exit::usage(format!("the claim {name} is given twice")));
+        }
+    }
     if let Some(name) = OWN_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
         return Err(Exit::usage(format!("the claim {name} has a flag of its own")));
     }
@@ -72,6 +94,9 @@ fn secret(data: &Path) -> Result<Secret, Exit> {
 
 fn claim(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed")?;
+    if name.trim().is_empty() {
+        return Err("NAME=VALUE is needed, and the name is empty".to_owned());
+    }
     let parsed = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     Ok((name.to_owned(), parsed))
 }
@@ -92,6 +117,8 @@ mod tests {
         ] {
             assert_eq!(claim(text), Ok(("a".to_owned(), value)), "{text}");
         }
-        assert!(claim("a").is_err());
+        for bad in ["a", "", "=", "=x", " =x"] {
+            assert!(claim(bad).is_err(), "{bad}");
+        }
     }
 }
