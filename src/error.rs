@@ -178,9 +178,49 @@ pub trait Classify: std::error::Error {
     }
 }
 
+/// An error and all its causes, for the log: one sentence, parted by colons. A cause whose words the
+/// error has repeated already is not said twice.
+#[derive(Debug)]
+pub struct Causes<'a, E: ?Sized>(pub &'a E);
+
+impl<E: std::error::Error + ?Sized> fmt::Display for Causes<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !said.contains(&words) {
+                said = format!("{said}: {words}");
+            }
+            cause = error.source();
+        }
+        f.write_str(&said)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the store failed")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the journal: {0}")]
+    struct Middle(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no space left")]
+    struct Inner;
+
+    #[test]
+    fn causes_are_said_once_each_down_to_the_last() {
+        let error = Outer(Middle(Inner));
+        assert_eq!(error.to_string(), "the store failed");
+        assert_eq!(Causes(&error).to_string(), "the store failed: the journal: no space left");
+        assert_eq!(Causes(&Inner).to_string(), "no space left");
+    }
 
     #[test]
     fn every_reason_survives_its_text() {

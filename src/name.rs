@@ -16,7 +16,7 @@ const SQLITE_PREFIX: &str = "sqlite_";
 
 /// A text that is no legal identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a legal {what}: {rule}")]
+#[error("\"{}\" is not a legal {what}: {rule}", .text.escape_debug())]
 pub struct InvalidName {
     what: &'static str,
     rule: &'static str,

@@ -13,6 +13,8 @@ mod edges;
 mod layers;
 #[path = "tidy/lock.rs"]
 mod lock;
+#[path = "tidy/words.rs"]
+mod words;
 
 const LINES_MAX: usize = 400;
 

@@ -3,6 +3,7 @@
 //! Sockets are bound before anything is said to be ready, and health tells the truth: it says
 //! SERVING only while calls can succeed.
 
+mod chores;
 mod descriptors;
 pub mod listener;
 mod ops;
@@ -17,7 +18,7 @@ use lakesync::clock::{SystemClock, WallClock};
 use lakesync::proto::DESCRIPTORS;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -34,8 +35,6 @@ use crate::service::{AuthorizeLayer, Requests, Services};
 use crate::store::embedded::{EmbeddedStore, OpenError, Options};
 use crate::store::{Store, StoreError};
 
-/// How often gateways that nobody uses are closed.
-const CLOSE_IDLE_EVERY: Duration = Duration::from_secs(60);
 /// How long the store may take to close, however little time there is to drain: it syncs once more,
 /// and waits for threads that write tables.
 const CLOSE_MIN: Duration = Duration::from_secs(5);
@@ -103,8 +102,8 @@ pub enum RunError {
     Store(StoreError),
     /// The store did not close in time: a disk hangs.
     #[error(
-        "stopped, but the data directory was not closed within {0:?}: its disk hangs, or is slow; \
-         nothing that was answered is lost"
+        "stopped, but the data directory was not closed within {} s: its disk hangs, or is slow; \
+         nothing that was answered is lost", .0.as_secs()
     )]
     Hangs(Duration),
     /// The listener failed.
@@ -268,7 +267,7 @@ impl App {
             tokio::spawn(ops::serve(listener, figures, self.stop.subscribe()))
         });
         self.flush.resume(&self.gateways);
-        let chores = tokio::spawn(close_idle(Arc::clone(&self.gateways), self.stop.subscribe()));
+        let chores = tokio::spawn(chores::run(Arc::clone(&self.gateways), self.stop.subscribe()));
 
         let outcome = tokio::select! {
             () = signal => Ok(()),
@@ -366,15 +365,6 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     let sync = lakesync::proto::v1::sync_service_server::SERVICE_NAME;
     for name in ["", sync, ADMIN] {
         health.set_service_status(name, status).await;
-    }
-}
-
-async fn close_idle(gateways: Arc<Gateways>, stopping: watch::Receiver<bool>) {
-    let mut ticks = interval(CLOSE_IDLE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !*stopping.borrow() {
-        ticks.tick().await;
-        gateways.close_idle().await;
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod authorize;
 mod foreign;
 mod metered;
+mod refusals;
 mod requests;
 mod sending;
 mod sync;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use http::Extensions;
 use lakesync::clock::WallClock;
-use lakesync::error::{Classify, ErrorKind, Reason};
+use lakesync::error::{Causes, Classify, ErrorKind, Reason};
 use lakesync::name::Gateway;
 use lakesync::status::to_status;
 use lakesync::wire::WireError;
@@ -24,6 +25,7 @@ use tonic::service::Routes;
 use tracing::Level;
 
 pub use authorize::{Authorize, AuthorizeLayer};
+pub(crate) use refusals::REFUSALS;
 pub use requests::Requests;
 
 use crate::auth::Principal;
@@ -72,7 +74,7 @@ impl Services {
     }
 
     fn stopped(&self, principal: &Principal) -> Stopped {
-        Stopped { expires_ms: principal.expires_ms(), shutdown: self.shutdown.clone() }
+        Stopped { expires_ms: principal.refused_from_ms(), shutdown: self.shutdown.clone() }
     }
 }
 
@@ -89,11 +91,14 @@ fn principal(extensions: &Extensions) -> Result<Principal, Status> {
     extensions.get().cloned().ok_or_else(|| refuse(crate::auth::AuthError::Missing))
 }
 
-/// The error as a status. What needs a person is logged here, at the boundary.
+/// The error as a status. Each is counted, and what needs a person is logged here, at the boundary,
+/// with its causes. The caller is told neither.
 fn refuse(error: impl Classify) -> Status {
+    REFUSALS.call(error.reason());
+    let because = Causes(&error);
     match level(&error) {
-        Some(Level::ERROR) => tracing::error!(%error, "a call failed"),
-        Some(_) => tracing::warn!(%error, "a call failed"),
+        Some(Level::ERROR) => tracing::error!(error = %because, "a call failed"),
+        Some(_) => tracing::warn!(error = %because, "a call failed"),
         None => {}
     }
     to_status(&error)

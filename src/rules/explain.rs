@@ -31,7 +31,7 @@ pub fn explain(
         explained.readable = scope.reads(&instances);
         explained.writable = scope.writes(&instances);
         if !row.is_live() {
-            explained.trace.push(format!("there is no row {row_id:?} in table {table}"));
+            explained.trace.push(format!("there is no row \"{row_id}\" in table {table}"));
         }
     }
     for (number, bucket) in (0_u16..).zip(&rules.buckets) {

@@ -6,6 +6,7 @@ mod descriptors;
 mod dev;
 mod kill;
 mod reader;
+mod refusals;
 mod serve;
 mod stalled;
 mod syncs;

@@ -18,7 +18,10 @@ pub enum BadOptions {
     #[error("ssl-mode in the url must be one of: {}", SSL_MODES.join(", "))]
     SslMode,
     /// A name that MySQL would refuse, or has for itself.
-    #[error("{0:?} is no name for a database of ours: 1 to 64 characters, none of MySQL's own")]
+    #[error(
+        "\"{}\" is no name for a database of ours: 1 to 64 characters, none of MySQL's own",
+        .0.escape_debug()
+    )]
     Database(String),
 }
 

@@ -18,7 +18,10 @@ pub enum BadOptions {
     #[error("sslmode in the url must be one of: {}", SSL_MODES.join(", "))]
     SslMode,
     /// A name that Postgres would cut short or refuse.
-    #[error("{0:?} is no name for a Postgres schema: 1 to 63 bytes, not beginning with pg_")]
+    #[error(
+        "\"{}\" is no name for a Postgres schema: 1 to 63 bytes, not beginning with pg_",
+        .0.escape_debug()
+    )]
     Schema(String),
 }
 

@@ -40,7 +40,7 @@ pub enum DbError {
         what: String,
     },
     /// The gateway takes a row to be here that is not: a whole checkpoint is needed.
-    #[error("the gateway takes row {row_id:?} of table {table} to be here, and it is not")]
+    #[error("the gateway takes row \"{row_id}\" of table {table} to be here, and it is not")]
     NotHeld {
         /// The table.
         table: TableName,

@@ -26,7 +26,7 @@ const USER_AGENT: &str = concat!("lakesync-rust/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.
-    #[error("{url:?} is not a URL such as http://127.0.0.1:7461: {what}")]
+    #[error("\"{}\" is not a URL such as http://127.0.0.1:7461: {what}", .url.escape_debug())]
     Malformed {
         /// What was given.
         url: String,
@@ -35,8 +35,9 @@ pub enum EndpointError {
     },
     /// A URL of another kind.
     #[error(
-        "{url:?}: {scheme} is not supported; use http://HOST:PORT, behind a tunnel or a proxy \
-             that speaks TLS where the network is not trusted"
+        "\"{}\": {scheme} is not supported; use http://HOST:PORT, behind a tunnel or a proxy \
+             that speaks TLS where the network is not trusted",
+        .url.escape_debug()
     )]
     Scheme {
         /// What was given.
@@ -106,7 +107,7 @@ fn endpoint(url: &str) -> Result<Endpoint, EndpointError> {
         return Err(malformed(&"it has no host"));
     }
     if !matches!(uri.path(), "" | "/") {
-        return Err(malformed(&format!("a path such as {:?} has no meaning here", uri.path())));
+        return Err(malformed(&format!("a path such as {} has no meaning here", uri.path())));
     }
     let endpoint = Endpoint::from(uri).user_agent(USER_AGENT).map_err(|error| malformed(&error))?;
     Ok(endpoint

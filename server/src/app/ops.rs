@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::listener::Places;
 use crate::gateway::{Gateways, Lag};
-use crate::service::Requests;
+use crate::service::{REFUSALS, Requests};
 
 /// How many connections the pages may have: operators and orchestrators ask seldom.
 const CONNECTIONS_MAX: usize = 32;
@@ -158,6 +158,7 @@ fn metrics(figures: &Figures) -> String {
              # TYPE lakesync_connections_refused_total counter\n\
              lakesync_connections_refused_total {refused}\n"
         ),
+        REFUSALS.metrics(),
         flushing(&gateways.lags()),
     ]
     .concat()

@@ -327,7 +327,10 @@ impl Flusher {
         if self.progress.borrow().troubles != troubles {
             match troubles.is_empty() {
                 true => tracing::info!(%gateway, %backend, "all members are well again"),
-                false => tracing::warn!(%gateway, %backend, ?troubles, "members are in trouble"),
+                false => {
+                    let troubles = troubles.join("; ");
+                    tracing::warn!(%gateway, %backend, troubles, "members are in trouble");
+                }
             }
         }
         self.progress.send_modify(|progress| {

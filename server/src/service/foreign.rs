@@ -7,6 +7,8 @@ use lakesync::status::to_status;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::REFUSALS;
+
 /// What the library said, and which of our reasons that is.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -41,6 +43,7 @@ fn explained(status: &Status) -> Option<Status> {
         Code::Unimplemented => Reason::Unimplemented,
         _ => return None,
     };
+    REFUSALS.call(reason);
     let mut explained = to_status(&Foreign { message: status.message().to_owned(), reason });
     // Which encodings we take, after one that we don't.
     status.metadata().clone_into(explained.metadata_mut());

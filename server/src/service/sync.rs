@@ -15,7 +15,7 @@ use lakesync::proto::v1::{
 use lakesync::wire::{self, WireError};
 use tonic::{Request, Response, Status};
 
-use super::{Services, principal, refuse};
+use super::{REFUSALS, Services, principal, refuse};
 use crate::gateway::{Answers, CheckpointOptions, PullOptions};
 
 /// A stream of answers.
@@ -61,6 +61,7 @@ impl SyncService for Services {
         let offers = wire::decode_push(request.tables, &client);
         let ack = gateway.push(&Self::caller(&caller), client, offers, request.atomic, bytes).await;
         let ack = ack.map_err(refuse)?;
+        REFUSALS.changes(&ack.outcomes);
         let (position, outcomes, server_hlc) = (ack.position.0, ack.outcomes, ack.hlc.0);
         let mut answer = PushResponse { position, outcomes, server_hlc };
         wire::fit_answer(&mut answer);

@@ -318,7 +318,7 @@ fn items(
 }
 
 /// What an error of fjall means to us: the disk said no, or what it holds is wrong. Its own words are
-/// for its developers: they go to the log.
+/// for its developers.
 fn fault(error: fjall::Error) -> StoreError {
     let failed = |what: &dyn fmt::Display| StoreError::Failed(format!("the tables: {what}"));
     match &error {
@@ -332,9 +332,21 @@ fn fault(error: fjall::Error) -> StoreError {
         fjall::Error::Poisoned => failed(&"an earlier write to them failed"),
         fjall::Error::Locked => failed(&"another process has them open"),
         _ => {
-            tracing::error!(%error, "the tables are damaged");
-            StoreError::Corrupt("its tables can't be read".to_owned())
+            tracing::debug!(%error, "what fjall says of damaged tables");
+            StoreError::Corrupt(format!("its tables can't be read: {}", damage(&error)))
         }
+    }
+}
+
+/// What is wrong with tables, in words for whoever reads the log.
+fn damage(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => io.to_string(),
+        fjall::Error::Storage(fjall::LsmError::ChecksumMismatch { .. }) => {
+            "a block does not match its checksum".to_owned()
+        }
+        fjall::Error::InvalidVersion(_) => "their format is of another version".to_owned(),
+        _ => "what they hold can't be understood".to_owned(),
     }
 }
 
