@@ -42,7 +42,7 @@ impl fmt::Display for Hlc {
 
 /// A remote clock is too far ahead to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the clock is {ahead_ms} ms ahead of the server's; the limit is {limit_ms} ms")]
+#[error("the stamp is {ahead_ms} ms ahead of the server's clock; the limit is {limit_ms} ms")]
 pub struct Drift {
     /// How far ahead, in milliseconds.
     pub ahead_ms: u64,
@@ -50,7 +50,7 @@ pub struct Drift {
     pub limit_ms: u64,
 }
 
-/// One process's clock. Readings are strictly increasing.
+/// One process's clock. Readings are strictly increasing, except after [`Clock::settle`].
 #[derive(Clone, Debug)]
 pub struct Clock {
     last: Hlc,
@@ -84,10 +84,50 @@ impl Clock {
         Ok(())
     }
 
+    /// Forgets its last reading if that is further ahead of the wall clock than may be followed: the
+    /// wall clock was ahead once and was set back. Readings then begin anew at the wall. Returns how
+    /// far ahead the forgotten reading was.
+    pub fn settle(&mut self, wall_ms: u64) -> Option<Drift> {
+        let drift = self.check(self.last, wall_ms).err()?;
+        self.last = Hlc::default();
+        Some(drift)
+    }
+
     /// Moves past a remote reading, or stands still if it is too far ahead.
     pub fn observe(&mut self, remote: Hlc, wall_ms: u64) -> Result<Hlc, Drift> {
         self.check(remote, wall_ms)?;
         self.last = self.last.next().max(remote.next()).max(Hlc::from_ms(wall_ms));
         Ok(self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_is_followed_beyond_the_limit_only() {
+        for (back_ms, settles) in [(0, false), (5_000, false), (5_001, true), (86_400_000, true)] {
+            let wall_ms = 1_000_000_000;
+            let mut clock = Clock::new(LIMIT);
+            let last = clock.now(wall_ms + back_ms);
+            let settled = clock.settle(wall_ms);
+            let drift = Drift { ahead_ms: back_ms, limit_ms: 5_000 };
+            assert_eq!(settled, settles.then_some(drift), "{back_ms}");
+            let next = clock.now(wall_ms);
+            assert_eq!(next <= last, settles, "{back_ms}");
+            assert_eq!(next == Hlc::from_ms(wall_ms), settles, "{back_ms}");
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_too_far_ahead_moves_nothing() {
+        let mut clock = Clock::new(LIMIT);
+        let before = clock.now(1_000);
+        assert!(clock.observe(Hlc::from_ms(6_001), 1_000).is_err());
+        assert_eq!(clock.now(1_000).0, before.0 + 1);
+        assert!(clock.observe(Hlc::from_ms(6_000), 1_000).is_ok_and(|next| 6_000 <= next.ms()));
     }
 }

@@ -14,18 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lakesync::hlc::Hlc;
 use lakesync::name::{ClientId, Gateway, TableName};
 use lakesync::proto::v1::Outcome;
 use lakesync::schema::TableSchema;
 use lakesync::wire::Arrival;
-use sqlx::SqliteConnection;
 use tokio::sync::Mutex;
 
 use self::apply::{Applying, Mode};
 use self::error::{is_refusal, refusal_text};
 use self::session::Session;
-use self::sql::{Statement, integer, script};
+use self::sql::{Statement, integer};
 
 mod report;
 
@@ -68,15 +66,18 @@ mod inspect;
 mod outbox;
 mod rejected;
 mod settle;
+mod transaction;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::clock::Reading;
 pub use self::error::DbError;
 pub use self::open::OpenError;
 pub(crate) use self::outbox::{Batch, PUSH_BYTES_MAX, Share};
 pub use self::report::{Adoptable, Candidate, Migration, Parked, Rejected, Superseded, Waiting};
 pub(crate) use self::report::{Applied, ClockChange, Counts, Ended, Settled};
+pub use self::transaction::Transaction;
 
 /// One SQLite file under synchronisation. Clones share it.
 #[derive(Clone, Debug)]
@@ -209,11 +210,16 @@ impl Database {
         Ok(migration)
     }
 
-    /// The next changes to push, if there are any.
-    pub(crate) async fn pending(&self, share: Share) -> Result<Option<Batch>, DbError> {
+    /// The next changes to push, if there are any. Those whose numbers are in `waiting`, which is sorted,
+    /// are passed over.
+    pub(crate) async fn pending(
+        &self,
+        share: Share,
+        waiting: &[i64],
+    ) -> Result<Option<Batch>, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let batch = outbox::take(&mut work, share).await?;
+        let batch = outbox::take(&mut work, share, waiting).await?;
         work.commit().await?;
         Ok(batch)
     }
@@ -302,11 +308,11 @@ impl Database {
         Ok(ended)
     }
 
-    /// Corrects the clock by the server's, and stamps unsent changes again if it was far off.
-    pub(crate) async fn observe_clock(&self, server_hlc: Hlc) -> Result<ClockChange, DbError> {
+    /// Corrects the clock by a server's. Unsent changes are stamped again if it was far off.
+    pub(crate) async fn observe_clock(&self, server: Reading) -> Result<ClockChange, DbError> {
         let mut session = self.0.session.lock().await;
         let mut work = session.begin().await?;
-        let change = clock::observe(&mut work, server_hlc).await?;
+        let change = clock::observe(&mut work, server).await?;
         work.commit().await?;
         Ok(change)
     }
@@ -369,32 +375,6 @@ impl Database {
     /// A transaction of the application, which will be pushed as one commit: run statements on
     /// the connection, then `commit`; dropping it undoes them.
     pub(crate) async fn transaction(&self) -> Result<Transaction, DbError> {
-        let mut connection = open::connect_application(&self.0.path).await?;
-        script(&mut connection, "BEGIN IMMEDIATE").await?;
-        script(&mut connection, MARK).await?;
-        Ok(Transaction { connection })
-    }
-}
-
-/// Notes that a transaction ended with the last change recorded.
-const MARK: &str =
-    "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT seq FROM _lakesync_clock WHERE seq > 0";
-
-/// A transaction of the application, pushed as one commit.
-#[derive(Debug)]
-pub struct Transaction {
-    connection: SqliteConnection,
-}
-
-impl Transaction {
-    /// The connection to run statements on, by `sqlx::query(…).execute(…)`.
-    pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
-    }
-
-    /// Makes everything durable.
-    pub async fn commit(mut self) -> Result<(), DbError> {
-        script(&mut self.connection, MARK).await?;
-        Ok(script(&mut self.connection, "COMMIT").await?)
+        Transaction::begin(&self.0.path).await
     }
 }

@@ -107,7 +107,9 @@ pub struct ServerInfo {
     pub heartbeat: Duration,
     /// How long a replica may stay away and still push everything it wrote.
     pub offline_max: Duration,
-    /// Its clock.
+    /// How far ahead of the server's wall clock a stamp may be.
+    pub clock_drift_max: Duration,
+    /// Its wall clock.
     pub server_hlc: Hlc,
 }
 

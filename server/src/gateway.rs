@@ -35,6 +35,7 @@ mod evolve;
 mod flight;
 mod flushed;
 mod followers;
+mod future;
 mod gather;
 mod holds;
 mod index;
@@ -320,11 +321,12 @@ impl Gateway {
         &self.0.record
     }
 
-    /// What time the gateway tells its clients: not behind a stamp it admitted, and never so far
-    /// ahead that what they stamp by it would be refused, even after its own wall clock was set back.
+    /// The clock reading that clients are told: at least the newest admitted stamp that is within the
+    /// drift limit, so that what they stamp by it is neither outdated nor refused. Stamps from before
+    /// the wall clock was set back do not count.
     pub fn hlc(&self) -> Hlc {
         let last = Hlc(self.0.gauges.hlc.load(Ordering::Acquire));
-        told(last, self.0.clock.now_ms(), &self.0.settings)
+        future::told(last, self.0.clock.now_ms(), &self.0.settings)
     }
 
     /// The gateway's figures.
@@ -338,12 +340,6 @@ impl Gateway {
             followers: self.0.tail.followers(),
         })
     }
-}
-
-/// The clock reading that clients may take over at wall time `wall_ms`.
-fn told(last: Hlc, wall_ms: u64, settings: &Settings) -> Hlc {
-    let drift_ms = u64::try_from(settings.clock_drift_max.as_millis()).unwrap_or(u64::MAX);
-    last.max(Hlc::from_ms(wall_ms)).min(Hlc::from_ms(wall_ms.saturating_add(drift_ms)))
 }
 
 #[cfg(test)]

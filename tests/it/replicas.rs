@@ -4,6 +4,7 @@
 mod adopt;
 mod advice;
 mod capture;
+mod clocks;
 mod commands;
 mod constraints;
 mod converge;

@@ -2,6 +2,8 @@
 //! refused and stamps that are far behind lose. Unsent changes are stamped again when it was far
 //! off; they keep their order, and stay above what they were written over.
 
+use std::time::Duration;
+
 use lakesync::hlc::Hlc;
 use lakesync::limits::CLOCK_DRIFT_MAX;
 
@@ -18,60 +20,88 @@ const COUNTER_BITS: u32 = 16;
 const EDITS: &str = "op NOT IN (4, 5)";
 const _: () = assert!(OP_RESTORED == 4 && OP_RESTORED_DELETE == 5);
 
-/// Takes note of the server's time.
-pub(super) async fn observe(work: &mut Work<'_>, server: Hlc) -> Result<ClockChange, DbError> {
-    let drift_max_ms = i64::try_from(CLOCK_DRIFT_MAX.as_millis()).unwrap_or(i64::MAX);
+/// Of a change `o` whose row was stamped by a clock far ahead of the server's, and whose stamp follows
+/// that one by ticks: the gateway takes it as it is. `?1` is the latest stamp that it takes otherwise.
+const FOLLOWING: &str = "(?1 < o.hlc AND EXISTS (SELECT 1 FROM _lakesync_rows r \
+                         WHERE r.tbl = o.tbl AND r.row_id = o.row_id \
+                         AND ?1 < max(coalesce(r.written_hlc, 0), coalesce(r.deleted_hlc, 0))))";
+
+/// What a server said of its clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Its reading.
+    pub(crate) hlc: Hlc,
+    /// How far ahead of the server's wall clock that may be.
+    pub(crate) slack: Duration,
+}
+
+/// Takes note of a server's time.
+///
+/// Changes that follow a stamp of their row from the future keep their stamps. They neither set the
+/// clock nor hold back the changes of other rows.
+pub(super) async fn observe(work: &mut Work<'_>, server: Reading) -> Result<ClockChange, DbError> {
+    let (drift_max_ms, slack_ms) = (millis(CLOCK_DRIFT_MAX), millis(server.slack));
+    let server = to_sql(server.hlc);
+    let limit = server.saturating_add(drift_max_ms << COUNTER_BITS);
     let sql = format!(
-        "SELECT hlc, offset_ms, {NOW_MS}, (SELECT max(hlc) FROM _lakesync_outbox WHERE {EDITS}) \
-         FROM _lakesync_clock WHERE id = 1"
+        "SELECT hlc, offset_ms, {NOW_MS}, (SELECT max(hlc) FROM _lakesync_outbox o \
+         WHERE {EDITS} AND NOT {FOLLOWING}) FROM _lakesync_clock WHERE id = 1"
     );
-    let Some(row) = Statement::new(sql).row(work.connection()).await? else {
+    let Some(row) = Statement::new(sql).bind(limit).row(work.connection()).await? else {
         let what = "the clock is missing".to_owned();
         return Err(DbError::Damaged { table: "_lakesync_clock", what });
     };
     let (last, offset_ms, now_ms) = (integer(&row, 0)?, integer(&row, 1)?, integer(&row, 2)?);
     let newest = maybe_integer(&row, 3)?;
-    let server_ms = to_sql(server) >> COUNTER_BITS;
+    let server_ms = server >> COUNTER_BITS;
 
     let moved_ms = server_ms - (now_ms + offset_ms);
-    let offset_ms = if moved_ms.abs() <= NOISE_MS { offset_ms } else { offset_ms + moved_ms };
-    let mut shift_ms = if moved_ms.abs() <= drift_max_ms { 0 } else { moved_ms };
+    let is_right = (-NOISE_MS..=slack_ms + NOISE_MS).contains(&moved_ms);
+    let offset_ms = if is_right { offset_ms } else { offset_ms + moved_ms };
+    let is_far_off = !is_right && drift_max_ms < moved_ms.abs();
+    let shift = if is_far_off { moved_ms << COUNTER_BITS } else { 0 };
     // Changes stamped by a clock that has been set right since are still ahead.
-    let ahead_ms = newest.map_or(0, |hlc| (hlc >> COUNTER_BITS) + shift_ms - server_ms);
-    if drift_max_ms < ahead_ms {
-        shift_ms -= ahead_ms;
+    let is_ahead = newest.is_some_and(|newest| limit < newest + shift);
+    let (mut restamped, mut top) = (0, newest.unwrap_or(0));
+    if newest.is_some() && (shift != 0 || is_ahead) {
+        (restamped, top) = restamp(work, shift, (server, limit)).await?;
     }
-    let mut restamped = 0;
-    let mut top = newest.unwrap_or(0);
-    if shift_ms != 0 && newest.is_some() {
-        (restamped, top) = restamp(work, shift_ms << COUNTER_BITS).await?;
-    }
-    restamped += hold_back(work, to_sql(server), drift_max_ms << COUNTER_BITS).await?;
-    // The server has seen every stamp that anybody was sent, so its time is a safe floor.
-    let far_ahead = to_sql(server) + (drift_max_ms << COUNTER_BITS) < last;
-    let last = if far_ahead { 0 } else { last };
-    let hlc = last.max(top).max(to_sql(server));
+    restamped += hold_back(work, server, drift_max_ms << COUNTER_BITS).await?;
+    let last = if limit < last { 0 } else { last };
+    let hlc = last.max(top).max(server);
     let sql = "UPDATE _lakesync_clock SET hlc = ?, offset_ms = ? WHERE id = 1";
     Statement::new(sql).bind(hlc).bind(offset_ms).run(work.connection()).await?;
     Ok(ClockChange { offset_ms, restamped })
 }
 
-/// Shifts the stamps of all unsent changes. Returns how many, and the newest stamp now.
-async fn restamp(work: &mut Work<'_>, shift: i64) -> Result<(u64, i64), DbError> {
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Shifts the stamps of unsent changes, in their order, and sets those that are ahead of `limit` even
+/// then to the `server`'s time. Returns how many, and the newest stamp now.
+async fn restamp(
+    work: &mut Work<'_>,
+    shift: i64,
+    (server, limit): (i64, i64),
+) -> Result<(u64, i64), DbError> {
     let sql = format!(
         "SELECT o.seq, o.hlc, max(coalesce(r.written_hlc, 0), coalesce(r.deleted_hlc, 0)) \
          FROM _lakesync_outbox o LEFT JOIN _lakesync_rows r \
-         ON r.tbl = o.tbl AND r.row_id = o.row_id WHERE {EDITS} ORDER BY o.seq"
+         ON r.tbl = o.tbl AND r.row_id = o.row_id \
+         WHERE {EDITS} AND NOT {FOLLOWING} ORDER BY o.seq"
     );
-    let rows = Statement::new(sql).rows(work.connection()).await?;
-    let sql = format!("UPDATE _lakesync_outbox SET hlc = hlc + ? WHERE {EDITS}");
-    let shifted = Statement::new(sql).bind(shift);
-    shifted.run(work.connection()).await?;
+    let rows = Statement::new(sql).bind(limit).rows(work.connection()).await?;
+    let sql = format!(
+        "UPDATE _lakesync_outbox AS o SET hlc = hlc + ?2 WHERE {EDITS} AND NOT {FOLLOWING}"
+    );
+    Statement::new(sql).bind(limit).bind(shift).run(work.connection()).await?;
     let mut last = 0;
     for row in &rows {
         let (seq, hlc, known) = (integer(row, 0)?, integer(row, 1)?, integer(row, 2)?);
         let floor = if known < hlc { known + 1 } else { 0 };
-        let stamp = (hlc + shift).max(floor).max(last + 1);
+        let shifted = if limit < hlc + shift { server } else { hlc + shift };
+        let stamp = shifted.max(floor).max(last + 1);
         if stamp != hlc + shift {
             let sql = "UPDATE _lakesync_outbox SET hlc = ? WHERE seq = ?";
             Statement::new(sql).bind(stamp).bind(seq).run(work.connection()).await?;

@@ -120,6 +120,19 @@ CREATE TABLE _lakesync_rejected_cells (
 /// Now by SQLite's clock, in milliseconds since the Unix epoch: the clock that triggers read.
 pub(super) const NOW_MS: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)";
 
+/// SQL: the stamp of a change that is made now to a row. It is the clock's `reading`, or one tick above
+/// the newest stamp that the row has here, sent or not: whoever edits a row has seen what it holds. A
+/// row that was stamped by a clock far ahead can be edited so, and the clock does not follow it.
+pub(super) fn stamp_above(table: i64, row_id: &str, reading: &str) -> String {
+    format!(
+        "max({reading}, \
+         coalesce((SELECT 1 + max(coalesce(_k.written_hlc, 0), coalesce(_k.deleted_hlc, 0)) \
+         FROM _lakesync_rows _k WHERE _k.tbl = {table} AND _k.row_id = {row_id}), 0), \
+         coalesce((SELECT 1 + max(_o.hlc) \
+         FROM _lakesync_outbox _o WHERE _o.tbl = {table} AND _o.row_id = {row_id}), 0))"
+    )
+}
+
 /// Whether the file has these tables.
 pub(super) async fn exists(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_lakesync_meta'";

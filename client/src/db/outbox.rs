@@ -73,14 +73,19 @@ pub(super) struct Entry {
     bytes: usize,
 }
 
-/// The next changes to push: what `share` says, and no more than a message holds.
-pub(super) async fn take(work: &mut Work<'_>, share: Share) -> Result<Option<Batch>, DbError> {
+/// The next changes to push: what `share` says, and no more than a message holds. Those whose numbers
+/// are in `waiting`, which is sorted, are passed over.
+pub(super) async fn take(
+    work: &mut Work<'_>,
+    share: Share,
+    waiting: &[i64],
+) -> Result<Option<Batch>, DbError> {
     let connection = work.connection();
     // The transaction under way stands between those of the application: a boundary for sure.
     let mark = "INSERT OR IGNORE INTO _lakesync_marks (seq) SELECT c.seq FROM _lakesync_clock c \
                 WHERE EXISTS (SELECT 1 FROM _lakesync_outbox)";
     script(connection, mark).await?;
-    let mut reader = Reader { work, after: 0, refused: Vec::new() };
+    let mut reader = Reader { work, after: 0, waiting, refused: Vec::new() };
     let rows_max = share.rows_max.clamp(1, PUSH_ROWS_MAX);
     let mut entries = reader.read(Share { rows_max, ..share }).await?;
     let refused = reader.refused;
@@ -105,6 +110,7 @@ pub(super) async fn take(work: &mut Work<'_>, share: Share) -> Result<Option<Bat
 struct Reader<'a, 'w> {
     work: &'a mut Work<'w>,
     after: i64,
+    waiting: &'a [i64],
     refused: Vec<Rejected>,
 }
 
@@ -186,6 +192,10 @@ impl Reader<'_, '_> {
         for row in rows {
             let (seq, table) = (integer(&row, 0)?, integer(&row, 1)?);
             self.after = seq;
+            if self.waiting.binary_search(&seq).is_ok() {
+                entries.push(None);
+                continue;
+            }
             let refused = Refused {
                 seq,
                 table,

@@ -10,7 +10,7 @@ use super::apply::Applying;
 use super::convert::hex;
 use super::error::DbError;
 use super::held::load;
-use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT, is_delete};
+use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT, is_delete, stamp_above};
 use super::session::Work;
 use super::sql::{Statement, Stored, chunk_rows, insert_rows, integer, text};
 use super::table::Table;
@@ -111,7 +111,10 @@ pub(super) async fn retry(work: &mut Work<'_>, id: i64) -> Result<bool, DbError>
     let clock = Statement::new(sql).row(work.connection()).await?;
     let (seq, hlc) = clock
         .map_or(Ok((0, 0)), |row| Ok::<_, sqlx::Error>((integer(&row, 0)?, integer(&row, 1)?)))?;
-    let sql = "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) VALUES (?, ?, ?, ?, ?)";
+    let stamp = stamp_above(table.id, "?3", "?4");
+    let sql = format!(
+        "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) VALUES (?1, ?2, ?3, {stamp}, ?5)"
+    );
     let statement = Statement::new(sql).bind(seq).bind(table.id).bind(row_id.as_str());
     statement.bind(hlc).bind(op).run(work.connection()).await?;
     let sql = "INSERT INTO _lakesync_outbox_cells (seq, col, value) \

@@ -67,8 +67,9 @@ pub(crate) struct Settled {
     pub(crate) rejected: Vec<Rejected>,
     /// Whether something that was given back had been given back before, by another replica.
     pub(crate) outrun: bool,
-    /// Whether the server found the clock too far ahead: observe its clock, then push again.
-    pub(crate) drift: bool,
+    /// The numbers of the changes that the server found too far ahead of its clock: observe its
+    /// clock, then push them again.
+    pub(crate) drifted: Vec<i64>,
 }
 
 /// A local change that lost to a newer one.

@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use super::error::DbError;
 use super::install;
 use super::key::Key;
-use super::layout::{self, NOW_MS, OP_ADOPTED, OP_DELETE, OP_UPSERT};
+use super::layout::{self, NOW_MS, OP_ADOPTED, OP_DELETE, OP_UPSERT, stamp_above};
 use super::session::Work;
 use super::sql::{RANDOM_UUID, Statement, integer, quoted, script};
 use super::table::{LocalColumn, Table};
@@ -43,11 +43,12 @@ async fn delete_known(work: &mut Work<'_>, table: &Table) -> Result<(), DbError>
     let Some((seq, hlc)) = tick(connection).await? else { return Ok(()) };
     let sql = format!(
         "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-         SELECT {seq} + row_number() OVER (), {0}, row_id, {hlc} + row_number() OVER (), {OP_DELETE} \
+         SELECT {seq} + row_number() OVER (), {0}, _d.row_id, {1}, {OP_DELETE} \
          FROM (SELECT row_id FROM _lakesync_rows WHERE tbl = {0} \
          AND coalesce(deleted_hlc, -1) <= written_hlc \
-         UNION SELECT row_id FROM _lakesync_outbox WHERE tbl = {0})",
-        table.id
+         UNION SELECT row_id FROM _lakesync_outbox WHERE tbl = {0}) _d",
+        table.id,
+        stamp_above(table.id, "_d.row_id", &format!("{hlc} + row_number() OVER ()"))
     );
     let rows = Statement::new(sql).once().run(connection).await?;
     pass(connection, rows).await
@@ -102,9 +103,10 @@ async fn queue(
     let row_id = table.key.row_id_sql("_t");
     let sql = format!(
         "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-         SELECT {seq} + row_number() OVER (), {}, {row_id}, {hlc} + row_number() OVER (), {op} \
+         SELECT {seq} + row_number() OVER (), {}, {row_id}, {}, {op} \
          FROM {} _t WHERE {row_id} IS NOT NULL AND {condition}",
         table.id,
+        stamp_above(table.id, &row_id, &format!("{hlc} + row_number() OVER ()")),
         table.sql()
     );
     let rows = Statement::new(sql).once().run(connection).await?;

@@ -100,7 +100,7 @@ async fn judge(
             }
             _ if !stands => continue,
             (Some(Verdict::Drifted), _) => {
-                judged.settled.drift = true;
+                judged.settled.drifted.push(entry.seq);
                 continue;
             }
             // By what was taken of it the row may have come into scope: it is asked once more.

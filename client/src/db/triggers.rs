@@ -18,7 +18,7 @@
 //!   and recorded as deleted if they are gone afterwards.
 
 use super::key::Key;
-use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT};
+use super::layout::{NOW_MS, OP_DELETE, OP_UPSERT, stamp_above};
 use super::sql::{RANDOM_UUID, quoted};
 use super::table::{LocalColumn, Table};
 
@@ -156,9 +156,10 @@ impl Writer<'_> {
             tick(),
             format!(
                 "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-                 SELECT _c.seq, {}, _i.row_id, _c.hlc, {OP_DELETE} FROM _lakesync_clock _c, {ids} _i \
+                 SELECT _c.seq, {}, _i.row_id, {}, {OP_DELETE} FROM _lakesync_clock _c, {ids} _i \
                  WHERE _c.id = 1 AND _i.rowid = NEW.{rowid} AND {moved};",
-                self.id
+                self.id,
+                stamp_above(self.id, "_i.row_id", "_c.hlc")
             ),
             format!("DELETE FROM {ids} WHERE rowid = NEW.{rowid} AND {moved};"),
             format!("UPDATE {ids} SET rowid = NEW.{rowid} WHERE rowid = OLD.{rowid} AND {moved};"),
@@ -173,9 +174,10 @@ impl Writer<'_> {
             tick(),
             format!(
                 "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-                 SELECT _c.seq, {}, {}, _c.hlc, {OP_UPSERT} {from} {at} AND {condition};",
+                 SELECT _c.seq, {}, {}, {}, {OP_UPSERT} {from} {at} AND {condition};",
                 self.id,
-                self.row_id("_t")
+                self.row_id("_t"),
+                stamp_above(self.id, &self.row_id("_t"), "_c.hlc")
             ),
         ];
         let term = |(at_column, column): (usize, &LocalColumn)| {
@@ -194,10 +196,11 @@ impl Writer<'_> {
             tick(),
             format!(
                 "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-                 SELECT _c.seq, {}, {row_id}, _c.hlc, {OP_DELETE} FROM _lakesync_clock _c \
+                 SELECT _c.seq, {}, {row_id}, {}, {OP_DELETE} FROM _lakesync_clock _c \
                  WHERE _c.id = 1 AND {row_id} IS NOT NULL AND {row_id} <> '' \
                  AND NOT EXISTS (SELECT 1 FROM {} _t WHERE {});",
                 self.id,
+                stamp_above(self.id, &row_id, "_c.hlc"),
                 self.name,
                 self.at("OLD")
             ),

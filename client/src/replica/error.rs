@@ -31,11 +31,12 @@ pub enum SyncError {
     },
     /// Stamps stayed ahead of the server's clock although they were corrected by it.
     #[error(
-        "the server found the clock ahead {attempts} times in a row, each time corrected by it"
+        "{changes} changes wait: the server finds their stamps ahead of its clock, although this \
+         device's clock was corrected by it"
     )]
     Drift {
-        /// How often it was tried.
-        attempts: u32,
+        /// How many changes.
+        changes: usize,
     },
 }
 

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 
+use lakesync::error::Reason;
 use lakesync::name::Position;
 use lakesync::status::Problem;
 use tokio::sync::mpsc::Receiver;
@@ -24,12 +25,16 @@ type Requests = Receiver<Request>;
 struct Setback {
     failure: Failure,
     words: String,
+    /// Whether the token ran out.
+    is_expiry: bool,
 }
 
 impl<E: Into<SyncError>> From<E> for Setback {
     fn from(error: E) -> Self {
         let error = error.into();
-        Self { failure: error.failure(), words: error.to_string() }
+        let reason = error.problem().and_then(|problem| problem.reason);
+        let is_expiry = reason == Some(Reason::TokenExpired);
+        Self { failure: error.failure(), words: error.to_string(), is_expiry }
     }
 }
 
@@ -88,13 +93,21 @@ impl Core {
         self.catch_up(&mut Round::default()).await?;
         let cursor = self.db.cursor().await?;
         let events = self.transport.pull(self.pull(&cursor, &[], true)).await.map_err(lost)?;
+        let (before, began) = (*backoff, Instant::now());
         backoff.reset();
         self.board.note(|status| {
             status.phase = Phase::Following;
             status.following = true;
             status.last_error = None;
         });
-        self.attend(events, changes, requests).await
+        let ended = self.attend(events, changes, requests).await;
+        // A token that ends streams as soon as they begin would have this replica reconnect at once,
+        // again and again.
+        let is_expiry = ended.as_ref().is_err_and(|setback| setback.is_expiry);
+        if is_expiry && began.elapsed() < self.config.pace.slow {
+            *backoff = before;
+        }
+        ended
     }
 
     /// Both directions at once. The database is shared: neither may wait for it while the other,
@@ -192,8 +205,11 @@ impl Core {
 
     async fn send_pending(&self) -> Result<(), SyncError> {
         if self.has_pending().await? {
-            self.push_all(&mut Round::default()).await?;
+            let sent = self.push_all(&mut Round::default()).await?;
             self.board.enter(Phase::Following);
+            if 0 < sent.drifted {
+                return Err(SyncError::Drift { changes: sent.drifted });
+            }
         }
         Ok(())
     }

@@ -15,18 +15,34 @@ use crate::event::Event;
 use crate::status::Phase;
 use crate::transport::{Push, Pushed};
 
-/// Times in a row that stamps may be found ahead of the server's clock, each time corrected by it.
+/// Times that stamps may be found ahead of the server's clock, each time corrected by it.
 const DRIFTS_MAX: u32 = 3;
+/// Changes that may wait because their stamps stay ahead of the server's clock.
+const WAITING_MAX: usize = 10_000;
 
 /// The state of sending everything.
 struct Sending {
     /// How many changes the next batch may hold.
     rows_max: usize,
-    /// How often in a row the clock was found ahead.
+    /// How often the clock was found ahead and corrected.
     drifts: u32,
+    /// The numbers, in order, of changes that stayed ahead all the same: the others go first.
+    waiting: Vec<i64>,
     /// Whether the schema was fetched because a change did not fit it.
     schema_fetched: bool,
     sent: Sent,
+}
+
+impl Sending {
+    /// Passes these changes over, so that the others are sent.
+    fn wait(&mut self, drifted: Vec<i64>) -> Result<(), SyncError> {
+        self.waiting.extend(drifted);
+        self.waiting.sort_unstable();
+        match self.waiting.len() {
+            0..=WAITING_MAX => Ok(()),
+            _ => Err(SyncError::Drift { changes: self.waiting.len() }),
+        }
+    }
 }
 
 /// What was sent.
@@ -37,6 +53,8 @@ pub(super) struct Sent {
     /// Whether another replica has given back what was to be given back here: its word is there to
     /// be pulled.
     pub(super) outrun: bool,
+    /// Changes that wait because their stamps stay ahead of the server's clock.
+    pub(super) drifted: usize,
 }
 
 impl Core {
@@ -45,22 +63,31 @@ impl Core {
         let mut sending = Sending {
             rows_max: self.push_rows_max(),
             drifts: 0,
+            waiting: Vec::new(),
             schema_fetched: false,
             sent: Sent::default(),
         };
-        while let Some(batch) = self.next_batch(sending.rows_max).await? {
+        while let Some(batch) = self.next_batch(sending.rows_max, &sending.waiting).await? {
             self.board.enter(Phase::Pushing);
             self.push_batch(batch, &mut sending, round).await?;
             self.count().await?;
         }
         // Leaving out one's own commits saves work; the rest of them may arrive.
         sending.sent.committed.truncate(SKIP_POSITIONS_MAX);
+        sending.sent.drifted = sending.waiting.len();
+        if !sending.waiting.is_empty() {
+            let changes = sending.waiting.len();
+            tracing::warn!(
+                changes,
+                "changes wait: the server finds their stamps ahead of its clock"
+            );
+        }
         Ok(sending.sent)
     }
 
     /// What to send next: at most so many changes, and about as much as the line carries well.
-    async fn next_batch(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
-        self.db.pending(Share { rows_max, bytes_target: self.sizing.push_bytes() }).await
+    async fn next_batch(&self, rows_max: usize, waiting: &[i64]) -> Result<Option<Batch>, DbError> {
+        self.db.pending(Share { rows_max, bytes_target: self.sizing.push_bytes() }, waiting).await
     }
 
     async fn push_batch(
@@ -115,17 +142,21 @@ impl Core {
         }
         let rows = batch.deltas.len();
         let settled = self.db.settle(batch, &pushed.outcomes).await?;
-        let drift = settled.drift;
+        let drifted = settled.drifted.clone();
         sending.sent.outrun |= settled.outrun;
         self.tell_settled(settled, round);
         self.tell_pushed(&pushed, rows);
         sending.sent.committed.extend(pushed.position);
-        self.observe(pushed.server_hlc).await?;
-        sending.drifts = if drift { sending.drifts + 1 } else { 0 };
-        if DRIFTS_MAX < sending.drifts {
-            return Err(SyncError::Drift { attempts: sending.drifts });
+        if drifted.is_empty() {
+            return Ok(self.observe(pushed.server_hlc).await?);
         }
-        Ok(())
+        sending.drifts += 1;
+        if DRIFTS_MAX < sending.drifts {
+            sending.wait(drifted)?;
+        }
+        // The server's wall clock, exactly: `server_hlc` may be ahead of it.
+        self.forget_server();
+        self.greet().await
     }
 
     fn tell_settled(&self, settled: Settled, round: &mut Round) {

@@ -1,10 +1,12 @@
 //! One round: take what others wrote, send what was written here, take again.
 
+use std::time::Duration;
+
 use lakesync::hlc::Hlc;
 use lakesync::name::Position;
 
 use super::{Core, SyncError};
-use crate::db::{Applied, DbError};
+use crate::db::{Applied, DbError, Reading};
 use crate::event::Event;
 use crate::status::Phase;
 
@@ -26,6 +28,9 @@ pub struct Round {
     pub superseded: usize,
     /// Changes that the gateway refused.
     pub rejected: usize,
+    /// Changes that wait, because the gateway finds their stamps ahead of its clock although the
+    /// clock was corrected by it. They are sent again with the next round.
+    pub drifted: usize,
     /// The commit up to which the replica has seen everything.
     pub position: Position,
 }
@@ -54,6 +59,7 @@ impl Core {
         if sent.outrun || !sent.committed.is_empty() {
             self.pull_to_head(&sent.committed, &mut round).await?;
         }
+        round.drifted = sent.drifted;
         self.count().await?;
         round.position = self.board.read().position;
         Ok(round)
@@ -72,7 +78,16 @@ impl Core {
     /// Corrects the clock by the server's. Never while a push is under way: unsent changes may be
     /// stamped again.
     pub(super) async fn observe(&self, server_hlc: Hlc) -> Result<(), DbError> {
-        let change = self.db.observe_clock(server_hlc).await?;
+        self.observe_within(server_hlc, self.clock_drift_max()).await
+    }
+
+    /// Corrects the clock by a reading that is ahead of the server's wall clock by `slack` at most.
+    pub(super) async fn observe_within(
+        &self,
+        server_hlc: Hlc,
+        slack: Duration,
+    ) -> Result<(), DbError> {
+        let change = self.db.observe_clock(Reading { hlc: server_hlc, slack }).await?;
         if 0 < change.restamped {
             self.bell.tell(Event::ClockCorrected { offset_ms: change.offset_ms });
         }

@@ -4,7 +4,9 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use lakesync::limits::{HEARTBEAT, OFFLINE_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PUSH_ROWS_MAX};
+use lakesync::limits::{
+    CLOCK_DRIFT_MAX, HEARTBEAT, OFFLINE_MAX, PROTOCOL_MAX, PROTOCOL_MIN, PUSH_ROWS_MAX,
+};
 use lakesync::schema::TableSchema;
 use tokio::time::Instant;
 
@@ -48,8 +50,15 @@ impl Core {
         if PROTOCOL_MAX < server_min || server_max < PROTOCOL_MIN {
             return Err(SyncError::Protocol { server_min, server_max });
         }
+        // Its wall clock, exactly: what it says later may be ahead of that by the drift limit.
+        self.observe_within(info.server_hlc, Duration::ZERO).await?;
         self.session().info = Some(info);
         Ok(())
+    }
+
+    /// How far ahead of the server's wall clock its readings may be.
+    pub(super) fn clock_drift_max(&self) -> Duration {
+        self.session().info.as_ref().map_or(CLOCK_DRIFT_MAX, |info| info.clock_drift_max)
     }
 
     /// Greets again next time: behind a fault there may be another server.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lakesync::error::{ErrorKind, Reason};
 use lakesync::hlc::Hlc;
-use lakesync::limits::{HEARTBEAT, MESSAGE_BYTES_MAX, OFFLINE_MAX, PUSH_ROWS_MAX};
+use lakesync::limits::{CLOCK_DRIFT_MAX, HEARTBEAT, MESSAGE_BYTES_MAX, OFFLINE_MAX, PUSH_ROWS_MAX};
 use lakesync::name::{ColumnName, Position, TableName};
 use lakesync::proto::v1::{self as proto, checkpoint_response, outcome, pull_response};
 use lakesync::status::Problem;
@@ -32,6 +32,7 @@ pub(super) fn server_info(info: proto::GetServerInfoResponse) -> ServerInfo {
         message_bytes_max: bound(limits.max_message_bytes, MESSAGE_BYTES_MAX),
         heartbeat: period(limits.heartbeat, HEARTBEAT),
         offline_max: period(limits.max_offline, OFFLINE_MAX),
+        clock_drift_max: period(limits.max_clock_drift, CLOCK_DRIFT_MAX),
         server_hlc: Hlc(info.server_hlc),
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) rows_per_chunk: usize,
     /// Rows that nobody may write.
     pub(crate) forbidden: Vec<String>,
+    /// Rows whose stamps are found ahead, whatever they are.
+    pub(crate) drifting: Vec<String>,
     faults: VecDeque<(Call, Fault)>,
     /// Every call so far.
     pub(crate) calls: Vec<Call>,
@@ -97,6 +99,8 @@ pub(crate) enum Fault {
     BreakAfter(usize),
     /// Nothing is ever sent after this many events.
     SilentAfter(usize),
+    /// The stream ends after this many events, because the token has run out.
+    ExpireAfter(usize),
 }
 
 impl Default for Fake {
@@ -116,6 +120,7 @@ impl Default for Fake {
             rows_per_page: None,
             rows_per_chunk: 2,
             forbidden: Vec::new(),
+            drifting: Vec::new(),
             faults: VecDeque::new(),
             calls: Vec::new(),
         };
@@ -280,6 +285,9 @@ impl World {
         }
         if self.forbidden.iter().any(|row_id| row_id == delta.row_id.as_str()) {
             return Err(Refusal::new(Reason::OutOfScope, "not yours"));
+        }
+        if self.drifting.iter().any(|row_id| row_id == delta.row_id.as_str()) {
+            return Err(Refusal::new(Reason::ClockDrift, "ahead, says this server"));
         }
         let wall_ms = self.wall_ms();
         let drift = self.clock.observe(delta.stamp.hlc, wall_ms);

@@ -1,14 +1,14 @@
 //! Following: both sides in step, through every fault.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lakesync::error::Reason;
-use lakesync_client::{Event, Phase, Replica};
+use lakesync_client::{Event, Pace, Phase, Replica};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::fake::{Call, Fake, Fault};
-use crate::site::{Site, first, gateway, title};
+use crate::site::{PATIENCE, Site, config, first, gateway, title};
 
 /// A follower in the background, until it is told to stop.
 struct Following {
@@ -251,5 +251,47 @@ async fn a_change_that_fits_no_schema_is_refused_after_looking_again() {
     site.shows(&["b=oats"]).await;
     assert_eq!((fake.head(), fake.count(Call::Push)), (1, 2));
     assert_eq!(fake.count(Call::Schema), schemas + 1);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_whose_stamp_stays_ahead_ends_no_following() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    fake.world().drifting = vec!["b".to_owned()];
+    let following = follow(&site);
+    in_step(&site).await;
+    for id in ["a", "b", "c"] {
+        site.run(&format!("INSERT INTO todos VALUES ('{id}', 'x', 1)")).await;
+    }
+    let status = site.is(|status| status.last_error.is_some() && status.pending == 1).await;
+    assert!(status.following, "{status:?}");
+    fake.write("other", "z", &title("theirs"));
+    site.shows(&["a=x", "b=x", "c=x", "z=theirs"]).await;
+    fake.world().drifting.clear();
+    site.is(|status| status.pending == 0 && status.last_error.is_none()).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn streams_that_end_at_once_because_the_token_ran_out_are_begun_ever_more_slowly() {
+    const EXPIRIES: u32 = 8;
+    let pause = Duration::from_millis(8);
+    let fake = gateway();
+    for _ in 0..EXPIRIES {
+        fake.fail(Call::Follow, Fault::ExpireAfter(1));
+    }
+    let pace = Pace { first: pause, max: PATIENCE, slow: PATIENCE };
+    // As long as a pause may be, each time.
+    let site = Site::with(config(&fake).with_pace(pace).with_random(|| u64::MAX)).await;
+    let began = Instant::now();
+    let following = follow(&site);
+    let mut status = site.replica.status();
+    let all = || fake.count(Call::Follow) == EXPIRIES as usize + 1;
+    while !all() {
+        status.changed().await.expect("the replica is open");
+    }
+    // 8 ms, 16 ms, … 1024 ms; a pause of 8 ms each time would be 64 ms.
+    assert!(pause * (1 << (EXPIRIES - 1)) <= began.elapsed(), "{:?}", began.elapsed());
     following.stop().await;
 }

@@ -272,6 +272,23 @@ async fn a_wrong_clock_is_corrected_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn a_change_whose_stamp_stays_ahead_holds_no_other_back() {
+    let fake = gateway();
+    let mut site = Site::synced(&fake).await;
+    fake.world().push_rows_max = 2;
+    fake.world().drifting = vec!["b".to_owned(), "d".to_owned()];
+    for id in ["a", "b", "c", "d", "e"] {
+        site.run(&format!("INSERT INTO todos VALUES ('{id}', 'x', 1)")).await;
+    }
+    let round = site.replica.sync().await.expect("the others are sent");
+    assert_eq!((round.accepted, round.drifted, round.rejected), (3, 2, 0));
+    assert_eq!((site.status().pending, fake.world().rows.len()), (2, 3));
+    fake.world().drifting.clear();
+    let round = site.replica.sync().await.expect("a round");
+    assert_eq!((round.accepted, round.drifted, site.status().pending), (2, 0, 0));
+}
+
+#[tokio::test]
 async fn a_transaction_is_one_commit() {
     let fake = gateway();
     let site = Site::synced(&fake).await;

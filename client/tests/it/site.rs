@@ -64,9 +64,14 @@ pub(crate) fn config(fake: &Fake) -> Config {
 impl Site {
     /// A new device, not yet in contact.
     pub(crate) async fn new(fake: &Fake) -> Self {
+        Self::with(config(fake)).await
+    }
+
+    /// The same, configured like this.
+    pub(crate) async fn with(config: Config) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("todos.db");
-        let replica = Replica::open(&path, config(fake)).await.expect("opens");
+        let replica = Replica::open(&path, config).await.expect("opens");
         let app = SqliteConnectOptions::new().filename(&path).connect().await.expect("opens");
         Self { replica, app, path, folder }
     }

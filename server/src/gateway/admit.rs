@@ -66,8 +66,11 @@ pub(super) struct Admitted {
     pub(super) effective: Vec<Delta>,
     /// What is said of those that did not simply take effect.
     pub(super) outcomes: Vec<Outcome>,
-    /// The newest admitted reading of the client's clock.
+    /// The newest admitted stamp that is within the drift limit: the gateway's clock follows it.
     pub(super) newest: Hlc,
+    /// The newest admitted stamp of all. It is ahead of `newest` where a row had one from the future
+    /// already.
+    pub(super) furthest: Hlc,
     /// How many more rows exist than before.
     pub(super) rows_gained: i64,
     /// How much was added for key cells that rows took from their ids.
@@ -100,7 +103,11 @@ pub(super) fn admit(
         });
         match merged {
             Ok((delta, effect)) => {
-                admitted.newest = admitted.newest.max(delta.stamp.hlc);
+                let stamp = delta.stamp.hlc;
+                admitted.furthest = admitted.furthest.max(stamp);
+                if rules.clock.check(stamp, rules.wall_ms).is_ok() {
+                    admitted.newest = admitted.newest.max(stamp);
+                }
                 admitted.outcomes.extend(outcome_of(&delta, &effect, table, row));
                 admitted.effective.extend(reduce(delta, &effect));
             }
@@ -126,11 +133,11 @@ fn merge_one<'a>(
 ) -> Result<Effect, Refusal> {
     let known = columns.of(rules, delta)?;
     known.check(rules, delta)?;
-    rules
-        .clock
-        .check(delta.stamp.hlc, rules.wall_ms)
-        .map_err(|drift| Refusal::new(Reason::ClockDrift, drift))?;
     let touched = rows.0.entry_ref(&key).or_default();
+    let drift = rules.clock.check(delta.stamp.hlc, rules.wall_ms).err();
+    if let Some(drift) = drift.filter(|_| !touched.is_followed_by(delta.stamp.hlc)) {
+        return Err(Refusal::new(Reason::ClockDrift, drift));
+    }
     let taken_bytes = known.key.judge(touched.row.is_live(), delta)?;
     if 0 < taken_bytes {
         admitted.taken_bytes += taken_bytes;
@@ -140,7 +147,23 @@ fn merge_one<'a>(
         }
         known.check(rules, delta)?;
     }
-    let delta = &*delta;
+    merge_known(rules, touched, key, delta, admitted).map_err(|refusal| match drift {
+        // Who may not see the row must not learn from the reason that it has a stamp this far ahead.
+        Some(drift) if refusal.reason == Reason::OutOfScope => {
+            Refusal::new(Reason::ClockDrift, drift)
+        }
+        _ => refusal,
+    })
+}
+
+/// Merges a change whose stamp may be taken.
+fn merge_known(
+    rules: &Rules<'_>,
+    touched: &mut Touched,
+    key: Bytes,
+    delta: &Delta,
+    admitted: &mut Admitted,
+) -> Result<Effect, Refusal> {
     let spot = |row: &Row| Spot::of(rules.indexes, delta, row);
     // Before anything is said of the row, which may not be the pusher's to know of.
     let before = spot(&touched.row);
@@ -209,7 +232,7 @@ impl Rows {
     /// Takes in a row's stored state.
     pub(super) fn load(&mut self, key: Bytes, stored: Stored, bytes: usize) {
         let Stored { position, grave, row } = stored;
-        self.0.insert(key, Touched { position, grave, row, bytes, dirty: false });
+        self.0.insert(key, Touched::loaded(position, grave, row, bytes));
     }
 
     /// A row as it is by now.

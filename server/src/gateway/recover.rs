@@ -1,6 +1,7 @@
 //! What a gateway knows of itself when it opens: its schema, its counters and its clock.
 
 use bytes::Bytes;
+use lakesync::hlc::Hlc;
 use lakesync::name::Position;
 use lakesync::proto::v1::GetSchemaResponse;
 use lakesync::schema::Schema;
@@ -30,6 +31,8 @@ pub(super) struct Counters {
     pub(super) changes: u64,
     /// The chain at the newest commit.
     pub(super) chain: Chain,
+    /// The newest stamp ever admitted. It is ahead of the wall clock if that was set back.
+    pub(super) newest: u64,
 }
 
 impl Counters {
@@ -38,30 +41,39 @@ impl Counters {
         self.appended_bytes.saturating_sub(self.trimmed_bytes)
     }
 
-    /// The counters in their stored form: eight big-endian integers.
+    /// Notes a reading of the clock, and the furthest stamp of a push that was admitted then.
+    pub(super) fn note(&mut self, hlc: Hlc, furthest: Hlc) {
+        self.hlc = hlc.0;
+        self.newest = self.newest.max(furthest.0);
+    }
+
+    /// The counters in their stored form: nine big-endian integers.
     pub(super) fn encode(&self) -> Bytes {
-        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes, chain } =
-            *self;
+        let Self { rows, appended_bytes, trimmed_bytes, hlc, swept, .. } = *self;
+        let Self { trim_through, changes, chain: Chain(chain), newest, .. } = *self;
         let fields =
-            [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes, chain.0];
+            [rows, appended_bytes, trimmed_bytes, hlc, swept, trim_through, changes, chain, newest];
         fields.map(u64::to_be_bytes).concat().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         let (fields, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
-        match (fields, rest) {
-            ([rows, appended, trimmed, hlc, swept, trim_through, changes, chain], []) => Ok(Self {
-                rows: u64::from_be_bytes(*rows),
-                appended_bytes: u64::from_be_bytes(*appended),
-                trimmed_bytes: u64::from_be_bytes(*trimmed),
-                hlc: u64::from_be_bytes(*hlc),
-                swept: u64::from_be_bytes(*swept),
-                trim_through: u64::from_be_bytes(*trim_through),
-                changes: u64::from_be_bytes(*changes),
-                chain: Chain(u64::from_be_bytes(*chain)),
-            }),
-            _ => Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len()))),
-        }
+        let ([rows, appended, trimmed, hlc, swept, trim_through, changes, chain, newest], []) =
+            (fields, rest)
+        else {
+            return Err(StoreError::Corrupt(format!("counters of {} bytes", bytes.len())));
+        };
+        Ok(Self {
+            rows: u64::from_be_bytes(*rows),
+            appended_bytes: u64::from_be_bytes(*appended),
+            trimmed_bytes: u64::from_be_bytes(*trimmed),
+            hlc: u64::from_be_bytes(*hlc),
+            swept: u64::from_be_bytes(*swept),
+            trim_through: u64::from_be_bytes(*trim_through),
+            changes: u64::from_be_bytes(*changes),
+            chain: Chain(u64::from_be_bytes(*chain)),
+            newest: u64::from_be_bytes(*newest),
+        })
     }
 }
 
@@ -138,9 +150,11 @@ mod tests {
             trim_through: 6,
             changes: 7,
             chain: Chain(8),
+            newest: 9,
         };
         assert_eq!(Counters::decode(&counters.encode()).expect("whole"), counters);
         assert!(Counters::decode(&counters.encode()[1..]).is_err());
-        assert!(Counters::decode(&[0; 72]).is_err());
+        assert!(Counters::decode(&[0; 64]).is_err());
+        assert!(Counters::decode(&[0; 80]).is_err());
     }
 }

@@ -22,7 +22,7 @@ use super::publisher::publish_all;
 use super::retain::forget_commits;
 use super::revoked::Revocations;
 use super::writer::{IN_FLIGHT_MAX, Writer};
-use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, keys, recover, ruling};
+use super::{Gateway, Gauges, Inner, QUEUE_UNIT_BYTES, Settings, future, keys, recover, ruling};
 use crate::store::{GatewayRecord, Store, StoreError};
 
 /// How many messages may wait for one gateway's writer.
@@ -31,9 +31,9 @@ const MAILBOX_MAX: usize = 1_024;
 /// All gateways of a process.
 #[derive(Debug)]
 pub struct Gateways {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn WallClock>,
-    settings: Arc<Settings>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn WallClock>,
+    pub(super) settings: Arc<Settings>,
     queue: Arc<Semaphore>,
     flight: Arc<Flight>,
     slots: Mutex<HashMap<name::Gateway, Arc<Slot>>>,
@@ -267,6 +267,9 @@ impl Gateways {
             return Err(StoreError::Unfinished(record.name));
         }
         let counters = recover::counters(store, record.id).await?;
+        if let Some(ahead) = future::ahead(&counters, &self.settings, self.clock.now_ms()) {
+            future::warn(&record, ahead);
+        }
         let gauges = Arc::new(Gauges::default());
         gauges.trim(store.trimmed(record.id).await?.max(Position(counters.trim_through)));
         gauges.swept.store(counters.swept, Ordering::Release);

@@ -197,6 +197,7 @@ impl Restoring<'_> {
     fn put(&mut self, group: &mut Group, table: &TableName, row_id: &name::RowId, row: &Row) {
         let key = keys::row(table, row_id);
         self.counters.hlc = self.counters.hlc.max(newest(row).0);
+        self.counters.newest = self.counters.hlc;
         if let Some(deleted) = row.deleted().filter(|_| !row.is_live()) {
             group.meta.push((keys::tombstone(deleted.hlc, &key), Some(Bytes::new())));
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lakesync::clock::WallClock;
+use lakesync::error::Causes;
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::name::{ClientId, Position};
 use lakesync::rules::Draft;
@@ -33,7 +34,7 @@ use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, S
 use super::recover::Counters;
 use super::revoked::Revocations;
 use super::ruling::{InForce, Ruling};
-use super::{Ack, Gauges, PushError, Room, Settings, keys, stored, told};
+use super::{Ack, Gauges, PushError, Room, Settings, future, keys, stored};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -135,7 +136,7 @@ impl Writer {
         let tail = Arc::clone(&self.tail);
         let guard = FailOnPanic(Arc::clone(&tail));
         if let Err(error) = self.run_until_closed(&mut inbox).await {
-            tracing::error!(gateway = self.id.0, %error, "the gateway stops: its store failed");
+            tracing::error!(gateway = self.id.0, error = %Causes(&error), "the gateway stops: its store failed");
             tail.fail(error);
         }
         drop(guard);
@@ -326,6 +327,7 @@ impl Writer {
         atomic: bool,
     ) -> Result<Ack, PushError> {
         let wall_ms = self.wall.now_ms();
+        future::settle(&mut self.clock, wall_ms, self.id);
         let position = batch.head.next();
         let rules = Rules {
             schema: &self.schema,
@@ -338,21 +340,19 @@ impl Writer {
             position,
         };
         let admitted = admit::admit(&rules, rows, offers, atomic).map_err(PushError::Refused)?;
-        // Every admitted stamp was checked against the same wall time.
         self.clock.observe(admitted.newest, wall_ms).expect("BUG: an admitted stamp drifts");
         let hlc = self.clock.now(wall_ms);
         // Whoever was admitted owns the id, even if all of it had lost to others.
-        if Hlc::default() < admitted.newest && !self.subjects.contains_key(&who.client) {
+        if Hlc::default() < admitted.furthest && !self.subjects.contains_key(&who.client) {
             batch.owners.insert(who.client.clone(), who.subject.clone());
         }
-        batch.counters.hlc = hlc.0;
-        let hlc_told = told(hlc, wall_ms, &self.settings);
+        batch.counters.note(hlc, admitted.furthest);
+        let told = future::told(hlc, wall_ms, &self.settings);
         if admitted.effective.is_empty() {
-            let (position, outcomes) = (Position::START, admitted.outcomes);
-            return Ok(Ack { position, outcomes, hlc: hlc_told });
+            return Ok(Ack { position: Position::START, outcomes: admitted.outcomes, hlc: told });
         }
         let outcomes = batch.take(&self.schema, rows, &who.client, hlc, admitted);
-        Ok(Ack { position, outcomes, hlc: hlc_told })
+        Ok(Ack { position, outcomes, hlc: told })
     }
 
     /// Gives the batch to the store, and to the publisher in any case: even what changed nothing is

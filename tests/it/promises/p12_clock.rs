@@ -5,7 +5,7 @@ use lakesync::proto::v1::GetServerInfoRequest;
 use lakesync::proto::v1::outcome::Kind;
 use tonic::Code;
 
-use crate::harness::changes::{at_ms, upsert};
+use crate::harness::changes::{at, at_ms, delete, upsert};
 use crate::harness::state::State;
 use crate::harness::{Client, NOW_MS, Replica, Setup, assert_refused, within};
 
@@ -128,5 +128,66 @@ async fn p12_the_limit_is_the_settings() {
     for (ahead_ms, outcomes) in [(3_600_000, 0), (3_600_001, 1)] {
         let delta = upsert("ann", at_ms(ahead_ms), &format!("todos/{ahead_ms}"), &[]);
         assert_eq!(ann.push([delta]).await.unwrap().outcomes.len(), outcomes, "{ahead_ms}");
+    }
+}
+
+/// A day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
+#[tokio::test]
+async fn p12_what_a_server_admitted_while_it_was_a_day_ahead_holds_nobody_back() {
+    let setup = Setup::new();
+    setup.clock.advance(DAY_MS);
+    let server = setup.start_with_tables().await;
+    let ann = server.client("ann").await;
+    let of = |row: &str| upsert("ann", tomorrow(0), row, &[("title", "tomorrow")]);
+    ann.push([of("todos/a"), of("todos/b")]).await.expect("answered");
+
+    // Set right while it runs.
+    setup.clock.set(NOW_MS);
+    assert_held_back_by_nothing(&ann, 0).await;
+    server.stop().await.expect("drained");
+    // The gateway's clock is kept, and so is the past.
+    let server = setup.start().await;
+    assert_held_back_by_nothing(&server.client("ann").await, 1).await;
+    server.stop().await.expect("drained");
+}
+
+/// Ticks above the stamp of the rows that were written while the server's clock was ahead.
+fn tomorrow(ticks: u64) -> Hlc {
+    Hlc(Hlc::from_ms(NOW_MS + DAY_MS).0 + ticks)
+}
+
+/// Other rows are written by the wall clock, and the row from the future by ticks; nothing else.
+async fn assert_held_back_by_nothing(ann: &Client, round: u64) {
+    let time = told(ann).await;
+    assert!(time.ms() <= NOW_MS + 5_000, "what is stamped by {time} would be refused");
+    let other = format!("todos/other{round}");
+    let answer = ann.push([upsert("ann", at(100 * round), &other, &[("title", "now")])]).await;
+    assert_eq!(answer.expect("answered").outcomes, [], "another row, by the wall");
+
+    // Who knows the row's stamp can edit the row, delete it, and make it again.
+    let tick = |nth: u64| tomorrow(10 * round + nth);
+    for change in [
+        upsert("ann", tick(1), "todos/a", &[("title", "edited")]),
+        delete("ann", tick(2), "todos/a"),
+        upsert("ann", tick(3), "todos/a", &[("title", "again")]),
+    ] {
+        let answer = ann.push([change]).await.expect("answered");
+        assert_eq!(answer.outcomes, []);
+        assert!(Hlc(answer.server_hlc).ms() <= NOW_MS + 5_000, "a tick moves no clock");
+    }
+    let read = Replica::by_pull(ann).await.expect("pulled");
+    assert_eq!(read.text("todos/a", "title").as_deref(), Some("again"));
+    assert_eq!(read.text(&other, "title").as_deref(), Some("now"));
+
+    // Nothing else of the future is taken: no other row, and no stamp further on that row.
+    for (stamp, row) in
+        [(tick(4), "todos/fresh"), (tick(4), other.as_str()), (tomorrow(1 << 20), "todos/a")]
+    {
+        let answer = ann.push([upsert("ann", stamp, row, &[("title", "no")])]).await;
+        let answer = answer.expect("answered");
+        assert_eq!(answer.outcomes.len(), 1, "{stamp} of {row}");
+        assert_eq!(answer.outcomes[0].reason, "CLOCK_DRIFT", "{stamp} of {row}");
     }
 }

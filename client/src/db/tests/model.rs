@@ -19,13 +19,13 @@ use tempfile::TempDir;
 
 use super::super::sql::{Statement, Stored, script, stored};
 use super::super::{
-    Applied, Batch, Database, DbError, Ended, PUSH_BYTES_MAX, Settled, Share, open,
+    Applied, Batch, Database, DbError, Ended, PUSH_BYTES_MAX, Reading, Settled, Share, open,
 };
 
 impl Database {
     /// As much as a message holds, of at most so many changes.
     pub(super) async fn pending_at_most(&self, rows_max: usize) -> Result<Option<Batch>, DbError> {
-        self.pending(Share { rows_max, bytes_target: PUSH_BYTES_MAX }).await
+        self.pending(Share { rows_max, bytes_target: PUSH_BYTES_MAX }, &[]).await
     }
 }
 
@@ -159,8 +159,8 @@ impl Device {
             all.accepted += settled.accepted;
             all.superseded.extend(settled.superseded);
             all.rejected.extend(settled.rejected);
-            if settled.drift {
-                all.drift = true;
+            if !settled.drifted.is_empty() {
+                all.drifted = settled.drifted;
                 break;
             }
         }
@@ -336,4 +336,9 @@ pub(super) fn schema(table: &str, key: &str, columns: &str, primary_key: &[&str]
         columns: columns.split_whitespace().enumerate().map(column).collect(),
         primary_key: primary_key.iter().map(|name| name.parse().unwrap()).collect(),
     }
+}
+
+/// A reading of a server's wall clock.
+pub(super) fn exact(hlc: Hlc) -> Reading {
+    Reading { hlc, slack: Duration::ZERO }
 }

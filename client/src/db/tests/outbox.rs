@@ -109,7 +109,7 @@ async fn batches(device: &Device, bytes_target: usize) -> Vec<usize> {
     let mut gateway = Gateway::default();
     let mut sizes = Vec::new();
     let share = Share { rows_max: 10_000, bytes_target };
-    while let Some(batch) = device.db.pending(share).await.unwrap() {
+    while let Some(batch) = device.db.pending(share, &[]).await.unwrap() {
         sizes.push(batch.deltas.len());
         let outcomes = gateway.push(device.db.client_id(), &batch.deltas);
         device.db.settle(batch, &outcomes).await.unwrap();

@@ -4,7 +4,7 @@
 use lakesync::hlc::Hlc;
 use lakesync::limits::OFFLINE_MAX;
 
-use super::model::{Device, Gateway, keyed, schema};
+use super::model::{Device, Gateway, exact, keyed, schema};
 
 const ALL: &str = "SELECT * FROM notes ORDER BY 1";
 
@@ -181,9 +181,9 @@ async fn what_is_given_back_keeps_its_stamps_unless_they_are_ahead() {
     ann.run("INSERT INTO notes VALUES ('edit', 'x', NULL)").await;
     let now: u64 = ann.ask("SELECT max(hlc) FROM _lakesync_outbox").await.parse().unwrap();
     let hour = 3_600_000 << 16;
-    ann.db.observe_clock(Hlc(now + hour)).await.unwrap();
+    ann.db.observe_clock(exact(Hlc(now + hour))).await.unwrap();
     assert!(ann.ask(stamps).await.starts_with(&given), "a slow clock stamped edits only");
-    ann.db.observe_clock(Hlc(now - hour)).await.unwrap();
+    ann.db.observe_clock(exact(Hlc(now - hour))).await.unwrap();
     let ahead = format!("SELECT count(*) FROM _lakesync_outbox WHERE hlc > {}", now - hour / 2);
     assert_eq!(ann.ask(&ahead).await, "0", "a server whose clock is behind would refuse them");
     let distinct = "SELECT count(*) - count(DISTINCT hlc) FROM _lakesync_outbox WHERE op > 3";

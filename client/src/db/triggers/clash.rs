@@ -5,7 +5,7 @@ use lakesync::schema::ColumnType;
 
 use super::{Trigger, Writer, tick};
 use crate::db::key::Key;
-use crate::db::layout::OP_DELETE;
+use crate::db::layout::{OP_DELETE, stamp_above};
 use crate::db::sql::quoted;
 use crate::db::table::Table;
 
@@ -66,8 +66,9 @@ impl Writer<'_> {
             tick(),
             format!(
                 "INSERT INTO _lakesync_outbox (seq, tbl, row_id, hlc, op) \
-                 SELECT _c.seq + {place}, {id}, _a.row_id, _c.hlc + {place}, {OP_DELETE} \
-                 FROM _lakesync_clock _c, _lakesync_candidates _a WHERE _c.id = 1 AND {gone};"
+                 SELECT _c.seq + {place}, {id}, _a.row_id, {}, {OP_DELETE} \
+                 FROM _lakesync_clock _c, _lakesync_candidates _a WHERE _c.id = 1 AND {gone};",
+                stamp_above(id, "_a.row_id", &format!("_c.hlc + {place}"))
             ),
             format!(
                 "UPDATE _lakesync_clock SET seq = seq + {total}, hlc = hlc + {total} WHERE id = 1;"

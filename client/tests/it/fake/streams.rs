@@ -80,6 +80,10 @@ fn faulty<T: Send + 'static>(events: Events<T>, fault: Option<Fault>) -> Events<
             let lost = Status::unavailable("the connection was lost");
             events.take(count).chain(iter([Err(lost)])).boxed()
         }
+        Some(Fault::ExpireAfter(count)) => {
+            let expired = refuse(Reason::TokenExpired, "the token has run out");
+            events.take(count).chain(iter([Err(expired)])).boxed()
+        }
         Some(Fault::SilentAfter(count)) => events.take(count).chain(pending()).boxed(),
         _ => events,
     }

@@ -198,3 +198,66 @@ fn a_change_from_before_the_horizon_can_change_a_row_but_not_raise_one() {
     check(&mut rows, "ann@11 delete", false);
     check(&mut rows, "bob@9 done=yes", true);
 }
+
+/// What is said of a change of the row `row` with this stamp, where the row `a` has a stamp of
+/// tomorrow: its reason, or nothing.
+fn said_after(stamp: Hlc, row: &str) -> (Option<String>, Admitted) {
+    let mut stored = testing::delta("ann@5 title=milk");
+    stored.row_id = "a".parse().expect("legal");
+    stored.stamp.hlc = tomorrow();
+    let mut rows = Rows::default();
+    let (position, grave, row_of) =
+        (Position(1), Grave::default(), testing::fold(&[stored.clone()]));
+    let key = keys::row(&stored.table, &stored.row_id);
+    rows.load(key, Stored { position, grave, row: row_of }, 100);
+    let mut delta = testing::delta("bob@5 title=oats");
+    (delta.row_id, delta.stamp.hlc) = (row.parse().expect("legal"), stamp);
+    let admitted = run(&mut rows, &[delta], false, Hlc(0)).expect("not atomic");
+    (admitted.outcomes.first().map(|outcome| outcome.reason.clone()), admitted)
+}
+
+fn tomorrow() -> Hlc {
+    Hlc(Hlc::from_ms(WALL_MS + 86_400_000).0 + 7)
+}
+
+#[test]
+fn a_stamp_of_tomorrow_is_followed_by_ticks_on_its_own_row_only() {
+    let ahead = |ticks: u64| Hlc(tomorrow().0 + ticks);
+    for (stamp, row, reason) in [
+        (ahead(1), "a", None),
+        (ahead(65_536), "a", None),
+        (ahead(65_537), "a", Some("CLOCK_DRIFT")),
+        (Hlc(u64::MAX), "a", Some("CLOCK_DRIFT")),
+        (ahead(0), "b", Some("CLOCK_DRIFT")),
+        (ahead(1), "b", Some("CLOCK_DRIFT")),
+        (Hlc::from_ms(WALL_MS), "b", None),
+    ] {
+        let (said, admitted) = said_after(stamp, row);
+        assert_eq!(said.as_deref(), reason, "{stamp} of {row}");
+        let is_ahead = WALL_MS + 5_000 < stamp.ms();
+        assert_eq!(
+            admitted.newest != Hlc(0),
+            reason.is_none() && !is_ahead,
+            "what moves the clock"
+        );
+        assert_eq!(admitted.furthest, if reason.is_none() { stamp } else { Hlc(0) });
+    }
+}
+
+#[test]
+fn no_push_takes_a_row_further_than_ticks_above_where_it_was() {
+    let mut stored = testing::delta("ann@5 title=milk");
+    stored.stamp.hlc = tomorrow();
+    let mut rows = Rows::default();
+    let key = keys::row(&stored.table, &stored.row_id);
+    let row = testing::fold(&[stored]);
+    rows.load(key, Stored { position: Position(1), grave: Grave::default(), row }, 100);
+    let change = |ticks: u64| {
+        let mut delta = testing::delta("bob@5 title=oats");
+        delta.stamp.hlc = Hlc(tomorrow().0 + ticks);
+        delta
+    };
+    let admitted = run(&mut rows, &[change(60_000), change(120_000)], false, Hlc(0));
+    let outcomes = admitted.expect("not atomic").outcomes;
+    assert_eq!(outcomes.iter().map(|outcome| outcome.row).collect::<Vec<_>>(), [1], "{outcomes:?}");
+}

@@ -14,6 +14,11 @@ use super::super::access::Grave;
 
 /// More than any change's stamp takes.
 const STAMP_BYTES: usize = 32 + CLIENT_ID_BYTES_MAX;
+/// How far above the newest stamp of its row a change may be that is ahead of the server's clock: one
+/// millisecond of ticks. A client that edits a row with a stamp from the future stamps by ticks above
+/// it, and some of its edits may be covered by later ones. All pushes of a group are judged by the
+/// stamp from before the group, so that no stamp runs away from the wall clock.
+const TICKS_MAX: u64 = 1 << 16;
 /// From here on rows are measured. A row's measure counts a stamp for every cell, and so may exceed
 /// its stored form by this many: whether a change fits must not depend on which sum was taken.
 const MEASURED_FROM_BYTES: usize = ROW_BYTES_MAX - (COLUMNS_MAX + 4) * STAMP_BYTES;
@@ -28,9 +33,24 @@ pub(super) struct Touched {
     /// An upper bound of the size of the row's stored form.
     pub(super) bytes: usize,
     pub(super) dirty: bool,
+    /// The newest stamp that the row had before this group of pushes.
+    newest: Hlc,
 }
 
 impl Touched {
+    /// A row as it was stored.
+    pub(super) fn loaded(position: Position, grave: Grave, row: Row, bytes: usize) -> Self {
+        let stamps = [row.written(), row.deleted()].into_iter().flatten();
+        let newest = stamps.map(|stamp| stamp.hlc).max().unwrap_or_default();
+        Self { position, grave, row, bytes, dirty: false, newest }
+    }
+
+    /// Whether a stamp that is ahead of the server's clock follows one that the row has already: then
+    /// it takes nothing from anybody that the older one has not taken.
+    pub(super) fn is_followed_by(&self, stamp: Hlc) -> bool {
+        self.newest != Hlc::default() && stamp.0 <= self.newest.0.saturating_add(TICKS_MAX)
+    }
+
     /// Refuses a change that would make the row too large. Rows far from the limit are not looked
     /// at, others cell by cell: no change costs more for the bytes that its row holds.
     pub(super) fn make_room(&mut self, delta: &Delta) -> Result<(), Refusal> {

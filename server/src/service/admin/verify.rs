@@ -16,7 +16,7 @@ use crate::service::refuse;
 pub(super) fn order(request: VerifyBackendRequest, caller: &Principal) -> Order {
     let VerifyBackendRequest { backend, repair, remove_extra, .. } = request;
     let backend = Some(backend).filter(|name| !name.is_empty());
-    Order { backend, repair, remove_extra, expires_ms: caller.expires_ms() }
+    Order { backend, repair, remove_extra, expires_ms: caller.refused_from_ms() }
 }
 
 /// The tables of a verification, as they are compared.
