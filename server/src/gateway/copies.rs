@@ -1,6 +1,7 @@
 //! Copies of all gateways, made while they are written to. One at a time: each keeps the store from
 //! forgetting anything while it lasts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
