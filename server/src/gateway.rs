@@ -6,7 +6,7 @@
 //! Invariant: `trimmed <= durable`, and readers see nothing past `durable`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lakesync::clock::WallClock;
@@ -37,11 +37,13 @@ mod flushed;
 mod followers;
 mod future;
 mod gather;
+mod gauges;
 mod holds;
 mod index;
 mod judge;
 mod keys;
 mod lens;
+mod message;
 mod out;
 mod part;
 mod permit;
@@ -86,11 +88,12 @@ use allowance::{Allowances, Take};
 use flight::Flight;
 use flushed::Flushed;
 use followers::Tail;
+use gauges::Gauges;
 use holds::Holds;
 use lens::Lens;
+use message::{Message, Push};
 use revoked::Revocations;
 use ruling::InForce;
-use writer::{Message, Push};
 
 /// A handle to an open gateway. Clones share it.
 #[derive(Clone, Debug)]
@@ -118,26 +121,6 @@ struct Inner {
     holds: Arc<Holds>,
     /// Held by each stream that is not read to its end, though its reader may be done.
     unread: Arc<()>,
-}
-
-/// Figures of what is durable, for everybody to read.
-#[derive(Debug, Default)]
-struct Gauges {
-    rows: AtomicU64,
-    log_bytes: AtomicU64,
-    /// Changes, and bytes of commits, ever appended.
-    changes: AtomicU64,
-    appended_bytes: AtomicU64,
-    /// Whether the log has reached its limit and waits for backends.
-    is_full: AtomicBool,
-    /// Whether a reader came that has seen another past of the log. It is said once.
-    is_rolled_back: AtomicBool,
-    /// The newest reading of the gateway's clock.
-    hlc: AtomicU64,
-    /// Through which position commits are kept no longer. It is shown before they go.
-    trimmed: AtomicU64,
-    /// Deletes before this reading of the clock may have been forgotten. It is shown before they go.
-    swept: AtomicU64,
 }
 
 /// What a push came to. Everything it says is durable.

@@ -14,7 +14,7 @@ use lakesync::wire;
 use tokio::sync::watch;
 
 use super::flushed::{Mark, Progress};
-use super::writer::Message;
+use super::message::Message;
 use super::{Gateway, Inner, commit, keys, stored};
 use crate::store::{LogEntry, StoreError};
 

@@ -3,9 +3,7 @@
 //! Durable, then visible, then acknowledged: the one place where the three meet.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use lakesync::name::Position;
 use lakesync::schema::Schema;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -97,33 +95,6 @@ pub(super) async fn publish_all(
         }
     }
     drop(guard);
-}
-
-impl Gauges {
-    /// Shows the figures of what is durable.
-    pub(super) fn show(&self, counters: &Counters) {
-        // Changes first: whoever reads a number of rows finds the changes that led to it.
-        self.changes.store(counters.changes, Ordering::Release);
-        self.rows.store(counters.rows, Ordering::Release);
-        self.log_bytes.store(counters.log_bytes(), Ordering::Release);
-        self.appended_bytes.store(counters.appended_bytes, Ordering::Release);
-        self.hlc.store(counters.hlc, Ordering::Release);
-    }
-
-    /// How many changes and bytes the log was ever given.
-    pub(super) fn total(&self) -> (u64, u64) {
-        (self.changes.load(Ordering::Acquire), self.appended_bytes.load(Ordering::Acquire))
-    }
-
-    /// Shows that commits through `through` are kept no longer, or not for long.
-    pub(super) fn trim(&self, through: Position) {
-        self.trimmed.fetch_max(through.0, Ordering::AcqRel);
-    }
-
-    /// Through which position commits are kept no longer.
-    pub(super) fn trimmed(&self) -> Position {
-        Position(self.trimmed.load(Ordering::Acquire))
-    }
 }
 
 /// Ends every reader and pusher if the task that holds it panics: nobody would serve them again.

@@ -15,8 +15,7 @@ use lakesync::clock::WallClock;
 use lakesync::error::Causes;
 use lakesync::hlc::{Clock, Hlc};
 use lakesync::name::{ClientId, Position};
-use lakesync::rules::Draft;
-use lakesync::schema::{Proposal, Schema};
+use lakesync::schema::Schema;
 use lakesync::wire::Offer;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -26,15 +25,16 @@ use super::admit::{self, Rows, Rules};
 use super::batch::Batch;
 use super::commit::Commit;
 use super::error::Revoked;
-use super::flushed::{Flushed, Mark};
+use super::flushed::Flushed;
 use super::followers::Tail;
 use super::holds::Holds;
-use super::lens::{Caller, Lens};
-use super::publisher::{Answer, FailOnPanic, InFlight, PushAnswer, RulesAnswer, SchemaAnswer};
+use super::lens::Lens;
+use super::message::{Message, Push};
+use super::publisher::{Answer, FailOnPanic, InFlight, RulesAnswer};
 use super::recover::Counters;
 use super::revoked::Revocations;
 use super::ruling::{InForce, Ruling};
-use super::{Ack, Gauges, PushError, Room, Settings, future, keys, stored};
+use super::{Ack, Gauges, PushError, Settings, future, keys, stored};
 use crate::store::{GatewayId, Group, LogEntry, Store, StoreError};
 
 /// How many messages are taken from the queue at once.
@@ -54,51 +54,6 @@ pub(super) const IN_FLIGHT_MAX: usize = 8;
 const SUBJECTS_MAX: usize = 10_000;
 /// How long chores wait for what holds them up, unless a message comes before.
 const STALLED: Duration = Duration::from_secs(5);
-
-/// What a gateway asks of its writer.
-#[derive(Debug)]
-pub(super) enum Message {
-    Push(Push),
-    PutSchema {
-        proposals: Vec<Proposal>,
-        dry_run: bool,
-        reply: oneshot::Sender<SchemaAnswer>,
-    },
-    PutRules {
-        draft: Draft,
-        reply: oneshot::Sender<RulesAnswer>,
-    },
-    DeleteRules {
-        reply: oneshot::Sender<RulesAnswer>,
-    },
-    Revoke {
-        subject: String,
-        before_ms: u64,
-        reply: oneshot::Sender<RulesAnswer>,
-    },
-    Flushed {
-        name: Arc<str>,
-        mark: Mark,
-    },
-    /// What trimming waits for has moved.
-    Retain,
-}
-
-/// One push in the queue.
-#[derive(Debug)]
-pub(super) struct Push {
-    pub(super) caller: Caller,
-    /// What the caller may do under the rules that were in force when it called.
-    pub(super) lens: Option<Lens>,
-    pub(super) client: ClientId,
-    pub(super) offers: Vec<Offer>,
-    pub(super) atomic: bool,
-    /// The size of the request.
-    pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<PushAnswer>,
-    /// Given back when it has been answered.
-    pub(super) room: Room,
-}
 
 #[derive(Debug)]
 pub(super) struct Writer {

@@ -167,3 +167,21 @@ async fn a_log_that_its_figures_do_not_tell_of_is_not_opened() {
     let opened = bench.gateways.get(&"main".parse().expect("legal")).await;
     assert!(matches!(opened, Err(StoreError::Corrupt(_))), "{opened:?}");
 }
+
+#[tokio::test]
+async fn old_commits_go_when_the_log_outgrows_its_limit_and_cursors_say_so() {
+    let settings = Settings { log_bytes_max: 4_000, ..Settings::default() };
+    let bench = Bench::new(settings).await;
+    let (_, cursor) = bench.pull_all("").await;
+    for at in 1..100 {
+        let text = format!("ann@{at} title={}", "x".repeat(100));
+        bench.push("ann", &[change("a", &text)]).await.expect("durable");
+    }
+    let stats = bench.main().await.stats().expect("healthy");
+    assert!(stats.log_bytes <= 4_500, "{stats:?}");
+    assert!(Position::START < stats.tail && stats.tail < stats.head, "{stats:?}");
+    let options = PullOptions { cursor, ..PullOptions::default() };
+    let expired = bench.pull(options).await.expect_err("trimmed");
+    assert!(matches!(expired, ReadError::Cursor(CursorError::Expired(_))), "{expired}");
+    assert!(bench.pull(PullOptions::default()).await.is_err(), "the beginning is gone as well");
+}
