@@ -72,7 +72,8 @@ async fn a_row_comes_in_under_the_id_that_its_key_makes_and_no_other() {
     let uuid = Value::Uuid([0xab; 16]);
     let canonical = "must be abababab-abab-abab-abab-abababababab";
     let bytes = Value::Bytes(vec![0, 0xff].into());
-    let cases: Vec<(&str, Vec<(&str, Value)>, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, Value)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("ints/3", vec![("k", Value::Int64(4))], "must be 4,"),
         ("ints/04", vec![("k", Value::Int64(4))], "must be 4,"),
         ("ints/five", vec![], "no row with the key (k int64)"),

@@ -43,7 +43,7 @@ impl Classify for TooLarge {
 
 /// A request that stopped half-way.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no byte of the request came for {stall_max:?}; send it again")]
+#[error("no byte of the request came for {} s; send it again", .stall_max.as_secs())]
 struct Stalled {
     stall_max: Duration,
 }

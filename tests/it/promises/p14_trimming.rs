@@ -215,7 +215,7 @@ async fn p14_a_backend_that_missed_forgotten_deletes_comes_to_hold_the_same_rows
     let server = alone.start().await;
     let ann = server.client("ann").await;
     // Deleted are the first and the last ones, and some in between.
-    let is_gone = |nth: u64| nth < 300 && nth % 7 == 0 || 550 <= nth;
+    let is_gone = |nth: u64| nth < 300 && nth.is_multiple_of(7) || 550 <= nth;
     let gone = (0..600).filter(|nth| is_gone(*nth)).map(|nth| format!("todos/{nth:03}"));
     ann.push(gone.map(|row| delete("ann", at(2), &row))).await.expect("pushed");
     alone.clock.set(NOW_MS + 91 * 24 * 60 * 60 * 1_000);

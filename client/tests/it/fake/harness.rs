@@ -13,6 +13,7 @@ use lakesync_client::transport::conformance::Server;
 use lakesync_client::transport::{self, Token, Transport};
 use tokio::net::TcpListener;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 
@@ -27,9 +28,10 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(fake: &Fake) -> Self {
-        let (sync, admin) =
-            (SyncServiceServer::new(fake.clone()), AdminServiceServer::new(fake.clone()));
-        Self { sync, admin }
+        // Replicas compress what they push.
+        let sync =
+            SyncServiceServer::new(fake.clone()).accept_compressed(CompressionEncoding::Zstd);
+        Self { sync, admin: AdminServiceServer::new(fake.clone()) }
     }
 }
 

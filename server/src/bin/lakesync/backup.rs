@@ -73,7 +73,7 @@ async fn running(url: String, token: Option<String>, to: PathBuf) -> Result<(), 
     let request = operator.request(BackupRequest {});
     let answer = operator.admin.backup(request).await;
     let mut answers =
-        answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?.into_inner();
+        answer.map_err(|status| operator::refused(&status, Exit::usage))?.into_inner();
     let (sender, mut pieces) = mpsc::channel::<Result<Bytes, StoreError>>(PIECES_MAX);
     let written = tokio::task::spawn_blocking(move || {
         EmbeddedStore::write_copy(&to, std::iter::from_fn(move || pieces.blocking_recv()))
@@ -82,7 +82,7 @@ async fn running(url: String, token: Option<String>, to: PathBuf) -> Result<(), 
     drop(sender);
     let written = written.await.map_err(Exit::software)?;
     match broken {
-        Some(status) => Err(operator::refused(&status, |what| Exit::usage(what))),
+        Some(status) => Err(operator::refused(&status, Exit::usage)),
         None => written.map_err(Exit::input_output),
     }
 }

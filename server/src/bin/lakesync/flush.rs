@@ -23,8 +23,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     server.run(async move |mut operator| {
         let request = operator.request(FlushRequest { gateway });
         let answer = operator.admin.flush(request).await;
-        let answer =
-            answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?;
+        let answer = answer.map_err(|status| operator::refused(&status, Exit::usage))?;
         let FlushResponse { position, rows, bytes } = answer.into_inner();
         if json {
             return show::line(json!({ "position": position, "rows": rows, "bytes": bytes }));

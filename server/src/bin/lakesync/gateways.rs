@@ -32,7 +32,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
         if let Some(gateway) = create {
             let request = operator.request(CreateGatewayRequest { gateway });
             let answer = operator.admin.create_gateway(request).await;
-            let made = answer.map_err(|status| operator::refused(&status, usage))?.into_inner();
+            let made =
+                answer.map_err(|status| operator::refused(&status, Exit::usage))?.into_inner();
             return print(made.gateway.as_slice(), json);
         }
         if let Some(gateway) = delete {
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
             operator::confirm(&question, yes)?;
             let request = operator.request(DeleteGatewayRequest { gateway: gateway.clone() });
             let answer = operator.admin.delete_gateway(request).await;
-            answer.map_err(|status| operator::refused(&status, usage))?;
+            answer.map_err(|status| operator::refused(&status, Exit::usage))?;
             return match json {
                 true => show::line(json!({ "deleted": gateway })),
                 false => show::line(format_args!("{gateway} deleted")),
@@ -54,17 +55,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     })
 }
 
-fn usage(message: String) -> Exit {
-    Exit::usage(message)
-}
-
 /// All gateways that the token opens, page by page.
 async fn list(operator: &mut Operator) -> Result<Vec<Gateway>, Exit> {
     let (mut gateways, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = operator.request(ListGatewaysRequest { page_size: 0, page_token });
         let answer = operator.admin.list_gateways(request).await;
-        let page = answer.map_err(|status| operator::refused(&status, usage))?.into_inner();
+        let page = answer.map_err(|status| operator::refused(&status, Exit::usage))?.into_inner();
         gateways.extend(page.gateways);
         if page.next_page_token.is_empty() {
             return Ok(gateways);

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
         let (named, at) = (subject.clone(), gateway.clone());
         let request = operator.request(RevokeSubjectRequest { gateway, subject });
         let answer = operator.admin.revoke_subject(request).await;
-        answer.map_err(|status| operator::refused(&status, |what| Exit::usage(what)))?;
+        answer.map_err(|status| operator::refused(&status, Exit::usage))?;
         match json {
             true => show::line(json!({ "gateway": at, "revoked": named })),
             false => show::line(format_args!(

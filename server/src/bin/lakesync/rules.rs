@@ -275,5 +275,5 @@ async fn explain(Explain { claims, row, url, caller }: Explain) -> Result<(), Ex
 
 /// What the server said. Wrong rules are wrong whoever finds it out.
 fn refused(status: tonic::Status) -> Exit {
-    operator::refused(&status, |what| Exit::config(what))
+    operator::refused(&status, Exit::config)
 }

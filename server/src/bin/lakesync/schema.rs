@@ -42,12 +42,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
             Some(tables) => {
                 let request = operator.request(PutSchemaRequest { gateway, tables, dry_run });
                 let answer = operator.admin.put_schema(request).await;
-                answer.map_err(|status| operator::refused(&status, config))?.into_inner().tables
+                answer
+                    .map_err(|status| operator::refused(&status, Exit::config))?
+                    .into_inner()
+                    .tables
             }
             None => {
                 let request = operator.request(GetSchemaRequest { gateway });
                 let answer = operator.sync.get_schema(request).await;
-                answer.map_err(|status| operator::refused(&status, config))?.into_inner().tables
+                answer
+                    .map_err(|status| operator::refused(&status, Exit::config))?
+                    .into_inner()
+                    .tables
             }
         };
         match json {
@@ -55,10 +61,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
             false => lines(&tables),
         }
     })
-}
-
-fn config(message: String) -> Exit {
-    Exit::config(message)
 }
 
 #[derive(Debug, Deserialize)]

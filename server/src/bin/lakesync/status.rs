@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Exit> {
     let Arguments { gateway, server } = arguments;
     let json = server.json;
     server.run(async move |mut operator| {
-        let told = |status: tonic::Status| operator::refused(&status, |what| Exit::usage(what));
+        let told = |status: tonic::Status| operator::refused(&status, Exit::usage);
         let request = operator.request(GetServerInfoRequest {
             client_version: concat!("lakesync/", env!("CARGO_PKG_VERSION")).to_owned(),
         });

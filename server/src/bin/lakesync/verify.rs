@@ -41,7 +41,7 @@ async fn verify(
     request: VerifyBackendRequest,
     json: bool,
 ) -> Result<(), Exit> {
-    let refused = |status: tonic::Status| operator::refused(&status, |what| Exit::usage(what));
+    let refused = |status: tonic::Status| operator::refused(&status, Exit::usage);
     let request = operator.request(request);
     let mut tables = operator.admin.verify_backend(request).await.map_err(refused)?.into_inner();
     let (mut left, mut summary, mut told) = (None, Summary::default(), Vec::new());
