@@ -14,6 +14,9 @@ mod sql;
 pub mod pace;
 pub use sql::render as shown;
 
+mod told;
+pub use told::told;
+
 pub mod memory;
 pub mod mysql;
 pub mod postgres;

@@ -34,6 +34,7 @@ mod version;
 mod write;
 
 pub use crate::sql::server::Options;
+pub(crate) use engine::MySqlEngine;
 pub use options::{BadOptions, check_url};
 
 /// One MySQL or MariaDB server, whose connections the adapters of its databases share.

@@ -29,6 +29,7 @@ mod upsert;
 mod write;
 
 pub use crate::sql::server::Options;
+pub(crate) use engine::PostgresEngine;
 pub use options::{BadOptions, check_url};
 
 /// One Postgres database, whose connections the adapters of its schemas share.

@@ -263,7 +263,8 @@ impl Backends {
 struct Fields(toml::Table);
 
 fn backend(mut fields: Fields) -> Result<Backend, String> {
-    let kind = match fields.text("kind")?.as_str() {
+    let named = fields.text("kind")?;
+    let kind = match named.as_str() {
         "postgres" => Kind::Postgres(sql(&mut fields)?),
         "mysql" | "mariadb" => Kind::MySql(sql(&mut fields)?),
         "route" => Kind::Route { default: fields.text("default")?, tables: fields.tables()? },
@@ -300,7 +301,20 @@ fn backend(mut fields: Fields) -> Result<Backend, String> {
         };
     }
     match fields.0.keys().next() {
-        Some(unknown) => Err(format!("there is no setting {unknown} of this kind")),
+        Some(unknown) => {
+            let own = match &backend.kind {
+                Kind::Postgres(_) | Kind::MySql(_) => {
+                    "url, url_file, schema, history, call_timeout"
+                }
+                Kind::Route { .. } => "default, tables",
+                Kind::FanOut { .. } => "primary, followers",
+                Kind::Tier { .. } => "hot, cold, after",
+            };
+            Err(format!(
+                "there is no setting {unknown} of the kind {named}; there are {own}, flush_age, \
+                 flush_rows and flush_size"
+            ))
+        }
         None => Ok(backend),
     }
 }

@@ -337,7 +337,7 @@ async fn what_cannot_be_imported_is_told_before_anything_is_written() {
     for database in Database::all().await {
         let wrong = database.url(database.address()).replace(PASSWORD, "canary");
         let ended = run(office.command(&wrong, "main", &table, &[])).await;
-        assert_failed(&ended, 78, &["the database that is imported: "]);
+        assert_failed(&ended, 78, &["the database that is imported: ", "password of --from"]);
         let silent = Proxy::start(database.address()).await;
         silent.set(Fault::Swallow);
         let ended = run(office.command(&database.url(silent.address()), "main", &table, &[])).await;

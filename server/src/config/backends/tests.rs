@@ -12,7 +12,7 @@ const PG: &str = "kind = 'postgres'\nurl = 'postgres://me:secret@here/db'\n";
 #[test]
 fn backends_are_made_of_each_other() {
     let text = format!(
-        "[hot]\n{PG}schema = 'app_{{gateway}}'\nhistory = false\nflush_age = '0s'\n[cold]\n{PG}\
+        "[hot]\n{PG}schema = 'app_{{gateway}}'\nhistory = false\ncall_timeout = '10m'\nflush_age = '0s'\n[cold]\n{PG}\
          [copy]\nkind = 'mysql'\nurl = 'mysql://here'\n[aged]\nkind = 'tier'\nhot = 'hot'\n\
          cold = 'cold'\nafter = '90d'\n[both]\nkind = 'fan_out'\nprimary = 'aged'\n\
          followers = ['copy']\nflush_rows = 5\nflush_size = '1MiB'\ncheck_every = '5s'\n"
@@ -25,6 +25,9 @@ fn backends_are_made_of_each_other() {
     assert_eq!(backends.all["copy"].check_every, Duration::from_secs(60));
     let Kind::Postgres(hot) = &backends.all["hot"].kind else { panic!("{backends:?}") };
     assert_eq!((hot.schema.as_str(), hot.history), ("app_{gateway}", false));
+    assert_eq!(hot.call_timeout, Duration::from_secs(600));
+    let Kind::MySql(copy) = &backends.all["copy"].kind else { panic!("{backends:?}") };
+    assert_eq!(copy.call_timeout, Duration::from_secs(60), "unless it is set");
     assert_eq!(hot.url.0, "postgres://me:secret@here/db");
     assert!(!format!("{backends:?}").contains("secret"));
 }
@@ -58,7 +61,12 @@ fn what_is_wrong_is_named() {
         ("[a]\nkind = 'oracle'\n".to_owned(), vec![], "kind = \"oracle\""),
         ("[a]\nkind = 'postgres'\n".to_owned(), vec![], "either url or url_file"),
         (format!("[a]\n{PG}url_file = 'x'\n"), vec![], "either url or url_file"),
-        (format!("[a]\n{PG}shema = 'x'\n"), vec![], "no setting shema"),
+        (
+            format!("[a]\n{PG}shema = 'x'\n"),
+            vec![],
+            "no setting shema of the kind postgres; there are url",
+        ),
+        (format!("[a]\n{PG}call_timeout = '1s'\n"), vec![], "call_timeout: it must be 5s at least"),
         (format!("[a]\n{PG}schema = 'a\"b'\n"), vec![], "schema = "),
         (format!("[a]\n{PG}flush_age = '2d'\n"), vec![], "flush_age: it must be 1d at most"),
         (

@@ -230,7 +230,12 @@ impl Found {
 /// must change something. The driver's errors tell no password.
 pub(super) fn failed(error: &sqlx::Error) -> Exit {
     let state = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    let mut text = format!("the database that is imported: {error}");
+    let said = match error.as_database_error() {
+        // Its own sentence may hold a value of a row.
+        Some(error) => lakesync_adapters::told(error),
+        None => error.to_string(),
+    };
+    let mut text = format!("the database that is imported: {said}");
     // A standby ends what reads for longer than it may hold its own log back.
     if text.contains("conflict with recovery") {
         text += "; it is a standby, and ends long reads: import from the primary, or set \
@@ -238,6 +243,9 @@ pub(super) fn failed(error: &sqlx::Error) -> Exit {
     }
     // By their classes, which both databases take from the standard: who may connect, which database
     // and schema there is, and what may be read.
+    if state.starts_with("28") {
+        text += "; put the user and the password of --from right";
+    }
     match state.get(..2) {
         Some("28" | "3D" | "3F" | "42") => Exit::config(text),
         _ => Exit::unavailable(text),

@@ -58,7 +58,9 @@ impl State {
         };
         if content.gateway != gateway {
             let other = &content.gateway;
-            return Err(said(&format_args!("it is of an import into gateway {other}")));
+            return Err(said(&format_args!(
+                "it is of an import into gateway {other}; use another --state"
+            )));
         }
         Ok(Self { path, content })
     }
