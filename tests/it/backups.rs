@@ -132,7 +132,7 @@ async fn a_copy_that_breaks_off_leaves_nothing_and_says_why() {
     ann.push([upsert("ann", at(1), "todos/1", &[("title", "x")])]).await.expect("answered");
     let url = format!("http://{}", server.address);
     let wrong = backup(&url, "no token", &to).await;
-    assert_eq!(wrong.status.code(), Some(69), "{wrong:?}");
+    assert_eq!(wrong.status.code(), Some(64), "{wrong:?}");
     let token = server.token(&grant("operator", "admin"));
     let nowhere = backup(&url, &token, &place.path().join("no/such/place")).await;
     assert_eq!(nowhere.status.code(), Some(74), "{nowhere:?}");

@@ -145,6 +145,8 @@ async fn p12_what_a_server_admitted_while_it_was_a_day_ahead_holds_nobody_back()
 
     // Set right while it runs.
     setup.clock.set(NOW_MS);
+    // Her token was issued tomorrow, which is refused by now.
+    let ann = server.client("ann").await;
     assert_held_back_by_nothing(&ann, 0).await;
     server.stop().await.expect("drained");
     // The gateway's clock is kept, and so is the past.

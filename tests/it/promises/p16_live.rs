@@ -161,7 +161,7 @@ async fn p16_a_server_whose_disk_hangs_stops_all_the_same() {
     let push = tokio::spawn(async move { ann.push([delta(0)]).await });
     until(|| 0 < store.pending()).await;
     let hung = server.stop().await.expect_err("not all of it is durable").to_string();
-    assert!(hung.contains("not closed within 5s"), "{hung}");
+    assert!(hung.contains("not closed within 5 s"), "{hung}");
     // Her connection is gone; nothing was answered.
     let answer = within(push).await.expect("no panic");
     answer.expect_err("answered before it was durable");

@@ -195,7 +195,7 @@ async fn keys_of_every_type_name_their_rows() {
                     "CREATE TABLE HERE.c (n numeric(5,2) PRIMARY KEY)".to_owned(),
                     "INSERT INTO HERE.c VALUES (1.5)".to_owned(),
                 ],
-                [uuid, r#"[["00ff"],2,1]"#, r#"["1.50"]"#],
+                [uuid, r#"[{"b":"00ff"},2,1]"#, "1.5"],
             ),
             Database::MariaDb(_) => (
                 vec![
@@ -207,7 +207,7 @@ async fn keys_of_every_type_name_their_rows() {
                     "CREATE TABLE HERE.c (n decimal(5,2) PRIMARY KEY)".to_owned(),
                     "INSERT INTO HERE.c VALUES (1.5)".to_owned(),
                 ],
-                [uuid, r#"[["00ff"],2,1]"#, r#"["1.50"]"#],
+                [uuid, r#"[{"b":"00ff"},2,1]"#, "1.5"],
             ),
         };
         let sql: Vec<_> = tables.iter().map(String::as_str).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lakesync::proto::v1::pull_response::Event;
 use lakesync::proto::v1::value::Kind;
-use lakesync::proto::v1::{Page, PullRequest, TableChanges};
+use lakesync::proto::v1::{PullRequest, TableChanges};
 
 use super::pusher::{Acknowledged, Pusher};
 use crate::harness::{Client, Replica, within};
@@ -51,8 +51,10 @@ impl Ledger {
             let cursor = self.cursor.clone();
             let request = PullRequest { cursor, max_rows: 1, ..PullRequest::default() };
             let pulled = reader.pull_with(request).await.expect("the cursor is still good");
-            let [page] = pulled.pages.as_slice() else { break };
-            let tags = tags(page);
+            // A commit comes in several pages if it is large.
+            let Some(page) = pulled.pages.last() else { break };
+            assert!(pulled.pages.iter().all(|one| one.position == page.position), "one commit");
+            let tags = tags(&pulled.tables());
             let [tag] = tags.as_slice() else { panic!("at {}: {tags:?}", page.position) };
             assert!(read_before < page.position, "{tag} is behind the reader's back");
             let before = self.log.insert(page.position, tag.clone());
@@ -89,20 +91,24 @@ impl Ledger {
 
 /// Follows from `cursor` until the server is gone; says by which position which push was seen.
 pub(super) async fn follow(client: Client, cursor: String) -> Vec<(String, u64)> {
-    let mut seen = Vec::new();
+    let (mut seen, mut commit) = (Vec::new(), Vec::new());
     let Ok(mut stream) = client.follow(&cursor).await else { return seen };
     while let Ok(Some(answer)) = within(stream.message()).await {
         if let Some(Event::Page(page)) = answer.event {
-            seen.extend(tags(&page).into_iter().map(|tag| (tag, page.position)));
+            commit.extend(page.tables);
+            if !page.continues {
+                let whole = tags(&std::mem::take(&mut commit));
+                seen.extend(whole.into_iter().map(|tag| (tag, page.position)));
+            }
         }
     }
     seen
 }
 
-/// The pushes of a page. Each is there whole.
-fn tags(page: &Page) -> Vec<String> {
+/// The pushes that make up these tables. Each is there whole.
+fn tags(tables: &[TableChanges]) -> Vec<String> {
     let mut counts = BTreeMap::<String, usize>::new();
-    for tag in page.tables.iter().flat_map(texts) {
+    for tag in tables.iter().flat_map(texts) {
         *counts.entry(tag).or_default() += 1;
     }
     assert!(counts.values().all(|count| *count == 4), "torn: {counts:?}");
