@@ -18,6 +18,10 @@ use crate::exit::Exit;
 use crate::token::TOKEN_VARIABLE;
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// A server that is silent is sent a PING this often: some calls take minutes without a word.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// How long the answer to a PING may take. On a slow line it waits behind what was sent before.
+const PONG_MAX: Duration = Duration::from_secs(60);
 
 /// Which server a command asks, and by what right.
 #[derive(Debug, clap::Args)]
@@ -83,7 +87,10 @@ impl Operator {
             authorization.map_err(|_| Exit::usage("the token holds characters of no header"))?;
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| Exit::usage(format!("{url}: {error}")))?
-            .connect_timeout(CONNECT_MAX);
+            .connect_timeout(CONNECT_MAX)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_MAX)
+            .keep_alive_while_idle(true);
         let channel = endpoint.connect().await.map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             Exit::unavailable(format!("{url}: {error}: {}", cause.unwrap_or_default()))
