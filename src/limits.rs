@@ -11,8 +11,9 @@ pub const PROTOCOL_MAX: u32 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// The largest request of a method that needs few words: most methods, and all that need no token.
 pub const SMALL_REQUEST_BYTES_MAX: usize = 4 << 10;
-/// What a gateway adds to one push at most: key cells that new rows lack and that their ids tell.
-pub const KEY_CELLS_BYTES_MAX: usize = 128 << 10;
+/// What a gateway adds to one push at most: key cells that new rows lack and that their ids tell. Each
+/// change of a full push may take one cell of the longest name and id.
+pub const KEY_CELLS_BYTES_MAX: usize = PUSH_ROWS_MAX * (24 + NAME_BYTES_MAX + ROW_ID_BYTES_MAX);
 /// Changes in one push. One push is one commit, so this also bounds a commit.
 pub const PUSH_ROWS_MAX: usize = 10_000;
 /// What one message may take in memory once it is read. A push full of nulls takes less; only changes

@@ -6,8 +6,8 @@ use lakesync::status::Problem;
 use super::decode::{Received, not_understood};
 use super::{Page, PullEvent};
 
-/// The pages of one commit may take this much together. A commit is at most one push of 4 MiB;
-/// every page repeats the names of the columns.
+/// The pages of one commit may take this much together. A commit is at most one push of 4 MiB
+/// and the key cells that it lacked; every page repeats the names of the columns.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 
 /// The first pages of a commit that goes on.

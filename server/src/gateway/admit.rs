@@ -134,8 +134,9 @@ fn merge_one<'a>(
     let known = columns.of(rules, delta)?;
     known.check(rules, delta)?;
     let touched = rows.0.entry_ref(&key).or_default();
-    let drift = rules.clock.check(delta.stamp.hlc, rules.wall_ms).err();
-    if let Some(drift) = drift.filter(|_| !touched.is_followed_by(delta.stamp.hlc)) {
+    let (stamp, clock, wall_ms) = (delta.stamp.hlc, rules.clock, rules.wall_ms);
+    let drift = clock.check(stamp, wall_ms).err();
+    if let Some(drift) = drift.filter(|_| !touched.is_followed_by(stamp, clock, wall_ms)) {
         return Err(Refusal::new(Reason::ClockDrift, drift));
     }
     let taken_bytes = known.key.judge(touched.row.is_live(), delta)?;

@@ -3,7 +3,7 @@
 
 use lakesync::delta::{Cell, Delta, Op};
 use lakesync::error::Reason;
-use lakesync::hlc::Hlc;
+use lakesync::hlc::{Clock, Hlc};
 use lakesync::limits::{CLIENT_ID_BYTES_MAX, COLUMNS_MAX, ROW_BYTES_MAX};
 use lakesync::name::Position;
 use lakesync::row::{Row, cell_size};
@@ -14,11 +14,12 @@ use super::super::access::Grave;
 
 /// More than any change's stamp takes.
 const STAMP_BYTES: usize = 32 + CLIENT_ID_BYTES_MAX;
-/// How far above the newest stamp of its row a change may be that is ahead of the server's clock: one
-/// millisecond of ticks. A client that edits a row with a stamp from the future stamps by ticks above
-/// it, and some of its edits may be covered by later ones. All pushes of a group are judged by the
-/// stamp from before the group, so that no stamp runs away from the wall clock.
-const TICKS_MAX: u64 = 1 << 16;
+/// How far above the newest stamp of its row a change may be that is ahead of the server's clock, as
+/// that stamp is: a part of a millisecond in ticks. A client that edits a row with a stamp from the
+/// future stamps by ticks above it, and some of its edits may be covered by later ones. All pushes of
+/// a group are judged by the stamp from before the group: however many groups follow each other, the
+/// wall clock is faster, and no stamp runs away from it.
+const TICKS_MAX: u64 = 1 << 10;
 /// From here on rows are measured. A row's measure counts a stamp for every cell, and so may exceed
 /// its stored form by this many: whether a change fits must not depend on which sum was taken.
 const MEASURED_FROM_BYTES: usize = ROW_BYTES_MAX - (COLUMNS_MAX + 4) * STAMP_BYTES;
@@ -45,10 +46,11 @@ impl Touched {
         Self { position, grave, row, bytes, dirty: false, newest }
     }
 
-    /// Whether a stamp that is ahead of the server's clock follows one that the row has already: then
-    /// it takes nothing from anybody that the older one has not taken.
-    pub(super) fn is_followed_by(&self, stamp: Hlc) -> bool {
-        self.newest != Hlc::default() && stamp.0 <= self.newest.0.saturating_add(TICKS_MAX)
+    /// Whether a stamp that is too far ahead of the server's clock follows one of the row that is so
+    /// too: then it takes nothing from anybody that the older one has not taken.
+    pub(super) fn is_followed_by(&self, stamp: Hlc, clock: &Clock, wall_ms: u64) -> bool {
+        clock.check(self.newest, wall_ms).is_err()
+            && stamp.0 <= self.newest.0.saturating_add(TICKS_MAX)
     }
 
     /// Refuses a change that would make the row too large. Rows far from the limit are not looked
