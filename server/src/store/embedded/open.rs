@@ -52,17 +52,17 @@ pub(super) fn open(dir: &Path, options: &Options, seams: &Seams) -> Result<Opene
     let in_dir = |error| OpenError::store(dir, error);
     let tables = Tables::open(&store.join(TABLES), options).map_err(in_dir)?;
     let (gateways, applied) = tables.load().map_err(in_dir)?;
-    let (note, noted) = note(&directory)?;
+    let (mut note, noted) = note(&directory)?;
     let replay = Replay { directory: &directory, journal_dir: &journal_dir, noted, seams };
     let replayed = replay.run(gateways, applied)?;
+    // Before the mark of a copy is removed: a copy whose note promises more would be refused without.
+    let durable = note.put_durably(replayed.journal.durable());
+    durable.map_err(OpenError::io("write", &note::path(&store)))?;
     let incarnation = directory.incarnation()?;
     directory.make()?;
     let disk = Disk::new(dir, options.disk_reserve_bytes, Arc::clone(&seams.free_bytes))
         .map_err(OpenError::io("ask for the free space of", dir))?;
     let Replayed { gateways, sealed, active, journal } = replayed;
-    let mut note = note;
-    let durable = note.put_durably(journal.durable());
-    durable.map_err(OpenError::io("write", &note::path(&store)))?;
     let mut overlays: Vec<_> = sealed.iter().map(|sealed| Arc::clone(&sealed.overlay)).collect();
     overlays.push(active);
     let overlay_bytes = options.overlay_bytes;

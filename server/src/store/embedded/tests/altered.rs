@@ -72,6 +72,25 @@ async fn a_journal_that_was_cut_short_is_refused_until_it_is_taken_as_a_copy() {
     }
 }
 
+/// The first opening of a copy ends right after the mark was removed.
+#[tokio::test]
+async fn a_copy_whose_first_opening_broke_off_is_opened_again() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dir = root.path().join("data");
+    let store = open(&dir, LARGE).expect("open");
+    let main = main_gateway(&store).await;
+    put(&store, main, 1..=20).await;
+    store.close().await.expect("close");
+    cut(&journal_file(&dir, 1), 100);
+    fs::write(dir.join("RESTORED"), "").expect("mark");
+    let free_bytes: disk::Probe = Arc::new(|_: &Path| Err(std::io::Error::other("killed here")));
+    let seams = Seams { free_bytes, ..Seams::default() };
+    EmbeddedStore::open_with(&dir, &options(LARGE), &seams).expect_err("broken off");
+    assert!(!dir.join("RESTORED").exists(), "it came that far");
+    let store = open(&dir, LARGE).expect("what is left");
+    assert!(checked_head(&store, main).await.expect("sound") < 20);
+}
+
 #[tokio::test]
 async fn a_newest_journal_file_that_was_removed_is_missed() {
     let root = tempfile::tempdir().expect("a directory");
