@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lakesync::error::{Classify, Reason};
 use lakesync::name::{Gateway, LogId, Position};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -286,8 +286,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn backup(&self, to: &Path) -> Result<(), StoreError>;
 
     /// Hands out a consistent copy of everything durable, as of a moment after the call, in pieces of
-    /// some hundred kilobytes. Writes go on meanwhile.
-    async fn copy(&self) -> Result<Copying, StoreError>;
+    /// some hundred kilobytes. Writes go on meanwhile. `turn` is let go once nothing more is copied,
+    /// even if pieces wait for whoever takes them.
+    async fn copy(&self, turn: OwnedSemaphorePermit) -> Result<Copying, StoreError>;
 
     /// Resolves when the store has failed, with the failure; never, if it never does.
     async fn failed(&self) -> StoreError;

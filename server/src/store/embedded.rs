@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lakesync::name::{Gateway, Position};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::engine::{Engine, Plan};
 use self::gateways::Life;
@@ -339,8 +340,8 @@ impl Store for EmbeddedStore {
         backup::backup(&self.engine, to).await
     }
 
-    async fn copy(&self) -> Result<Copying, StoreError> {
-        backup::copy(&self.engine).await
+    async fn copy(&self, turn: OwnedSemaphorePermit) -> Result<Copying, StoreError> {
+        backup::copy(&self.engine, turn).await
     }
 
     async fn failed(&self) -> StoreError {

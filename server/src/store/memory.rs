@@ -324,7 +324,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn copy(&self) -> Result<Copying, StoreError> {
+    async fn copy(&self, _: OwnedSemaphorePermit) -> Result<Copying, StoreError> {
         Err(StoreError::NoCopy("the store is in memory, and has no directory to copy".to_owned()))
     }
 

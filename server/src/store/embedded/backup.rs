@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::directory::identity::mark_restored;
@@ -67,13 +67,18 @@ pub(super) async fn backup(engine: &Arc<Engine>, to: &Path) -> Result<(), StoreE
     copied.await.unwrap_or_else(|_| Err(given_up()))
 }
 
-/// Hands out a copy of the store in pieces.
-pub(super) async fn copy(engine: &Arc<Engine>) -> Result<Copying, StoreError> {
+/// Hands out a copy of the store in pieces. The turn ends with the copying, not with the taking: who
+/// takes nothing keeps it no longer than the store waits.
+pub(super) async fn copy(
+    engine: &Arc<Engine>,
+    turn: OwnedSemaphorePermit,
+) -> Result<Copying, StoreError> {
     let (durable, moment) = View::freeze(engine).await?;
     durable.durable().await?;
     let (engine, runtime) = (Arc::clone(engine), Handle::current());
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         for piece in pieces::Pieces::of(items(&engine, &moment)) {
             let is_last = piece.is_err();
             match runtime.block_on(timeout(STALL_MAX, sender.send(piece))) {
