@@ -74,10 +74,12 @@ impl Sizing {
         sizes.push = (sizes.push / 2).max(PUSH_BYTES_MIN);
     }
 
-    /// A page or chunk has arrived, `waited` after the one before it had been dealt with.
+    /// A page or chunk has arrived, or a commit of several pages, `waited` after the one before it
+    /// had been dealt with.
     pub(super) fn received(&self, bytes: u64, waited: Duration) {
         let mut sizes = self.sizes();
-        if GOOD <= waited {
+        let pages = u32::try_from(bytes / sizes.page as u64).unwrap_or(u32::MAX).max(1);
+        if GOOD.saturating_mul(pages) <= waited {
             sizes.page = (sizes.page / 2).max(PAGE_BYTES_MIN);
             sizes.is_slow = true;
         } else if sizes.page as u64 / 2 < bytes {
@@ -137,6 +139,15 @@ mod tests {
         assert!(!sizing.is_slow());
         sizing.pushed(300, GOOD);
         assert!(sizing.is_slow());
+    }
+
+    #[test]
+    fn a_large_commit_is_given_the_time_of_its_pages() {
+        let sizing = Sizing::default();
+        sizing.received(4 << 20, Duration::from_secs(20));
+        assert_eq!((sizing.is_slow(), sizing.page_bytes()), (false, 256 << 10), "16 pages");
+        sizing.received(4 << 20, Duration::from_secs(32));
+        assert_eq!((sizing.is_slow(), sizing.page_bytes()), (true, 128 << 10));
     }
 
     #[test]
