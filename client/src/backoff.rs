@@ -15,7 +15,8 @@ pub struct Pace {
     pub first: Duration,
     /// The bound of every wait, in the end.
     pub max: Duration,
-    /// The wait where only a person can help: a refused token, a damaged server.
+    /// The wait where only a person can help, or much time: a refused token, a damaged server,
+    /// stamps that stay ahead of the server's clock.
     pub slow: Duration,
 }
 

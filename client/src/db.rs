@@ -260,6 +260,13 @@ impl Database {
         Ok(applied)
     }
 
+    /// Whether chunks of a checkpoint have arrived, and not its end.
+    pub(crate) async fn is_in_checkpoint(&self) -> Result<bool, DbError> {
+        let mut session = self.0.session.lock().await;
+        let resume = layout::get(session.connection(), "checkpoint").await?;
+        Ok(resume.is_some_and(|resume| !resume.is_empty()))
+    }
+
     /// Begins or resumes a checkpoint: the token to resume with, empty at the start.
     /// `replaced` if the log is another than before: how long a replica may stay away from it.
     pub(crate) async fn begin_checkpoint(

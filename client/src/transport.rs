@@ -48,6 +48,8 @@ pub use remote::Remote;
 ///   stream is renewed by the call after it.
 /// - **Understood or refused.** A message of a newer server that can't be understood is an error
 ///   of reason `PROTOCOL_UNSUPPORTED`; nothing of it is handed on.
+/// - **Bounded by size.** A commit that is too large to be held is an error of the kind `Expired`
+///   and of reason `TOO_LARGE`: a checkpoint brings what it holds.
 /// - **In order.** A stream's events arrive in the order the gateway sent them, and nothing
 ///   follows an error.
 ///

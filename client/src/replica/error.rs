@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lakesync::error::ErrorKind;
+use lakesync::error::{ErrorKind, Reason};
 use lakesync::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use lakesync::status::Problem;
 
@@ -49,7 +49,8 @@ impl SyncError {
         }
     }
 
-    /// Whether the cursor can't be continued.
+    /// Whether the log can't be read on from the cursor: it has expired, or the next commit is too
+    /// large to be held.
     pub(super) fn is_expired(&self) -> bool {
         self.problem().is_some_and(|problem| problem.kind == ErrorKind::Expired)
     }
@@ -60,7 +61,7 @@ impl SyncError {
         self.is_expired() && fact.is_some_and(|fact| fact == "replaced")
     }
 
-    /// Whether the line is at fault, or what is behind it: no gateway gave a reason.
+    /// Whether the line is at fault, or what is behind it.
     pub(super) fn is_of_the_line(&self) -> bool {
         self.problem().is_some_and(is_of_the_line)
     }
@@ -79,15 +80,18 @@ impl SyncError {
     pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Gateway(problem) => Failure::of(problem),
-            Self::Protocol { .. } => Failure::NeedsPerson,
-            Self::Database(_) | Self::Drift { .. } => Failure::Passing,
+            // Stamps that stay ahead are right once their time has come.
+            Self::Protocol { .. } | Self::Drift { .. } => Failure::NeedsPerson,
+            Self::Database(_) => Failure::Passing,
         }
     }
 }
 
-/// See [`SyncError::is_of_the_line`].
+/// See [`SyncError::is_of_the_line`]. No gateway gave a reason, or its reason is that what was sent to
+/// it did not arrive.
 pub(super) fn is_of_the_line(problem: &Problem) -> bool {
-    problem.kind == ErrorKind::Unavailable && problem.reason.is_none()
+    let is_line = problem.reason.is_none_or(|reason| reason == Reason::RequestStalled);
+    problem.kind == ErrorKind::Unavailable && is_line
 }
 
 /// A stream that fell silent, or ended before it was done: the network's fault.

@@ -58,8 +58,9 @@ impl Core {
 
     async fn keep_in_step(&self, requests: &mut Requests) -> Infallible {
         let mut backoff = Backoff::new(self.config.pace);
+        let mut uploads = Uploads::new(self.config.pace);
         loop {
-            let Err(setback) = self.stay_in_step(requests, &mut backoff).await;
+            let Err(setback) = self.stay_in_step(requests, &mut backoff, &mut uploads).await;
             let wait = backoff.after(&setback.failure, (self.config.random)());
             let wait_ms = wait.as_millis();
             self.forget_server();
@@ -88,6 +89,7 @@ impl Core {
         &self,
         requests: &mut Requests,
         backoff: &mut Backoff,
+        uploads: &mut Uploads,
     ) -> Result<Infallible, Setback> {
         let changes = self.pulse.subscribe();
         self.catch_up(&mut Round::default()).await?;
@@ -100,7 +102,7 @@ impl Core {
             status.following = true;
             status.last_error = None;
         });
-        let ended = self.attend(events, changes, requests).await;
+        let ended = self.attend(events, changes, requests, uploads).await;
         // A token that ends streams as soon as they begin would have this replica reconnect at once,
         // again and again.
         let is_expiry = ended.as_ref().is_err_and(|setback| setback.is_expiry);
@@ -117,12 +119,13 @@ impl Core {
         events: PullStream,
         changes: watch::Receiver<u64>,
         requests: &mut Requests,
+        uploads: &mut Uploads,
     ) -> Result<Infallible, Setback> {
         let stamping = Mutex::default();
         tokio::select! {
             biased;
             setback = self.download(events, &stamping) => setback,
-            setback = self.upload(changes, requests, &stamping) => setback,
+            setback = self.upload(changes, requests, uploads, &stamping) => setback,
         }
     }
 
@@ -141,14 +144,16 @@ impl Core {
         &self,
         mut changes: watch::Receiver<u64>,
         requests: &mut Requests,
+        uploads: &mut Uploads,
         stamping: &Mutex<()>,
     ) -> Result<Infallible, Setback> {
-        let mut uploads = Uploads::new(self.config.pace);
+        // Edits may have been made before anybody looked.
+        uploads.resume();
         loop {
             if uploads.begin() {
                 let _stamped = stamping.lock().await;
-                let sent = self.send_pending().await;
-                self.sent(sent, &mut uploads);
+                let sent = self.send_pending(&mut uploads.ahead).await;
+                self.sent(sent, uploads);
             }
             tokio::select! {
                 biased;
@@ -166,15 +171,23 @@ impl Core {
         }
     }
 
-    /// Notes how an upload ended. One that failed is tried again after a pause of its own.
+    /// Notes how an upload ended. One that failed is tried again after a pause of its own. Changes
+    /// whose stamps stay ahead of the server's clock wait by themselves: later ones are sent.
     fn sent(&self, sent: Result<(), SyncError>, uploads: &mut Uploads) {
         let Err(error) = sent else {
             uploads.backoff.reset();
             return self.board.note(|status| status.last_error = None);
         };
-        let wait = uploads.backoff.after(&error.failure(), (self.config.random)());
-        uploads.paused_until = Some(Instant::now() + wait);
-        tracing::warn!(%error, wait_ms = wait.as_millis(), "changes could not be sent");
+        let until =
+            Instant::now() + uploads.backoff.after(&error.failure(), (self.config.random)());
+        if matches!(error, SyncError::Drift { .. }) {
+            uploads.backoff.reset();
+            uploads.ahead_until.get_or_insert(until);
+        } else {
+            uploads.paused_until = Some(until);
+            let wait_ms = until.duration_since(Instant::now()).as_millis();
+            tracing::warn!(%error, wait_ms, "changes could not be sent");
+        }
         self.board.note(|status| {
             status.phase = Phase::Following;
             status.last_error = Some(error.to_string());
@@ -203,12 +216,12 @@ impl Core {
         }
     }
 
-    async fn send_pending(&self) -> Result<(), SyncError> {
+    async fn send_pending(&self, ahead: &mut Vec<i64>) -> Result<(), SyncError> {
         if self.has_pending().await? {
-            let sent = self.push_all(&mut Round::default()).await?;
+            self.push_all(ahead, &mut Round::default()).await?;
             self.board.enter(Phase::Following);
-            if 0 < sent.drifted {
-                return Err(SyncError::Drift { changes: sent.drifted });
+            if !ahead.is_empty() {
+                return Err(SyncError::Drift { changes: ahead.len() });
             }
         }
         Ok(())
@@ -231,22 +244,35 @@ struct Uploads {
     dirty: bool,
     backoff: Backoff,
     paused_until: Option<Instant>,
+    /// The numbers, in order, of changes that stay ahead of the server's clock.
+    ahead: Vec<i64>,
+    /// When they are tried again.
+    ahead_until: Option<Instant>,
 }
 
 impl Uploads {
-    /// Edits may have been made before anybody looked.
     fn new(pace: Pace) -> Self {
-        Self { dirty: true, backoff: Backoff::new(pace), paused_until: None }
+        Self {
+            dirty: true,
+            backoff: Backoff::new(pace),
+            paused_until: None,
+            ahead: Vec::new(),
+            ahead_until: None,
+        }
     }
 
     /// Whether to send now.
     fn begin(&mut self) -> bool {
+        if self.ahead_until.is_some_and(|at| at <= Instant::now()) {
+            self.ahead_until = None;
+            self.ahead.clear();
+        }
         self.paused_until.is_none() && std::mem::take(&mut self.dirty)
     }
 
-    /// Done when the pause is over; without one, never.
+    /// Done when the pause is over, or what is ahead is tried again; without either, never.
     async fn pause(&self) {
-        match self.paused_until {
+        match self.paused_until.or(self.ahead_until) {
             Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }

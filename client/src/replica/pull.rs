@@ -23,7 +23,8 @@ const ATTEMPTS_MAX: u32 = 3;
 
 impl Core {
     /// Applies everything committed by now, `own` commits left out. Takes a checkpoint first where
-    /// there is no cursor, or one that can't be continued.
+    /// there is no cursor, one that can't be continued, or a commit too large to be held. One that was
+    /// begun is ended first: its resume token tells, too, if the log was replaced meanwhile.
     pub(super) async fn pull_to_head(
         &self,
         own: &[Position],
@@ -35,6 +36,8 @@ impl Core {
             let pulled = if cursor.is_empty() {
                 let replaced = self.was_replaced().await?;
                 self.checkpoint("", replaced, round).await
+            } else if self.db.is_in_checkpoint().await? {
+                self.checkpoint(&cursor, false, round).await
             } else {
                 match self.pull_from(&cursor, own, round).await {
                     Err(error) if error.is_expired() => {
@@ -49,7 +52,11 @@ impl Core {
                     self.refresh_schema().await?;
                 }
                 Ok(()) if attempt < ATTEMPTS_MAX => {}
-                Ok(()) => return Err(broken("every cursor of the gateway expires at once")),
+                Ok(()) => {
+                    return Err(broken(
+                        "every cursor of the gateway is followed by another checkpoint",
+                    ));
+                }
                 Err(error) => return Err(error),
             }
             attempt += 1;

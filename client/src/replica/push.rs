@@ -17,32 +17,18 @@ use crate::transport::{Push, Pushed};
 
 /// Times that stamps may be found ahead of the server's clock, each time corrected by it.
 const DRIFTS_MAX: u32 = 3;
-/// Changes that may wait because their stamps stay ahead of the server's clock.
-const WAITING_MAX: usize = 10_000;
 
 /// The state of sending everything.
-struct Sending {
+struct Sending<'a> {
     /// How many changes the next batch may hold.
     rows_max: usize,
     /// How often the clock was found ahead and corrected.
     drifts: u32,
     /// The numbers, in order, of changes that stayed ahead all the same: the others go first.
-    waiting: Vec<i64>,
+    waiting: &'a mut Vec<i64>,
     /// Whether the schema was fetched because a change did not fit it.
     schema_fetched: bool,
     sent: Sent,
-}
-
-impl Sending {
-    /// Passes these changes over, so that the others are sent.
-    fn wait(&mut self, drifted: Vec<i64>) -> Result<(), SyncError> {
-        self.waiting.extend(drifted);
-        self.waiting.sort_unstable();
-        match self.waiting.len() {
-            0..=WAITING_MAX => Ok(()),
-            _ => Err(SyncError::Drift { changes: self.waiting.len() }),
-        }
-    }
 }
 
 /// What was sent.
@@ -53,30 +39,34 @@ pub(super) struct Sent {
     /// Whether another replica has given back what was to be given back here: its word is there to
     /// be pulled.
     pub(super) outrun: bool,
-    /// Changes that wait because their stamps stay ahead of the server's clock.
-    pub(super) drifted: usize,
 }
 
 impl Core {
-    /// Sends everything that was not sent yet.
-    pub(super) async fn push_all(&self, round: &mut Round) -> Result<Sent, SyncError> {
+    /// Sends everything that was not sent yet. The changes numbered in `waiting`, which is sorted,
+    /// are passed over, and those that are found ahead of the server's clock again and again join
+    /// them.
+    pub(super) async fn push_all(
+        &self,
+        waiting: &mut Vec<i64>,
+        round: &mut Round,
+    ) -> Result<Sent, SyncError> {
+        let waited = waiting.len();
         let mut sending = Sending {
             rows_max: self.push_rows_max(),
             drifts: 0,
-            waiting: Vec::new(),
+            waiting,
             schema_fetched: false,
             sent: Sent::default(),
         };
-        while let Some(batch) = self.next_batch(sending.rows_max, &sending.waiting).await? {
+        while let Some(batch) = self.next_batch(sending.rows_max, sending.waiting).await? {
             self.board.enter(Phase::Pushing);
             self.push_batch(batch, &mut sending, round).await?;
             self.count().await?;
         }
         // Leaving out one's own commits saves work; the rest of them may arrive.
         sending.sent.committed.truncate(SKIP_POSITIONS_MAX);
-        sending.sent.drifted = sending.waiting.len();
-        if !sending.waiting.is_empty() {
-            let changes = sending.waiting.len();
+        let changes = sending.waiting.len();
+        if waited < changes {
             tracing::warn!(
                 changes,
                 "changes wait: the server finds their stamps ahead of its clock"
@@ -93,7 +83,7 @@ impl Core {
     async fn push_batch(
         &self,
         batch: Batch,
-        sending: &mut Sending,
+        sending: &mut Sending<'_>,
         round: &mut Round,
     ) -> Result<(), SyncError> {
         if batch.deltas.is_empty() {
@@ -131,7 +121,7 @@ impl Core {
         &self,
         batch: Batch,
         pushed: Pushed,
-        sending: &mut Sending,
+        sending: &mut Sending<'_>,
         round: &mut Round,
     ) -> Result<(), SyncError> {
         // What has taken effect is found to be there already when the batch is sent again.
@@ -152,7 +142,8 @@ impl Core {
         }
         sending.drifts += 1;
         if DRIFTS_MAX < sending.drifts {
-            sending.wait(drifted)?;
+            sending.waiting.extend(drifted);
+            sending.waiting.sort_unstable();
         }
         // The server's wall clock, exactly: `server_hlc` may be ahead of it.
         self.forget_server();

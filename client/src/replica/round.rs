@@ -55,11 +55,12 @@ impl Core {
     async fn try_round(&self) -> Result<Round, SyncError> {
         let mut round = Round::default();
         self.catch_up(&mut round).await?;
-        let sent = self.push_all(&mut round).await?;
+        let mut waiting = Vec::new();
+        let sent = self.push_all(&mut waiting, &mut round).await?;
         if sent.outrun || !sent.committed.is_empty() {
             self.pull_to_head(&sent.committed, &mut round).await?;
         }
-        round.drifted = sent.drifted;
+        round.drifted = waiting.len();
         self.count().await?;
         round.position = self.board.read().position;
         Ok(round)

@@ -1,13 +1,17 @@
 //! Puts the pages of a commit together. A gateway may send a large commit in several pages; a
 //! replica applies it in one transaction, so that readers of its file see all of it or nothing.
 
+use std::collections::BTreeMap;
+
+use lakesync::error::{ErrorKind, Reason};
 use lakesync::status::Problem;
 
 use super::decode::{Received, not_understood};
 use super::{Page, PullEvent};
 
 /// The pages of one commit may take this much together. A commit is at most one push of 4 MiB
-/// and the key cells that it lacked; every page repeats the names of the columns.
+/// and the key cells that it lacked; every page repeats the names of the columns. Only one that lets in
+/// rows, under sync rules, may be larger: as large as those rows.
 const COMMIT_BYTES_MAX: u64 = 16 << 20;
 
 /// The first pages of a commit that goes on.
@@ -39,8 +43,7 @@ impl Assembly {
         let Page { arrivals, shapes, cursor, position, bytes } = page;
         whole.bytes += bytes;
         if COMMIT_BYTES_MAX < whole.bytes {
-            let what = format!("a commit in pages of more than {COMMIT_BYTES_MAX} bytes together");
-            return Err(not_understood(what));
+            return Err(too_large());
         }
         whole.arrivals.extend(arrivals);
         // Small pages of a wide table repeat one shape.
@@ -48,6 +51,19 @@ impl Assembly {
         whole.shapes.dedup();
         (whole.cursor, whole.position) = (cursor, position);
         Ok(whole)
+    }
+}
+
+/// Nothing of the commit is handed on: a checkpoint brings its rows.
+fn too_large() -> Problem {
+    Problem {
+        kind: ErrorKind::Expired,
+        reason: Some(Reason::TooLarge),
+        message: format!(
+            "the next commit is of more than {COMMIT_BYTES_MAX} bytes: a checkpoint has to bring it"
+        ),
+        retry_after: None,
+        facts: BTreeMap::new(),
     }
 }
 
@@ -98,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_without_its_end_or_without_a_bound_is_refused() {
+    fn a_commit_without_its_end_is_refused_and_one_without_a_bound_left_to_a_checkpoint() {
         let mut assembly = Assembly::default();
         assembly.take(Received::Part(page("1", "c1", 2, 10))).expect("a part");
         assert!(assembly.take(caught_up()).is_err());
@@ -107,6 +123,7 @@ mod tests {
         for part in [page("1", "c1", 2, half), page("2", "c1", 2, half)] {
             assert_eq!(assembly.take(Received::Part(part)), Ok(None));
         }
-        assert!(assembly.take(Received::Part(page("3", "c1", 2, 1))).is_err());
+        let beyond = assembly.take(Received::Part(page("3", "c1", 2, 1))).expect_err("too large");
+        assert_eq!((beyond.kind, beyond.reason), (ErrorKind::Expired, Some(Reason::TooLarge)));
     }
 }

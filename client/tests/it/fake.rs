@@ -2,7 +2,7 @@
 //!
 //! It keeps the promises of the protocol that a replica relies on, in the simplest way that does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub(crate) struct World {
     /// Rows that nobody may write.
     pub(crate) forbidden: Vec<String>,
     /// Rows whose stamps are found ahead, whatever they are.
-    pub(crate) drifting: Vec<String>,
+    pub(crate) drifting: BTreeSet<String>,
     faults: VecDeque<(Call, Fault)>,
     /// Every call so far.
     pub(crate) calls: Vec<Call>,
@@ -120,7 +120,7 @@ impl Default for Fake {
             rows_per_page: None,
             rows_per_chunk: 2,
             forbidden: Vec::new(),
-            drifting: Vec::new(),
+            drifting: BTreeSet::new(),
             faults: VecDeque::new(),
             calls: Vec::new(),
         };
@@ -286,7 +286,7 @@ impl World {
         if self.forbidden.iter().any(|row_id| row_id == delta.row_id.as_str()) {
             return Err(Refusal::new(Reason::OutOfScope, "not yours"));
         }
-        if self.drifting.iter().any(|row_id| row_id == delta.row_id.as_str()) {
+        if self.drifting.contains(delta.row_id.as_str()) {
             return Err(Refusal::new(Reason::ClockDrift, "ahead, says this server"));
         }
         let wall_ms = self.wall_ms();

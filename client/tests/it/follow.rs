@@ -257,8 +257,9 @@ async fn a_change_that_fits_no_schema_is_refused_after_looking_again() {
 #[tokio::test]
 async fn a_change_whose_stamp_stays_ahead_ends_no_following() {
     let fake = gateway();
-    let mut site = Site::new(&fake).await;
-    fake.world().drifting = vec!["b".to_owned()];
+    let pace = Pace { slow: Duration::from_millis(50), ..Pace::default() };
+    let mut site = Site::with(config(&fake).with_pace(pace)).await;
+    fake.world().drifting = ["b".to_owned()].into();
     let following = follow(&site);
     in_step(&site).await;
     for id in ["a", "b", "c"] {
@@ -270,6 +271,36 @@ async fn a_change_whose_stamp_stays_ahead_ends_no_following() {
     site.shows(&["a=x", "b=x", "c=x", "z=theirs"]).await;
     fake.world().drifting.clear();
     site.is(|status| status.pending == 0 && status.last_error.is_none()).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_whose_stamp_stays_ahead_waits_long_and_later_ones_do_not() {
+    let fake = gateway();
+    let mut site = Site::new(&fake).await;
+    fake.world().drifting = ["a".to_owned()].into();
+    let following = follow(&site);
+    in_step(&site).await;
+    site.run("INSERT INTO todos VALUES ('a', 'x', 1)").await;
+    site.is(|status| status.last_error.is_some()).await;
+    let pushes = fake.count(Call::Push);
+    for (count, id) in ["b", "c"].into_iter().enumerate() {
+        site.run(&format!("INSERT INTO todos VALUES ('{id}', 'x', 1)")).await;
+        fake.has_commits(count as u64 + 1).await;
+    }
+    // Many times as long as the pause after a fault that may pass.
+    let mut versions = Vec::new();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let version = sqlx::query_scalar::<_, i64>("PRAGMA data_version");
+        versions.push(version.fetch_one(&mut site.app).await.expect("a version"));
+    }
+    assert_eq!(versions[0], versions[1], "looking writes nothing");
+    assert_eq!(fake.count(Call::Push), pushes + 2, "it is not sent along");
+    assert!(site.status().last_error.is_some() && site.status().following, "{:?}", site.status());
+    fake.world().drifting.clear();
+    site.replica.sync().await.expect("a round sends everything");
+    assert_eq!((fake.head(), site.status().pending), (3, 0));
     following.stop().await;
 }
 

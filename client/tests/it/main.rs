@@ -2,6 +2,7 @@
 
 mod fake;
 mod follow;
+mod large;
 mod restored;
 mod rounds;
 mod site;

@@ -276,7 +276,7 @@ async fn a_change_whose_stamp_stays_ahead_holds_no_other_back() {
     let fake = gateway();
     let mut site = Site::synced(&fake).await;
     fake.world().push_rows_max = 2;
-    fake.world().drifting = vec!["b".to_owned(), "d".to_owned()];
+    fake.world().drifting = ["b".to_owned(), "d".to_owned()].into();
     for id in ["a", "b", "c", "d", "e"] {
         site.run(&format!("INSERT INTO todos VALUES ('{id}', 'x', 1)")).await;
     }
