@@ -64,7 +64,10 @@ impl Gateway {
         };
         let quota = self.place(caller)?;
         let permit = Permit::new(self, caller, start.view.generation);
-        let (out, answers) = Out::new(self, permit, quota, stopped);
+        let (mut out, answers) = Out::new(self, permit, quota, stopped);
+        if lens.is_some() {
+            out.read_nothing_ahead();
+        }
         let (gateway, seal) = (self.clone(), self.seal());
         let CheckpointOptions { tables, bytes_max, whole_rows, .. } = options;
         let _hold = self.0.holds.take(start.position);

@@ -1,6 +1,7 @@
 //! Pages before they are sent: which changes each is made of.
 //!
-//! A page holds whole commits, near the size that its reader asked for. A commit that is larger goes
+//! A page holds whole commits, near the size that its reader asked for, and of few rows where rows are
+//! sent whole. A commit that is larger goes
 //! into several drafts of its own, whose changes are sorted by row, so that a reader for whom the rest
 //! could not be kept in memory goes on after the last row it was sent. The cursor moves with the last.
 
@@ -12,6 +13,7 @@ use lakesync::wire;
 use prost::Message;
 
 use super::commit::Chain;
+use super::flight::{Flight, Kept, held_bytes};
 use super::stand::Stand;
 use crate::store::StoreError;
 
@@ -19,6 +21,14 @@ use crate::store::StoreError;
 pub(super) type Name = (String, String);
 /// Where a commit that needs several pages goes on: after this row of the commit at this position.
 pub(super) type Part = (Position, Name);
+
+/// How many rows several commits together may have for a reader of whole rows: what they take is known
+/// only once they are looked up, and the reader has to wait for all of them.
+const WHOLE_ROWS_MAX: usize = 64;
+/// About as many bytes of commits have that many rows, mostly.
+const WHOLE_ROWS_READ_BYTES: usize = 16 << 10;
+/// What a row that is looked up takes in memory beside its name.
+const NAMED_BYTES: usize = size_of::<Named>() + 32;
 
 /// What one page is to be made of. It may take several messages.
 #[derive(Debug, Default)]
@@ -55,6 +65,26 @@ impl Draft {
     pub(super) fn is_over(&self) -> bool {
         self.tables.is_empty() && self.named.is_empty()
     }
+
+    /// About how much memory it takes.
+    fn held_bytes(&self) -> usize {
+        let of_name = |Named { key: (table, row_id), .. }: &Named| {
+            NAMED_BYTES + table.as_str().len() + row_id.as_str().len()
+        };
+        held_bytes(&self.tables) + self.named.iter().map(of_name).sum::<usize>()
+    }
+}
+
+/// Keeps the rest of a large commit, if there is room for it. Else it is gathered again.
+pub(super) fn keep_rest(drafts: &mut Drafts, flight: &Flight) -> Option<Kept> {
+    if drafts.len() < 2 {
+        return None;
+    }
+    let kept = flight.keep(drafts.iter().skip(1).map(Draft::held_bytes).sum());
+    if kept.is_none() {
+        drafts.truncate(1);
+    }
+    kept
 }
 
 /// What a commit tells of a row; of several the greatest counts.
@@ -118,8 +148,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    pub(super) fn page_bytes(&self) -> usize {
-        self.page_bytes
+    /// How many bytes of commits are enough for a page.
+    pub(super) fn read_bytes(&self) -> usize {
+        match self.whole_rows {
+            true => self.page_bytes.min(WHOLE_ROWS_READ_BYTES),
+            false => self.page_bytes,
+        }
     }
 
     /// The same for changes that were judged.
@@ -138,7 +172,9 @@ impl<'a> Batch<'a> {
         let more = tables.iter().map(Message::encoded_len).sum::<usize>();
         // A row that is looked up may be newer than what other commits in the page say of it.
         let alone = self.page_bytes < more || has_named(&tables);
-        if !self.open.tables.is_empty() && (alone || self.page_bytes < self.bytes + more) {
+        let rows = self.rows + tables.iter().map(|table| table.rows.len()).sum::<usize>();
+        let fits = self.bytes + more <= self.page_bytes && rows <= self.together_max();
+        if !self.open.tables.is_empty() && (alone || !fits) {
             return self.take().map(Some);
         }
         if alone {
@@ -147,9 +183,15 @@ impl<'a> Batch<'a> {
         (self.open.at, self.open.chain) = (position, chain);
         self.open.tables.append(&mut tables);
         self.bytes += more;
-        self.rows = self.open.tables.iter().map(|table| table.rows.len()).sum();
-        let is_full = self.page_bytes <= self.bytes || self.rows_max <= self.rows;
+        self.rows = rows;
+        let rows_max = self.rows_max.min(self.together_max());
+        let is_full = self.page_bytes <= self.bytes || rows_max <= self.rows;
         if is_full { self.take().map(Some) } else { Ok(None) }
+    }
+
+    /// How many rows several commits may have together.
+    fn together_max(&self) -> usize {
+        if self.whole_rows { WHOLE_ROWS_MAX } else { usize::MAX }
     }
 
     /// The page with all commits that were added. It reaches `through`.
@@ -281,4 +323,28 @@ pub(super) fn retain(
         }
     }
     tables.retain(|table| !table.rows.is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use lakesync::testing;
+
+    use super::*;
+
+    #[test]
+    fn names_that_are_kept_are_counted() {
+        let draft = || {
+            let named = (0..100).map(|nth| Named {
+                key: (testing::id("todos"), testing::id(&nth.to_string())),
+                otherwise: None,
+            });
+            Draft { named: named.collect(), ..Draft::default() }
+        };
+        let drafts = || Drafts::from([draft(), draft(), draft()]);
+        let (mut some, mut none) = (drafts(), drafts());
+        assert!(keep_rest(&mut some, &Flight::new(1 << 20)).is_some());
+        assert_eq!(some.len(), 3);
+        assert!(keep_rest(&mut none, &Flight::new(8 << 10)).is_none());
+        assert_eq!(none.len(), 1, "it is gathered again");
+    }
 }

@@ -87,11 +87,13 @@ pub(super) struct Gathered {
     pub(super) to_the_head: bool,
 }
 
-/// The commits in memory, if they reach back to where the reader stands.
-pub(super) fn recent(stand: &Stand, lens: &Lens, durable: Position) -> Option<Gathered> {
+/// The commits in memory, if they reach back to where the reader stands. All are durable, and they reach
+/// to the head of now: it may have moved since the reader set out.
+pub(super) fn recent(stand: &Stand, lens: &Lens) -> Option<Gathered> {
     let recent = stand.gateway.0.tail.after(stand.at(), usize::MAX)?;
+    let through = recent.last().map_or(stand.at(), |commit| commit.position);
     let mut commits = BTreeMap::new();
-    for commit in recent.iter().filter(|commit| commit.position <= durable) {
+    for commit in &recent {
         let mut own: Vec<&Part> = match commit.parts.len() < lens.scope.instances().len() {
             true => commit.parts.iter().filter(|one| lens.scope.holds(&one.instance)).collect(),
             false => lens.scope.instances().filter_map(|one| commit.part(&one)).collect(),
@@ -105,7 +107,7 @@ pub(super) fn recent(stand: &Stand, lens: &Lens, durable: Position) -> Option<Ga
             commits.insert(commit.position, Source { commit: commit_bytes, parts, whole });
         }
     }
-    Some(Gathered { commits, through: durable, to_the_head: true })
+    Some(Gathered { commits, through, to_the_head: true })
 }
 
 /// The parts that the store keeps. What was read of one instance beyond where another's reading

@@ -18,8 +18,7 @@ use crate::store::StoreError;
 
 /// How many rows are looked up at a time, if they are no more than a page.
 const LOOK_UP_ROWS_MAX: usize = 1_024;
-/// How many rows of a part of a commit are looked up at a time: each is a message of its own, and once
-/// it was judged it should not wait for many others.
+/// How many rows of a part of a commit are looked up at a time, where each may be a message of its own.
 const NAMED_MAX: usize = 16;
 /// A row of the store, if it is there, and the position of its newest change.
 type Found<'a> = (&'a (TableName, RowId), Option<(Position, Row)>);
@@ -105,12 +104,27 @@ async fn look_up(
     let some = named.iter().take(count_max);
     let found = rows(&stand.gateway, some.map(|one| &one.key), page_bytes).await?;
     stand.gateway.settle().await?;
+    // What is judged is sent at once: a second message would wait for the first to leave.
+    let (mut count, mut messages) = (found.len(), in_messages(stand, &found, named, page_bytes));
+    while stand.lens.is_some() && 1 < count && 1 < messages.len() {
+        count = count.div_ceil(2);
+        messages = in_messages(stand, &found[..count], named, page_bytes);
+    }
+    Ok((messages, count))
+}
+
+/// Rows as they were found, in messages. They are the first of `named`.
+fn in_messages(
+    stand: &Stand,
+    found: &[Found<'_>],
+    named: &[Named],
+    page_bytes: usize,
+) -> Vec<Vec<TableChanges>> {
     let (schema, lens) = (stand.gateway.schema(), stand.lens.as_ref());
-    let mut here: BTreeMap<&TableName, Vec<(&RowId, Row)>> = BTreeMap::new();
+    let mut here: BTreeMap<&TableName, Vec<(&RowId, &Row)>> = BTreeMap::new();
     let mut gone: BTreeMap<(&TableName, ChangeKind), Vec<&RowId>> = BTreeMap::new();
-    let count = found.len();
-    for (((table, row_id), row), Named { otherwise, .. }) in found.into_iter().zip(named) {
-        match (row.filter(|(_, row)| sees(lens, table, row_id, row)), otherwise) {
+    for (((table, row_id), row), Named { otherwise, .. }) in found.iter().zip(named) {
+        match (row.as_ref().filter(|(_, row)| sees(lens, table, row_id, row)), otherwise) {
             (Some((_, row)), _) => here.entry(table).or_default().push((row_id, row)),
             (None, Some(kind)) => gone.entry((table, *kind)).or_default().push(row_id),
             (None, None) => {}
@@ -125,16 +139,16 @@ async fn look_up(
     }
     for (table, rows) in here {
         let version = schema.table(table).map_or(0, |table| table.version);
-        let encode = |rows: &[(&RowId, Row)]| {
-            let rows = rows.iter().map(|(row_id, row)| (*row_id, row));
-            match whole_rows {
+        let encode = |rows: &[(&RowId, &Row)]| {
+            let rows = rows.iter().copied();
+            match stand.options.whole_rows {
                 true => wire::encode_whole_rows(table, version, rows),
                 false => wire::encode_rows(table, version, rows),
             }
         };
         sent.extend(in_chunks(&rows, page_bytes, &encode).into_iter().map(|(_, chunk)| chunk));
     }
-    Ok((pack(sent, page_bytes), count))
+    pack(sent, page_bytes)
 }
 
 /// Rows in chunks of about `bytes_max`, each with how many rows it is of: what a row takes in a message

@@ -5,7 +5,8 @@
 //! the reader has yet to take. An answer that waits when the permit ends is not sent any more.
 //!
 //! A page is read only once the transport has asked for it, or one page ahead while the process has
-//! room for that (see [`flight`](super::flight)).
+//! room for that (see [`flight`](super::flight)). For a reader within a scope nothing is read ahead: what
+//! waits was judged already, and may be out of the scope before it leaves.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ pub(super) struct Out<T> {
     stopped: Stopped,
     expires: Instant,
     stall_max: Duration,
+    reads_ahead: bool,
 }
 
 /// That the next answer may be read and put.
@@ -133,12 +135,19 @@ impl<T> Out<T> {
             _place: place,
             _seat: flight.take_seat(),
         };
-        (Self { giver, flight, sending, permit, stopped, expires, stall_max }, answers)
+        let reads_ahead = true;
+        (Self { giver, flight, sending, permit, stopped, expires, stall_max, reads_ahead }, answers)
+    }
+
+    /// Reads no page before the transport has asked for it.
+    pub(super) fn read_nothing_ahead(&mut self) {
+        self.reads_ahead = false;
     }
 
     /// Waits until another answer of about `page_bytes` may be read. `None` if the reader has gone.
     pub(super) async fn room(&self, page_bytes: usize) -> Result<Option<Room>, ReadError> {
-        let ahead = self.flight.page_ahead(page_bytes);
+        let may_wait = self.reads_ahead || page_bytes == 0;
+        let ahead = may_wait.then(|| self.flight.page_ahead(page_bytes)).flatten();
         let free = self.unless_stalled(self.giver.free(ahead.is_none()));
         match self.unless_ended(free).await? {
             Some(Ok(Ok(()))) => Ok(Some(Room(ahead))),

@@ -19,7 +19,7 @@ pub(super) async fn gather(
     durable: Position,
 ) -> Result<Drafts, ReadError> {
     let mut through = stand.at();
-    for commit in next(stand, batch.page_bytes(), durable).await? {
+    for commit in next(stand, batch.read_bytes(), durable).await? {
         through = commit.position;
         if let Some(drafts) =
             batch.add((commit.position, Some(commit.chain)), wanted(stand, &commit)?)?

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::cursor::{Cursor, Seal, View};
-use super::draft::{Batch, Draft, Drafts, Part};
-use super::flight::{Kept, held_bytes};
+use super::draft::{Batch, Draft, Drafts, Part, keep_rest};
+use super::flight::Kept;
 use super::followers::{Head, Tail, Watch};
 use super::holds::Hold;
 use super::judge::judge;
@@ -38,7 +38,10 @@ impl Gateway {
         let started = now.position;
         let alarm = Alarm::of(&self.0.tail, lens.as_ref());
         let permit = Permit::new(self, caller, now.view.generation);
-        let (out, answers) = Out::new(self, permit, place, stopped);
+        let (mut out, answers) = Out::new(self, permit, place, stopped);
+        if lens.is_some() {
+            out.read_nothing_ahead();
+        }
         let (gateway, caller) = (self.clone(), caller.clone());
         let hold = self.0.holds.take(cursor.position);
         let reader = Reader {
@@ -184,7 +187,7 @@ impl Reader {
                 return Ok(false);
             };
             self.drafts = gathered?;
-            self.keep_rest();
+            self.kept = keep_rest(&mut self.drafts, &self.stand.gateway.0.flight);
         }
         let mut draft = self.drafts.pop_front().expect("BUG: there is always something to gather");
         loop {
@@ -224,16 +227,6 @@ impl Reader {
         match &stand.lens {
             None => flight.in_turn(plain::gather(stand, batch, durable)).await,
             Some(lens) => flight.in_turn(scoped::gather(stand, batch, lens, durable)).await,
-        }
-    }
-
-    /// Keeps the rest of a large commit, if there is room for it. Else it is gathered again.
-    fn keep_rest(&mut self) {
-        let rest = self.drafts.iter().skip(1);
-        let bytes = rest.map(|draft| held_bytes(&draft.tables)).sum();
-        self.kept = if bytes == 0 { None } else { self.stand.gateway.0.flight.keep(bytes) };
-        if self.kept.is_none() {
-            self.drafts.truncate(1);
         }
     }
 

@@ -138,7 +138,7 @@ impl Scan {
                 let Some(room) = self.room().await? else { return Ok(false) };
                 let Some(rows) = self.read(&mut keys).await? else { return Ok(false) };
                 let due = self.due(lens, held, instance, &rows)?;
-                if !self.send_due(room, held, instance, due).await? {
+                if !self.send_due(room, (lens, held), instance, due).await? {
                     return Ok(false);
                 }
             }
@@ -183,7 +183,7 @@ impl Scan {
                 let Some((last, _)) = rows.last() else { break };
                 after = Some(last.to_vec());
                 let due = self.due(lens, held, instance, &rows)?;
-                if !self.send_due(room, held, instance, due).await? {
+                if !self.send_due(room, (lens, held), instance, due).await? {
                     return Ok(false);
                 }
             }
@@ -233,20 +233,34 @@ impl Scan {
         Ok(due)
     }
 
-    /// Sends rows in chunks of one table near a page's size. False if the reader has gone.
+    /// Sends rows in chunks of one table near a page's size, each judged again if it had to wait for
+    /// another. False if the reader has gone.
     async fn send_due(
         &mut self,
         mut room: Room,
-        held: Option<&Held>,
+        (lens, held): (&Lens, Option<&Held>),
         instance: Instance,
         due: Vec<Due>,
     ) -> Result<bool, ReadError> {
+        let mut waited = false;
         let since = held.map_or_else(Default::default, Held::fingerprint);
         for rows in due.chunk_by(|one, next| one.table == next.table && one.held == next.held) {
             let mut sent = 0;
-            for (count, chunk) in in_chunks(rows, self.page_bytes(), &|rows| self.encode_due(rows))
+            for (count, mut chunk) in
+                in_chunks(rows, self.page_bytes(), &|rows| self.encode_due(rows))
             {
+                let (some, mut count) = (&rows[sent..sent + count], count);
                 sent += count;
+                if waited {
+                    let Some(still) = self.still_due(lens, instance, some).await? else {
+                        return Ok(false);
+                    };
+                    if still.is_empty() {
+                        continue;
+                    }
+                    (count, chunk) = (still.len(), self.encode_due(&still));
+                }
+                waited = true;
                 self.rows_done += count as u64;
                 let after = rows[sent - 1].key.to_vec();
                 let place = Place::Entry(Entry { since, instance, after });
@@ -256,6 +270,25 @@ impl Scan {
             }
         }
         Ok(true)
+    }
+
+    /// Those of the rows that are due after a wait. A row that was held then still is: what changed it
+    /// since follows the checkpoint. `None` if the reader has gone.
+    async fn still_due(
+        &self,
+        lens: &Lens,
+        instance: Instance,
+        rows: &[Due],
+    ) -> Result<Option<Vec<Due>>, ReadError> {
+        let keys: Vec<Bytes> = rows.iter().map(|due| due.key.clone()).collect();
+        let (mut keys, mut still) = (keys.as_slice(), Vec::new());
+        while !keys.is_empty() {
+            let Some(found) = self.read(&mut keys).await? else { return Ok(None) };
+            still.extend(self.due(lens, None, instance, &found)?);
+        }
+        let held = rows.first().is_some_and(|due| due.held);
+        still.iter_mut().for_each(|due| due.held = held);
+        Ok(Some(still))
     }
 
     /// Rows of one table, all of them held or none.

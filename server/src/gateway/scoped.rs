@@ -16,14 +16,15 @@ use super::gather::{recent, stored_parts};
 use super::lens::Lens;
 use super::stand::Stand;
 
-/// The next pages of a reader, up to `durable`.
+/// The next pages of a reader, up to `durable` at the least where they are in memory, and at the most
+/// where they are not.
 pub(super) async fn gather(
     stand: &Stand,
     mut batch: Batch<'_>,
     lens: &Lens,
     durable: Position,
 ) -> Result<Drafts, ReadError> {
-    let mut gathered = match recent(stand, lens, durable) {
+    let mut gathered = match recent(stand, lens) {
         Some(recent) => recent,
         None => stored_parts(stand, lens, durable).await?,
     };
@@ -31,7 +32,7 @@ pub(super) async fn gather(
     let (mut united, mut held) = (Vec::new(), HashSet::new());
     let mut bytes = 0;
     for (position, source) in gathered.commits {
-        if batch.page_bytes() <= bytes {
+        if batch.read_bytes() <= bytes {
             // Enough for a page: what follows is gathered again with the next.
             gathered.through = Position(position.0 - 1);
             gathered.to_the_head = false;

@@ -21,6 +21,8 @@ use crate::store::memory::MemoryStore;
 mod kept;
 mod readers;
 mod rules;
+mod scope;
+mod whole;
 
 const WALL_MS: u64 = 1_700_000_000_000;
 

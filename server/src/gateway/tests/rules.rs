@@ -9,7 +9,7 @@ use crate::gateway::ruling::Ruling;
 use crate::store::{GatewayId, Group};
 
 /// Rows are whose claim `done` they hold in that column, whatever the table.
-fn draft() -> Draft {
+pub(super) fn draft() -> Draft {
     let (column, values) = ("done".to_owned(), vec!["jwt:done".to_owned()]);
     let filters = vec![FilterDraft { column, operator: Operator::Eq, values }];
     let bucket = BucketDraft { name: "own".to_owned(), filters, ..BucketDraft::default() };
@@ -17,7 +17,7 @@ fn draft() -> Draft {
 }
 
 /// Lets the other tasks do what they can.
-async fn settled() {
+pub(super) async fn settled() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
