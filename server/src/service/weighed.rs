@@ -161,17 +161,12 @@ where
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Reads a request once it was weighed, and writes answers.
+/// Reads a request once it was weighed, and writes answers. What writes them lives as long as the
+/// answer does: it holds nothing of the request.
 struct Weighing<Q, A> {
     weigh: Weigh,
     held: Option<Arc<Reservation>>,
     messages: PhantomData<fn() -> (Q, A)>,
-}
-
-impl<Q, A> Weighing<Q, A> {
-    fn again(&self) -> Self {
-        Self { weigh: self.weigh, held: self.held.clone(), messages: PhantomData }
-    }
 }
 
 impl<Q, A> Codec for Weighing<Q, A>
@@ -185,11 +180,11 @@ where
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        self.again()
+        Self { weigh: self.weigh, held: None, messages: PhantomData }
     }
 
     fn decoder(&mut self) -> Self {
-        self.again()
+        Self { weigh: self.weigh, held: self.held.take(), messages: PhantomData }
     }
 }
 
@@ -222,8 +217,57 @@ impl<Q: Message + Default, A> Decoder for Weighing<Q, A> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http_body::Frame;
+    use lakesync::proto::v1::{PullRequest, PullResponse};
+
+    use super::super::Requests;
     use super::*;
     use crate::auth::METHODS;
+
+    /// One piece.
+    struct Whole(Option<Bytes>);
+
+    impl http_body::Body for Whole {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_answers_holds_nothing_of_its_request() {
+        let requests = Arc::new(Requests::new(1 << 20, Duration::from_secs(1)));
+        let held = requests.begin(Some("ann"));
+        let request = PullRequest {
+            follow: true,
+            skip_positions: (1..=10_000).collect(),
+            ..PullRequest::default()
+        };
+        let message = request.encode_to_vec();
+        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+        let body = Bytes::from([&[0_u8][..], &length[..], &message[..]].concat());
+        let known = Arc::clone(&requests);
+        let call = service_fn(move |_: tonic::Request<PullRequest>| {
+            assert!(80_000 <= known.bytes(), "it was weighed");
+            let answers = futures_util::stream::pending::<Result<PullResponse, Status>>();
+            std::future::ready(Ok::<_, Status>(tonic::Response::new(answers)))
+        });
+        let pull = |message: &[u8]| weigh(message, &wire::PULL);
+        let request = Request::new(Body::new(Whole(Some(body))));
+        let answer =
+            grpc(PULL, pull, Some(Arc::clone(&held))).server_streaming(call, request).await;
+        // As whoever authorized the call lets go of it once the answer begins.
+        drop(held);
+        assert_eq!(requests.bytes(), 0, "while it is answered");
+        drop(answer);
+    }
 
     #[test]
     fn every_large_request_is_weighed() {
