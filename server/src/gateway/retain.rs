@@ -150,7 +150,14 @@ impl Writer {
     /// position to trim through: readers are told from then on, and whoever opens the gateway after a
     /// crash trims to there.
     pub(super) async fn trim(&mut self) -> Result<bool, StoreError> {
+        // What was counted already goes first: a store that still has it would have it counted again.
+        let owed = Position(self.counters.trim_through);
+        forget_commits(&*self.store, self.id, owed).await?;
         let trimmed = self.store.trimmed(self.id).await?;
+        if trimmed < owed {
+            self.held_back = true;
+            return Ok(false);
+        }
         // The newest durable commit stays, so that there is always a cursor to give out.
         let mut last = Position(self.tail.head()?.0.saturating_sub(1));
         if let Some(floor) = self.flushed.floor() {

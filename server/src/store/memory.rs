@@ -43,6 +43,7 @@ struct State {
     copies: HashMap<PathBuf, Contents>,
     held: bool,
     full: bool,
+    keeping: bool,
     stopped: Option<StoreError>,
 }
 
@@ -66,6 +67,7 @@ impl MemoryStore {
             copies: HashMap::new(),
             held: false,
             full: false,
+            keeping: false,
             stopped: None,
         };
         let shared = Shared {
@@ -115,6 +117,11 @@ impl MemoryStore {
         self.lock().full = full;
     }
 
+    /// Whether the disk is full whenever something is only to be removed.
+    pub fn set_keeping(&self, keeping: bool) {
+        self.lock().keeping = keeping;
+    }
+
     /// Fails now and for good: everything that waits, and every later call.
     pub fn fail(&self, error: StoreError) {
         let mut state = self.lock();
@@ -158,7 +165,7 @@ impl MemoryStore {
         state.check_open()?;
         let room = room.map_err(|_| StoreError::Closed)?;
         let (change, answer) = plan(&state.visible)?;
-        if state.full && change.takes_space() {
+        if (state.full && change.takes_space()) || (state.keeping && change.only_removes()) {
             return Err(StoreError::Full("0 bytes are free".to_owned()));
         }
         state.visible.apply(&change);

@@ -56,6 +56,39 @@ async fn a_log_comes_within_its_bound_while_nobody_pushes() {
     assert_eq!(last().await.rows, 40, "rows went with the log");
 }
 
+/// Parts in an index must go before their commits. The disk is full when they are to.
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_forgotten_at_once_is_counted_once() {
+    let settings = Settings { log_bytes_max: LIMIT, ..Settings::default() };
+    let bench = Bench::new(settings).await;
+    let main = bench.main().await;
+    main.put_rules(super::rules::draft()).await.expect("legal rules");
+    let claims = serde_json::json!({"done": "x"}).as_object().expect("an object").clone();
+    let ann = Caller { claims: Arc::new(claims), ..caller() };
+    let text = "x".repeat(300_000);
+    let push = async |nth: u64| {
+        let delta = change(&format!("r{nth}"), &format!("ann@{nth} done=x title={text}"));
+        let offers = vec![Offer { table: 0, row: 0, delta: Ok(delta) }];
+        let client = "ann".parse().expect("legal");
+        let ack = main.push(&ann, client, offers, false, 300_000).await.expect("durable");
+        assert_eq!(ack.outcomes, []);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    };
+    bench.store.set_keeping(true);
+    for nth in 1..=10 {
+        push(nth).await;
+    }
+    let id = main.record().id;
+    assert_eq!(bench.store.trimmed(id).await.expect("healthy"), Position(0), "it was full");
+    bench.store.set_keeping(false);
+    push(11).await;
+    let trimmed = bench.store.trimmed(id).await.expect("healthy");
+    assert!(Position(0) < trimmed, "nothing was forgotten");
+    let left = bench.store.log(id, trimmed, 1 << 30).await.expect("healthy");
+    let bytes: u64 = left.iter().map(|entry| entry.commit.len() as u64).sum();
+    assert_eq!(main.stats().expect("healthy").log_bytes, bytes);
+}
+
 /// A volume goes back to an earlier state, and the log goes on from there: its positions are given out
 /// again. Nothing in the store says so.
 #[tokio::test]

@@ -24,6 +24,12 @@ impl Change {
     pub(super) fn takes_space(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Commit(..))
     }
+
+    /// Whether it is a group, and writes nothing.
+    pub(super) fn only_removes(&self) -> bool {
+        let Self::Commit(_, Group { log, rows, meta }) = self else { return false };
+        log.is_empty() && rows.iter().chain(meta).all(|(_, value)| value.is_none())
+    }
 }
 
 #[derive(Clone, Debug)]
