@@ -50,7 +50,7 @@ impl Flush {
         mut shutdown: watch::Receiver<bool>,
     ) -> Answers {
         let (answers, listener) = mpsc::channel(1);
-        let (flush, stop) = (Arc::clone(self), self.stop.clone());
+        let (flush, stop, ended) = (Arc::clone(self), self.stop.clone(), answers.clone());
         let verify = async move {
             let mut stopping = shutdown.clone();
             let done = tokio::select! {
@@ -64,7 +64,13 @@ impl Flush {
                 let _ = answers.send(Err(error)).await;
             }
         };
-        self.tasks.spawn(async move { stop.run_until_cancelled(verify).await });
+        self.tasks.spawn(async move {
+            if stop.run_until_cancelled(verify).await.is_none() {
+                // An answer without a table says that the gateway has none. If there is no room for
+                // this, tables were told, and that some are left.
+                let _ = ended.try_send(Err(FlushError::ShuttingDown.into()));
+            }
+        });
         listener
     }
 
@@ -248,13 +254,7 @@ impl Check<'_> {
         strangers: Vec<RowId>,
     ) -> Result<(), Stop> {
         let _turn = self.place.turn.lock().await;
-        let (mut seen, mut after) = (HashSet::new(), after.cloned());
-        while after.as_ref() < strangers.last() {
-            let shown = self.adapter.shown(self.table, after.as_ref(), SHOWN_MAX).await?;
-            let Some(last) = shown.last() else { break };
-            after = Some(last.clone());
-            seen.extend(shown);
-        }
+        let seen = self.seen(after, strangers.last()).await?;
         let strangers: Vec<_> = strangers.into_iter().filter(|id| seen.contains(id)).collect();
         let held = self.adapter.find(self.table, &strangers).await?;
         let held: HashMap<RowId, Row> = held.into_iter().collect();
@@ -274,9 +274,27 @@ impl Check<'_> {
             };
             let gone: Vec<_> = extra.into_iter().map(gone).collect();
             self.adapter.overwrite(self.table, &gone).await?;
-            self.report.repaired += gone.len() as u64;
+            let seen = self.seen(after, gone.last().map(|(row_id, _)| row_id)).await?;
+            let refused = gone.iter().filter(|(row_id, _)| seen.contains(row_id)).count();
+            self.report.wrote(gone.len(), refused);
         }
         Ok(())
+    }
+
+    /// The rows that people see after `after`, up to `last` and some more.
+    async fn seen(
+        &self,
+        after: Option<&RowId>,
+        last: Option<&RowId>,
+    ) -> Result<HashSet<RowId>, Stop> {
+        let (mut seen, mut after) = (HashSet::new(), after.cloned());
+        while after.as_ref() < last {
+            let shown = self.adapter.shown(self.table, after.as_ref(), SHOWN_MAX).await?;
+            let Some(last) = shown.last() else { break };
+            after = Some(last.clone());
+            seen.extend(shown);
+        }
+        Ok(seen)
     }
 
     /// Looks again at rows that seem to differ, and does about them what was ordered.
@@ -336,11 +354,16 @@ impl Check<'_> {
                 Verdict::Same => None,
                 Verdict::Behind if theirs.is_none() => Some(Difference::Missing),
                 Verdict::Behind | Verdict::Outdated => Some(Difference::Outdated),
+                // It may be the only copy of what somebody wrote.
+                Verdict::Beyond if own.as_ref().is_some_and(Row::is_live) => {
+                    Some(Difference::Newer)
+                }
                 Verdict::Beyond => Some(Difference::Extra),
             };
             if let Some(difference) = difference {
                 self.report.count(&row_id, difference);
                 let is_repaired = match difference {
+                    Difference::Newer => false,
                     Difference::Extra => self.order.remove_extra,
                     _ => self.order.repair,
                 };
@@ -351,10 +374,20 @@ impl Check<'_> {
             settled.insert(row_id, (own, theirs));
         }
         if !repairs.is_empty() {
-            self.adapter.overwrite(self.table, &repairs).await?;
-            self.report.repaired += repairs.len() as u64;
+            self.write(&repairs).await?;
         }
         *row_ids = later;
         Ok(newest)
+    }
+
+    /// Writes rows anew. What the database refuses of a row is left out where people look, though the
+    /// write succeeds: so the rows are looked at once more.
+    async fn write(&mut self, rows: &[(RowId, Option<Row>)]) -> Result<(), Stop> {
+        self.adapter.overwrite(self.table, rows).await?;
+        let kept = rows.iter().filter_map(|(row_id, row)| Some((row_id.clone(), row.clone()?)));
+        let kept: Vec<(RowId, Row)> = kept.collect();
+        let refused = self.adapter.misshown(self.table, &kept).await?;
+        self.report.wrote(rows.len(), refused.len());
+        Ok(())
     }
 }

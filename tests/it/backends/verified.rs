@@ -3,13 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lakesync::adapter::Adapter;
+use lakesync::name::RowId;
+use lakesync::testing::fold;
 use lakesync::value::Value;
+use tokio::process::Command;
 use tonic::Code;
 
 use super::servers::Database;
+use crate::harness::backend::Backend;
 use crate::harness::changes::{at, delete, upsert, write};
 use crate::harness::process::{lakesync, run};
-use crate::harness::{Client, Setup, assert_refused, grant};
+use crate::harness::{Client, MAIN, Server, Setup, assert_refused, grant};
 
 /// Rows that differ in `todos`: missing, outdated, changed, extra; and how many are repaired.
 async fn found(client: &Client, repair: bool, remove_extra: bool) -> [u64; 5] {
@@ -21,6 +26,14 @@ async fn found(client: &Client, repair: bool, remove_extra: bool) -> [u64; 5] {
     let todos = &tables["todos"];
     assert_eq!((todos.unsettled, todos.gateway_digest.len()), (0, 32), "{todos:?}");
     [todos.missing, todos.outdated, todos.changed, todos.extra, todos.repaired]
+}
+
+/// The command, about the gateway `main`.
+fn verify(server: &Server, more: &[&str]) -> Command {
+    let url = format!("http://{}", server.address);
+    let token = server.token(&grant("operator", "admin"));
+    let arguments = ["verify", "--url", &url, "--token", &token, "--gateway", "main"];
+    lakesync(arguments.into_iter().chain(more.iter().copied()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,12 +81,7 @@ async fn what_somebody_did_to_rows_is_found_and_repaired() {
         assert_eq!(found(&ann, false, false).await, [1, 0, 4, 2, 0], "{database:?}");
         assert_eq!(database.ask(&all).await, before, "it was only looked at");
 
-        let url = format!("http://{}", server.address);
-        let token = server.token(&grant("operator", "admin"));
-        let verify = |more: &[&str]| {
-            let arguments = ["verify", "--url", &url, "--token", &token, "--gateway", "main"];
-            lakesync(arguments.into_iter().chain(more.iter().copied()))
-        };
+        let verify = |more: &[&str]| verify(&server, more);
         let ended = run(verify(&[])).await;
         assert_eq!(ended.status.code(), Some(65), "{ended:?}");
         let says = "todos  599 rows: 1 missing, 4 changed, 2 extra\n";
@@ -144,13 +152,142 @@ async fn rows_that_are_written_meanwhile_do_not_differ() {
     }
 }
 
+/// What the database refuses of a row is no repair, though writing it succeeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_the_database_refuses_are_not_told_as_repaired() {
+    let backend = Backend::default();
+    let server = Setup::new().flush_to("db", backend.clone()).start_with_tables().await;
+    let ann = server.client("ann").await;
+    for nth in 1..=3 {
+        let row = format!("todos/{nth}");
+        ann.push([upsert("ann", at(1), &row, &[("title", "x")])]).await.expect("pushed");
+    }
+    ann.flush().await.expect("flushed");
+    // One somebody took out, and it comes back; another is refused; and one stands in nobody's way.
+    let todos = "todos".parse().expect("a name");
+    let id = |text: &str| -> RowId { text.parse().expect("a row id") };
+    backend.memory.overwrite(&todos, &[(id("1"), None)]).await.expect("overwritten");
+    backend.hidden.lock().expect("unpoisoned").insert(id("2"));
+    backend.stuck.lock().expect("unpoisoned").insert(id("mine"));
+
+    let tables = ann.verify(true, true).await.expect("verified");
+    let found = &tables["todos"];
+    assert_eq!((found.missing, found.changed, found.extra), (1, 1, 1), "{found:?}");
+    assert_eq!((found.repaired, found.refused), (1, 2), "{found:?}");
+
+    let ended = run(verify(&server, &["--repair"])).await;
+    assert_eq!(ended.status.code(), Some(65), "{ended:?}");
+    assert!(ended.stdout.contains("1 changed, 1 extra, 1 refused by the database"), "{ended:?}");
+    // It is in both tables.
+    let says = "3 rows differ; --remove-extra removes rows that the gateway does not have; the \
+                database refused 1 of them; the backend's `troubles`";
+    assert!(ended.stderr.contains(says), "{ended:?}");
+    server.stop().await.expect("stopped");
+}
+
+/// Somebody made a column shorter: a row whose value does not fit is written without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cell_that_a_database_refuses_is_no_repair() {
+    for database in Database::all().await {
+        let schema = database.fresh();
+        let setup =
+            Setup::new().flush_to_settings(&database.settings("db", &schema, database.address()));
+        let server = setup.start_with_tables().await;
+        let ann = server.client("ann").await;
+        for (row, title) in [("todos/1", "longer"), ("todos/2", "b")] {
+            ann.push([upsert("ann", at(1), row, &[("title", title)])]).await.expect("pushed");
+        }
+        ann.flush().await.expect("flushed");
+        let todos = format!("{}.todos", database.quoted(&schema));
+        for statement in [
+            format!("UPDATE {todos} SET title = 'mine'"),
+            match database {
+                Database::Postgres(_) => format!("ALTER TABLE {todos} ALTER title TYPE varchar(4)"),
+                Database::MariaDb(_) => format!("ALTER TABLE {todos} MODIFY title varchar(4)"),
+            },
+        ] {
+            database.ask(&statement).await;
+        }
+        for (changed, repaired) in [(2, 1), (1, 0)] {
+            let tables = ann.verify(true, false).await.expect("verified");
+            let found = &tables["todos"];
+            let counts = (found.changed, found.repaired, found.refused);
+            assert_eq!(counts, (changed, repaired, 1), "{database:?}: {found:?}");
+        }
+        let troubles = &ann.stats().await.expect("stats").backends["db"].troubles;
+        assert!(troubles.iter().any(|trouble| trouble.contains("title")), "{troubles:?}");
+        let ended = run(verify(&server, &["--repair"])).await;
+        assert_eq!(ended.status.code(), Some(65), "{ended:?}");
+        server.stop().await.expect("stopped");
+    }
+}
+
+/// Where a gateway was restored from an older copy, its backend may have the only copy of what was
+/// written since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_newer_at_the_backend_are_never_put_back() {
+    let backend = Backend::default();
+    let server = Setup::new().flush_to("db", backend.clone()).start_with_tables().await;
+    let ann = server.client("ann").await;
+    for row in ["todos/1", "todos/2", "todos/3"] {
+        ann.push([upsert("ann", at(1), row, &[("title", "old")])]).await.expect("pushed");
+    }
+    ann.flush().await.expect("flushed");
+    // A newer cell, a newer delete, and a row that the gateway does not have at all.
+    let todos = "todos".parse().expect("a name");
+    let newer = [
+        upsert("bob", at(5), "todos/1", &[("title", "new")]),
+        delete("bob", at(5), "todos/2"),
+        upsert("bob", at(5), "todos/4", &[("title", "new")]),
+    ];
+    let rows: Vec<_> = newer
+        .iter()
+        .map(|delta| (delta.row_id.clone(), fold(std::slice::from_ref(delta))))
+        .collect();
+    backend.memory.join(&todos, &rows).await.expect("joined");
+    let before = backend.all("todos").await;
+
+    let tables = ann.verify(true, false).await.expect("verified");
+    let found = &tables["todos"];
+    assert_eq!((found.newer, found.extra, found.repaired), (2, 1, 0), "{found:?}");
+    assert_eq!(backend.all("todos").await, before);
+
+    let ended = run(verify(&server, &["--repair", "--remove-extra"])).await;
+    assert_eq!(ended.status.code(), Some(64), "{ended:?}");
+    assert!(ended.stderr.contains("--yes goes on without asking"), "{ended:?}");
+    assert_eq!(backend.all("todos").await, before, "nobody was asked");
+
+    let ended = run(verify(&server, &["--repair", "--remove-extra", "--yes"])).await;
+    assert_eq!(ended.status.code(), Some(65), "{ended:?}");
+    assert!(ended.stdout.contains("1 extra, 2 newer at the backend, 1 repaired"), "{ended:?}");
+    assert!(ended.stdout.contains("  newer: 1\n"), "{ended:?}");
+    let says = "2 rows differ; 2 are newer at the backend, and are never overwritten";
+    assert!(ended.stderr.contains(says), "{ended:?}");
+    assert_eq!(backend.all("todos").await, before[..3], "only what is extra went");
+    server.stop().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_gateway_without_tables_has_nothing_to_compare() {
+    let server = Setup::new().flush_to("db", Backend::default()).start().await;
+    let made = server.client("operator").await.create_gateway(MAIN).await;
+    made.expect("created");
+    let ended = run(verify(&server, &[])).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, "the gateway has no tables; there is nothing to compare\n");
+    let ended = run(verify(&server, &["--json"])).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout.trim(), r#"{"tables":[]}"#, "{ended:?}");
+    server.stop().await.expect("stopped");
+}
+
 #[tokio::test]
 async fn what_can_not_be_verified_is_said() {
     let server = Setup::new().start_with_tables().await;
     let ann = server.client("ann").await;
     assert_refused(ann.verify(false, false).await, Code::FailedPrecondition, "NO_BACKEND");
     server.stop().await.expect("stopped");
-    let backend = crate::harness::backend::Backend::default;
+    let backend = Backend::default;
     let two = Setup::new().flush_to("one", backend()).flush_to("two", backend());
     let server = two.start_with_tables().await;
     let ann = server.client("ann").await;

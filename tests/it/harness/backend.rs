@@ -1,5 +1,6 @@
 //! A backend in memory that can be away, and that can lose the answer to a write.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,10 @@ pub(crate) struct Backend {
     pub(crate) stretches: Arc<Mutex<Vec<(Position, Position, usize)>>>,
     /// What is joined: a backend that is filled gets its first rows so.
     pub(crate) joins: Arc<Joins>,
+    /// Rows that are not shown as they are, whatever is written.
+    pub(crate) hidden: Arc<Mutex<BTreeSet<RowId>>>,
+    /// Rows that are shown though nobody wrote them, and that can't be removed.
+    pub(crate) stuck: Arc<Mutex<BTreeSet<RowId>>>,
 }
 
 /// What was joined, and how many at once.
@@ -216,7 +221,11 @@ impl Adapter for Backend {
         limit: usize,
     ) -> Result<Vec<RowId>, AdapterError> {
         self.reach().await?;
-        self.memory.shown(table, after, limit).await
+        let shown = self.memory.shown(table, after, limit).await?;
+        let stuck = self.stuck.lock().expect("unpoisoned");
+        let stuck = stuck.iter().filter(|row_id| after < Some(*row_id)).cloned();
+        let all: BTreeSet<RowId> = shown.into_iter().chain(stuck).collect();
+        Ok(all.into_iter().take(limit).collect())
     }
 
     async fn misshown(
@@ -225,7 +234,11 @@ impl Adapter for Backend {
         rows: &[(RowId, Row)],
     ) -> Result<Vec<RowId>, AdapterError> {
         self.reach().await?;
-        self.memory.misshown(table, rows).await
+        let wrong = self.memory.misshown(table, rows).await?;
+        let hidden = self.hidden.lock().expect("unpoisoned");
+        let live = rows.iter().filter(|(row_id, row)| row.is_live() && hidden.contains(row_id));
+        let all: BTreeSet<RowId> = live.map(|(row_id, _)| row_id.clone()).chain(wrong).collect();
+        Ok(all.into_iter().collect())
     }
 
     async fn forget(&self, table: &TableName, rows: &[(RowId, Row)]) -> Result<(), AdapterError> {

@@ -21,8 +21,8 @@ pub struct Order {
     pub backend: Option<String>,
     /// Whether rows that differ are written anew.
     pub repair: bool,
-    /// Whether rows are removed that the gateway never had: somebody put them there, or the gateway
-    /// was restored from an older copy.
+    /// Whether rows are removed that the gateway does not have: somebody put them there, or the gateway
+    /// was restored from an older copy. Rows that the gateway has are never put back to an older state.
     pub remove_extra: bool,
     /// When the caller's token runs out, in milliseconds since the Unix epoch.
     pub expires_ms: u64,
@@ -39,6 +39,8 @@ pub enum Difference {
     Changed,
     /// The gateway has no such row.
     Extra,
+    /// The gateway has the row, and the backend has something of it that the gateway does not have.
+    Newer,
 }
 
 /// How far the comparison of a table has come.
@@ -58,10 +60,14 @@ pub struct Table {
     pub changed: u64,
     /// As above.
     pub extra: u64,
+    /// As above.
+    pub newer: u64,
     /// Rows that changed all the time, so that nothing is known of them.
     pub unsettled: u64,
     /// How many of those that differed are as they should be by now.
     pub repaired: u64,
+    /// How many were written anew or removed, and still are not shown as they should be.
+    pub refused: u64,
     /// Some of those that differed.
     pub examples: Vec<(RowId, Difference)>,
     /// SHA-256 over the rows that exist, of the gateway and of the backend, as they were found. They are
@@ -129,10 +135,17 @@ impl Table {
             Difference::Outdated => &mut self.outdated,
             Difference::Changed => &mut self.changed,
             Difference::Extra => &mut self.extra,
+            Difference::Newer => &mut self.newer,
         } += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push((row_id.clone(), difference));
         }
+    }
+
+    /// Notes that rows were written anew or removed, of which the database refused some.
+    pub(super) fn wrote(&mut self, rows: usize, refused: usize) {
+        self.repaired += rows.saturating_sub(refused) as u64;
+        self.refused += refused as u64;
     }
 }
 

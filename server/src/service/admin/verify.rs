@@ -48,8 +48,10 @@ fn encode(table: &Table) -> VerifyBackendResponse {
         outdated: table.outdated,
         changed: table.changed,
         extra: table.extra,
+        newer: table.newer,
         unsettled: table.unsettled,
         repaired: table.repaired,
+        refused: table.refused,
         examples: table.examples.iter().map(example).collect(),
         gateway_digest,
         backend_digest,
@@ -63,5 +65,6 @@ fn kind(difference: Difference) -> Kind {
         Difference::Outdated => Kind::Outdated,
         Difference::Changed => Kind::Changed,
         Difference::Extra => Kind::Extra,
+        Difference::Newer => Kind::Newer,
     }
 }
