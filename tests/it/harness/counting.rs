@@ -14,6 +14,7 @@ use lakesync_server::store::memory::MemoryStore;
 use lakesync_server::store::{
     Copying, GatewayId, GatewayRecord, Group, LogEntry, Receipt, Store, StoreError,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How often a store was asked, and how many bytes went through it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -197,8 +198,8 @@ impl Store for Counting {
         self.store.backup(to).await
     }
 
-    async fn copy(&self) -> Result<Copying, StoreError> {
-        self.store.copy().await
+    async fn copy(&self, turn: OwnedSemaphorePermit) -> Result<Copying, StoreError> {
+        self.store.copy(turn).await
     }
 
     async fn failed(&self) -> StoreError {
