@@ -1,7 +1,7 @@
 //! The backends of a file of settings: `[backends.NAME]` tables → [`Backends`], checked as a whole.
 //!
-//! A backend may be made of others, by name. Nothing of that goes round in circles, and each database
-//! has one owner: what is wrong is said before a server starts.
+//! A backend may be made of others, by name. There are no circles, and each database has one owner.
+//! A fault is told before a server starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,8 +21,10 @@ const BACKENDS_MAX: usize = 100;
 const SCHEMA_BYTES_MAX: usize = 63;
 
 const AGE: Bounds = Bounds { min: "0s", max: "1d" };
-/// How long a call may take at first, unless it is set.
+// What holds unless it is set.
+const AGE_DEFAULT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CHECK_DEFAULT: Duration = Duration::from_secs(60);
 const CALL: Bounds = Bounds { min: "5s", max: "1h" };
 const CHECK: Bounds = Bounds { min: "100ms", max: "1d" };
 /// One commit may hold 4 MiB; much more than this and a retry costs more than it saves.
@@ -109,8 +111,7 @@ impl fmt::Debug for Url {
 
 impl Backend {
     fn new(kind: Kind) -> Self {
-        let (age, check_every) = (Duration::from_secs(1), Duration::from_secs(60));
-        Self { kind, rows: 10_000, bytes: 8 << 20, age, check_every }
+        Self { kind, rows: 10_000, bytes: 8 << 20, age: AGE_DEFAULT, check_every: CHECK_DEFAULT }
     }
 }
 
@@ -300,23 +301,17 @@ fn backend(mut fields: Fields) -> Result<Backend, String> {
             rows => rows,
         };
     }
-    match fields.0.keys().next() {
-        Some(unknown) => {
-            let own = match &backend.kind {
-                Kind::Postgres(_) | Kind::MySql(_) => {
-                    "url, url_file, schema, history, call_timeout"
-                }
-                Kind::Route { .. } => "default, tables",
-                Kind::FanOut { .. } => "primary, followers",
-                Kind::Tier { .. } => "hot, cold, after",
-            };
-            Err(format!(
-                "there is no setting {unknown} of the kind {named}; there are {own}, flush_age, \
-                 flush_rows and flush_size"
-            ))
-        }
-        None => Ok(backend),
-    }
+    let Some(unknown) = fields.0.keys().next() else { return Ok(backend) };
+    let own = match &backend.kind {
+        Kind::Postgres(_) | Kind::MySql(_) => "url, url_file, schema, history, call_timeout",
+        Kind::Route { .. } => "default, tables",
+        Kind::FanOut { .. } => "primary, followers",
+        Kind::Tier { .. } => "hot, cold, after",
+    };
+    Err(format!(
+        "there is no setting {unknown} of the kind {named}; there are {own}, flush_age, flush_rows, \
+         flush_size and check_every"
+    ))
 }
 
 fn sql(fields: &mut Fields) -> Result<Sql, String> {
