@@ -20,8 +20,8 @@ const COUNTER_BITS: u32 = 16;
 const EDITS: &str = "op NOT IN (4, 5)";
 const _: () = assert!(OP_RESTORED == 4 && OP_RESTORED_DELETE == 5);
 
-/// Of a change `o` whose row was stamped by a clock far ahead of the server's, and whose stamp follows
-/// that one by ticks: the gateway takes it as it is. `?1` is the latest stamp that it takes otherwise.
+/// Of a change `o` whose row was stamped by a clock far ahead of the server's: the gateway takes it if
+/// its stamp follows that one by ticks. `?1` is the latest stamp that it takes otherwise.
 const FOLLOWING: &str = "(?1 < o.hlc AND EXISTS (SELECT 1 FROM _lakesync_rows r \
                          WHERE r.tbl = o.tbl AND r.row_id = o.row_id \
                          AND ?1 < max(coalesce(r.written_hlc, 0), coalesce(r.deleted_hlc, 0))))";
@@ -37,8 +37,8 @@ pub(crate) struct Reading {
 
 /// Takes note of a server's time.
 ///
-/// Changes that follow a stamp of their row from the future keep their stamps. They neither set the
-/// clock nor hold back the changes of other rows.
+/// Changes that follow a stamp of their row from the future do so by ticks. They neither set the clock
+/// nor hold back the changes of other rows.
 pub(super) async fn observe(work: &mut Work<'_>, server: Reading) -> Result<ClockChange, DbError> {
     let (drift_max_ms, slack_ms) = (millis(CLOCK_DRIFT_MAX), millis(server.slack));
     let server = to_sql(server.hlc);
@@ -66,6 +66,7 @@ pub(super) async fn observe(work: &mut Work<'_>, server: Reading) -> Result<Cloc
     if newest.is_some() && (shift != 0 || is_ahead) {
         (restamped, top) = restamp(work, shift, (server, limit)).await?;
     }
+    restamped += follow_closely(work, limit).await?;
     restamped += hold_back(work, server, drift_max_ms << COUNTER_BITS).await?;
     let last = if limit < last { 0 } else { last };
     let hlc = last.max(top).max(server);
@@ -109,6 +110,21 @@ async fn restamp(
         last = stamp;
     }
     Ok((rows.len() as u64, last))
+}
+
+/// Stamps the changes of each row from the future by ticks above it, in their order: those made before
+/// the clock was corrected may be further ahead than the gateway takes. Returns how many.
+async fn follow_closely(work: &mut Work<'_>, limit: i64) -> Result<u64, DbError> {
+    let sql = format!(
+        "UPDATE _lakesync_outbox AS u SET hlc = n.known + n.place FROM (\
+         SELECT o.seq, max(coalesce(k.written_hlc, 0), coalesce(k.deleted_hlc, 0)) AS known, \
+         row_number() OVER (PARTITION BY o.tbl, o.row_id ORDER BY o.seq) AS place \
+         FROM _lakesync_outbox o JOIN _lakesync_rows k ON k.tbl = o.tbl AND k.row_id = o.row_id \
+         WHERE {EDITS} AND {FOLLOWING} \
+         AND max(coalesce(k.written_hlc, 0), coalesce(k.deleted_hlc, 0)) < o.hlc) n \
+         WHERE u.seq = n.seq AND u.hlc <> n.known + n.place"
+    );
+    Ok(Statement::new(sql).bind(limit).run(work.connection()).await?)
 }
 
 /// Stamps again, in their order, what is given back and ahead of a server whose clock is behind that

@@ -3,7 +3,7 @@
 
 use tokio::sync::oneshot;
 
-use super::site::{Site, config, line, serve};
+use super::site::{File, Site, config, line, serve};
 use crate::harness::{NOW_MS, Server, Setup, within};
 
 const MADE_BY: &str = "CREATE TABLE todos (id TEXT PRIMARY KEY, title TEXT);";
@@ -32,12 +32,20 @@ async fn shows(site: &mut Site, wanted: &[&str]) {
 
 /// Three replicas that have synced rows while the server's clock was a day ahead.
 async fn three_of_tomorrow(setup: &Setup) -> (Server, [Site; 3]) {
-    setup.clock.advance(DAY_MS);
     let server = serve(setup).await;
-    let mut ann = Site::with(&server, MADE_BY, &["todos"]).await;
+    // Their tokens are of today: those of tomorrow are refused once the clock is right.
+    let lines = [line(&server), line(&server), line(&server)];
+    setup.clock.advance(DAY_MS);
+    let [ann, bob, eve] = lines.map(config);
+    let mut ann = File::made_by(MADE_BY).await.open(ann).await;
+    ann.replica.adopt(&["todos".parse().expect("a name")]).await.expect("it can be synced");
     ann.run("INSERT INTO todos VALUES ('edited', 'x'), ('gone', 'x'), ('kept', 'x')").await;
     ann.sync().await;
-    let (bob, eve) = (Site::synced(&server).await, Site::synced(&server).await);
+    let (bob, eve) =
+        (File::made_by("").await.open(bob).await, File::made_by("").await.open(eve).await);
+    for site in [&bob, &eve] {
+        site.sync().await;
+    }
     (server, [ann, bob, eve])
 }
 

@@ -172,3 +172,21 @@ async fn a_reading_that_may_be_ahead_of_the_wall_moves_no_clock_that_may_be_righ
     let stamp: u64 = ann.ask("SELECT hlc FROM _lakesync_outbox").await.parse().unwrap();
     assert!(told.hlc < Hlc(stamp), "but it is a floor for stamps");
 }
+
+#[tokio::test]
+async fn edits_of_a_row_from_the_future_that_a_wrong_clock_has_stamped_come_to_follow_it_by_ticks()
+{
+    let mut ann = device().await;
+    let mut gateway = Gateway::default();
+    ann.run(&format!("UPDATE _lakesync_clock SET offset_ms = {}", 24 * HOUR_MS)).await;
+    ann.run("INSERT INTO notes VALUES ('x', 'x', 'x')").await;
+    ann.sync(&mut gateway).await;
+    let known: u64 = ann.ask("SELECT written_hlc FROM _lakesync_rows").await.parse().unwrap();
+    // The clock is still ahead, and a second has passed.
+    ann.run("UPDATE _lakesync_clock SET offset_ms = offset_ms + 1000").await;
+    ann.run("UPDATE notes SET a = '1'; UPDATE notes SET a = '2'").await;
+    let server = now(&mut ann).await;
+    assert_eq!(ann.db.observe_clock(exact(server)).await.unwrap().restamped, 2);
+    let stamps = "SELECT group_concat(hlc) FROM (SELECT hlc FROM _lakesync_outbox ORDER BY seq)";
+    assert_eq!(ann.ask(stamps).await, format!("{},{}", known + 1, known + 2));
+}
