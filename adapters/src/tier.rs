@@ -286,8 +286,8 @@ impl Adapter for Tier {
             let some = rows.iter().filter(|(id, row)| row.is_some() == stays && cold.contains(id));
             some.map(|(row_id, _)| (row_id.clone(), None)).collect()
         };
-        // What is to be gone goes from the cold backend first, and what stays is in the hot one before
-        // it does: wherever this breaks off, no row is lost and none is back.
+        // Deleted rows leave the cold backend first. Rows that move are written to the hot backend before
+        // they leave the cold one. So a break at any point loses no row and brings none back.
         let (gone, moved) = (of_cold(false), of_cold(true));
         if !gone.is_empty() {
             self.cold.overwrite(table, &gone).await?;

@@ -24,7 +24,7 @@ pub(crate) struct Backend<E> {
     pub(super) installed: AtomicBool,
     /// How the next batch is written first.
     pub(super) next_way: Mutex<Way>,
-    /// What is not shown, since the database refused it.
+    /// Counts the cells that the database refused, and that are NULL in the tables people see.
     pub(super) hidden: Mutex<Hidden>,
     patience: Patience,
     /// What was prepared, and the generation of it that our own tables name.

@@ -25,7 +25,7 @@ const RULED_BYTES: usize = 2 * size_of::<u32>();
 
 /// A fingerprint of a commit and of all that came before it in its log. Two logs that differ anywhere
 /// up to a position have different chains there, although their positions are the same. It tells logs
-/// apart that went on from one copy; nobody's rights depend on it.
+/// apart that went on from one copy. It is no proof against forgery, and no right depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain(pub(super) u64);
 

@@ -23,7 +23,7 @@ const NAMED_MAX: usize = 16;
 /// A row of the store, if it is there, and the position of its newest change.
 type Found<'a> = (&'a (TableName, RowId), Option<(Position, Row)>);
 
-/// Takes the next piece of a draft: what is sent of it, message by message.
+/// Takes the next piece of a draft, and returns the messages that the reader is sent of it.
 pub(super) async fn judge(
     stand: &Stand,
     draft: &mut Draft,

@@ -63,7 +63,7 @@ impl Settings {
         (self.queue_bytes_max / QUEUE_SHARE).max(QUEUE_SHARE_BYTES_MIN)
     }
 
-    /// What is planted, if it is this bug.
+    /// The planted bug, if it is this one.
     pub(super) fn suffers(&self, bug: Bug) -> Option<&Planted> {
         self.planted.as_deref().filter(|planted| planted.is(bug))
     }
